@@ -1,0 +1,282 @@
+"""A trained atlas: network, training codes and linear encoder in one object that fits, decodes, saves and loads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from implicit_atlas import __version__
+from implicit_atlas.checkpoint import Expected, load_folder, save_folder
+from implicit_atlas.errors import InputError
+from implicit_atlas.fitting import CodeFit, FitConfig, Progress, Starts, fit_codes
+from implicit_atlas.frame import Frame, FrameKind
+from implicit_atlas.grid import as_numpy
+from implicit_atlas.io.types import Mesh
+from implicit_atlas.linear import LinearEncoder, signed_distances
+from implicit_atlas.methods import ModelConfig, build
+from implicit_atlas.model import Atlas, Expanded, Field
+from implicit_atlas.records import from_json
+from implicit_atlas.sampling import Observations, ObservationSet, ShapeSet
+from implicit_atlas.shapes import Shape, restore_lattice
+from implicit_atlas.surface import CubeMesh, field_mesh, sparse_volume, to_world
+from implicit_atlas.tensors import specs_of
+
+NEAREST_REMEDY = "Give one code per shape, (n, c), finite."
+
+
+@dataclass(frozen=True)
+class AtlasConfig:
+    """What an atlas is, beside its tensors; written to config.json and read back in full.
+
+    Args:
+        model: the network's configuration.
+        resolution: lattice of the shapes that it was trained on.
+        frame: kind of their frames, and the relative margin around the box.
+        labels: label ids that made up the organ in the training masks (empty: all above 0).
+        names: the training shapes, in the order of the codes.
+    """
+
+    model: ModelConfig
+    resolution: int
+    frame: FrameKind
+    margin: float
+    labels: tuple[int, ...]
+    names: tuple[str, ...]
+
+
+class TrainedAtlas:
+    """A learned shape model of one organ.
+
+    Args:
+        config: what it is.
+        network: Field or Atlas, in evaluation mode.
+        codes: (n, c) codes of the training shapes.
+        encoder: linear start for codes of unseen shapes.
+        provenance: JSON values on where the model comes from (data hashes, training options, seed, device).
+    """
+
+    def __init__(
+        self,
+        config: AtlasConfig,
+        network: Field | Atlas,
+        codes: Float[np.ndarray, "n c"],
+        encoder: LinearEncoder,
+        provenance: dict[str, Any],
+    ) -> None:
+        self.config, self.network, self.codes = config, network.eval(), codes
+        self.encoder, self.provenance = encoder, provenance
+
+    @property
+    def templates(self) -> int:
+        """Number of templates; 0 for a plain field."""
+        return self.network.templates
+
+    @property
+    def parameters(self) -> int:
+        """Number of learned weights, codes of training shapes not counted."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    def fit(
+        self,
+        shapes: Sequence[Shape] | Sequence[Observations],
+        config: FitConfig | None = None,
+        progress: Progress | None = None,
+    ) -> list[Fit]:
+        """Find the code of each shape, from its mask or from sparse observations, all in one optimisation.
+
+        Fits that failed are marked (`Fit.failure`), never dropped.
+
+        Raises:
+            InputError: no shape, or shapes of different resolutions.
+        """
+        if not shapes:
+            raise InputError("fit", "no shape was given", "Give at least one shape.")
+        config = config or FitConfig()
+        names = [shape.name for shape in shapes]
+        if isinstance(shapes[0], Observations):
+            target, starts, frames = ObservationSet(shapes), self._starts(None, len(shapes)), [None] * len(shapes)
+        else:
+            target, starts = self._target(shapes), self._starts(self._features(shapes), len(shapes))
+            frames = [shape.frame for shape in shapes]
+        found = fit_codes(self.network, target, starts, config, progress)
+        return [Fit(self, name, fit, frame) for name, fit, frame in zip(names, found, frames, strict=True)]
+
+    def known(self, name: str, frame: Frame | None = None) -> Fit:
+        """The training shape of that name, as its training code stands (paper: "known" shapes).
+
+        Raises:
+            InputError: no training shape has that name.
+        """
+        if name not in self.config.names:
+            raise InputError(name, "is not a training shape of this atlas", "See `implicit-atlas info` for their names.")
+        code = self.codes[self.config.names.index(name)]
+        nothing = np.zeros(0, np.float32)
+        fit = CodeFit(code, self.selected_template(code), nothing, "training", 0.0, 0.0, 0, 0.0, len(code))
+        return Fit(self, name, fit, frame)
+
+    @torch.no_grad()
+    def selected_template(self, code: Float[np.ndarray, " c"]) -> int | None:
+        """Index of the template that a code selects; None without templates."""
+        if not isinstance(self.network, Atlas):
+            return None
+        return int(self.network.selector(torch.from_numpy(code)).argmax())
+
+    def template_usage(self) -> list[int]:
+        """How many training shapes select each template."""
+        chosen = [self.selected_template(code) for code in self.codes]
+        return [chosen.count(index) for index in range(self.templates)]
+
+    def expand(self, code: Float[np.ndarray, " c"], template: int | None) -> Expanded:
+        """Features of one code, ready to be queried."""
+        which = None if template is None else torch.tensor([template])
+        with torch.no_grad():
+            codes = torch.from_numpy(np.asarray(code, np.float32))[None]
+            if isinstance(self.network, Atlas):
+                return self.network.expand(codes, which, self._template_features())
+            return self.network.expand(codes)
+
+    def template_logits(self, index: int, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        """Occupancy logits of an undeformed template.
+
+        Raises:
+            InputError: the atlas has no such template.
+        """
+        if not isinstance(self.network, Atlas) or not 0 <= index < self.templates:
+            raise InputError(f"template {index}", f"is none of this atlas's {self.templates}", "Count from 0.")
+        with torch.no_grad():
+            where = torch.from_numpy(np.asarray(points, np.float32))[None]
+            return as_numpy(self.network.template.query(self._template_features(), torch.tensor([index]), where))[0, :, 0]
+
+    def save(self, path: str | Path, card: str) -> None:
+        """Write the model folder (`*.atlas`); see `implicit_atlas.checkpoint`."""
+        weights = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        weights["encoder.mean"] = torch.from_numpy(self.encoder.mean)
+        weights["encoder.matrix"] = torch.from_numpy(self.encoder.matrix)
+        config = {**dataclasses.asdict(self.config), "encoder_resolution": self.encoder.resolution}
+        codes = {"codes": torch.from_numpy(self.codes)}
+        save_folder(path, config, weights, codes, card, {**self.provenance, "version": __version__})
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainedAtlas:
+        """Read a model folder.
+
+        Raises:
+            InputError: it is missing, altered, or does not hold what its configuration says.
+        """
+        content = load_folder(path, _expected)
+        resolution = content.config.pop("encoder_resolution")
+        config = from_json(AtlasConfig, content.config, path)
+        network = build(config.model)
+        network.load_state_dict({k.removeprefix("network."): v for k, v in content.weights.items() if k.startswith("network.")})
+        encoder = LinearEncoder(
+            content.weights["encoder.mean"].float().numpy(), content.weights["encoder.matrix"].float().numpy(), resolution
+        )
+        if content.codes is None:
+            raise InputError(path, "holds no training codes", "Copy the whole model folder again.")
+        return cls(config, network, content.codes["codes"].numpy(), encoder, content.manifest.provenance)
+
+    def _template_features(self) -> Tensor:
+        """Features of the templates; computed once, as the weights of a trained atlas do not change."""
+        if not hasattr(self, "_templates"):
+            assert isinstance(self.network, Atlas)
+            with torch.no_grad():
+                self._templates = self.network.expand_templates()
+        return self._templates
+
+    def _target(self, shapes: Sequence[Shape]) -> ShapeSet:
+        resolutions = {shape.frame.resolution for shape in shapes}
+        if len(resolutions) > 1:
+            raise InputError("shapes", f"have the resolutions {sorted(resolutions)}", "Prepare them at one resolution.")
+        return ShapeSet(np.stack([shape.packed for shape in shapes]), resolutions.pop())
+
+    def _features(self, shapes: Sequence[Shape]) -> Float[np.ndarray, "n features"]:
+        return np.stack([signed_distances(shape.occupancy, self.encoder.resolution) for shape in shapes])
+
+    def _starts(self, features: Float[np.ndarray, "n features"] | None, count: int) -> Starts:
+        """The mean code for every shape; where the whole mask is seen, the nearest training code and the encoding."""
+        mean = np.repeat(self.codes.mean(0, keepdims=True), count, axis=0)
+        if features is None:
+            return Starts(mean[:, None], ("mean",))
+        linear = self.encoder.encode(features)
+        distance = ((linear[:, None] - self.codes[None]) ** 2).sum(-1)
+        nearest = self.codes[distance.argmin(1)]
+        return Starts(np.stack([mean, nearest, linear], axis=1), ("mean", "nearest", "linear"))
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """One shape as the atlas sees it: its code, and the ways back to masks and meshes."""
+
+    atlas: TrainedAtlas
+    name: str
+    found: CodeFit
+    frame: Frame | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why the fit is not valid, or None."""
+        return self.found.failure
+
+    def logits_at(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        """Occupancy logits at cube points, positive inside."""
+        return self._field()(points)
+
+    def logits(self, resolution: int | None = None) -> Float[np.ndarray, "r r r"]:
+        """Logits on a lattice of the cube, exact near the surface and right in sign elsewhere."""
+        return sparse_volume(self._field(), resolution or self.atlas.config.resolution).values
+
+    def occupancy(self, resolution: int | None = None) -> Bool[np.ndarray, "r r r"]:
+        """Occupied voxels of the cube's lattice."""
+        return self.logits(resolution) > 0
+
+    def mask(self) -> Bool[np.ndarray, "x y z"]:
+        """The shape on the grid of the file that it was fitted to."""
+        frame = self._framed()
+        return restore_lattice(self.logits(frame.resolution), frame, 0.0)
+
+    def mesh(self, resolution: int | None = None) -> Mesh:
+        """Closed surface in world millimetres (RAS)."""
+        return to_world(self.cube_mesh(resolution), self._framed())
+
+    def cube_mesh(self, resolution: int | None = None) -> CubeMesh:
+        """Closed surface in cube coordinates."""
+        return field_mesh(self._field(), resolution or self.atlas.config.resolution)
+
+    def _framed(self) -> Frame:
+        self.found.checked(self.name)
+        if self.frame is None:
+            raise InputError(self.name, "has no place in a scan", "Ask for `occupancy` or `cube_mesh` instead.")
+        return self.frame
+
+    def _field(self):  # noqa: ANN202
+        expanded = self.atlas.expand(self.found.code, self.found.template)
+
+        def values(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+            with torch.no_grad():
+                where = torch.from_numpy(np.asarray(points, np.float32))[None]
+                return as_numpy(self.atlas.network.query(expanded, where).logits)[0]
+
+        return values
+
+
+def _expected(config: dict[str, Any]) -> Expected:
+    """Names, shapes and dtypes of the tensors that a configuration asks for."""
+    if not isinstance(config.get("encoder_resolution"), int):
+        raise InputError("config.json", "lacks encoder_resolution", "Copy the whole model folder again.")
+    fields = {key: value for key, value in config.items() if key != "encoder_resolution"}
+    model = from_json(AtlasConfig, fields, "config.json").model
+    with torch.device("meta"):
+        network = build(model)
+    side = config["encoder_resolution"] ** 3
+    weights = {f"network.{name}": spec for name, spec in specs_of(network.state_dict()).items()}
+    weights["encoder.mean"] = ((side,), torch.float32)
+    weights["encoder.matrix"] = ((side, model.code_size), torch.float32)
+    return Expected(weights, {"codes": ((len(fields["names"]), model.code_size), torch.float32)})

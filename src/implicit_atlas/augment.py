@@ -1,0 +1,76 @@
+"""Smooth random warps of training shapes: affine and elastic, put back into their own bounding box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.ndimage import zoom
+from torch import Tensor
+
+from implicit_atlas import grid
+
+REACH = 1.5  # a warp is looked for in [-REACH, REACH]³, so that it may leave the cube before its box is taken
+
+
+@dataclass(frozen=True)
+class WarpConfig:
+    """Strength of the warps, in cube units (the cube's side is 2).
+
+    `affine`: standard deviation of what is added to the entries of the identity matrix. `elastic`: standard
+    deviations of the displacements on random lattices of `nodes` a side, upsampled by cubic splines.
+    """
+
+    affine: float = 0.08
+    elastic: tuple[float, ...] = (0.08, 0.04)
+    nodes: tuple[int, ...] = (4, 7)
+
+
+def _displacement(config: WarpConfig, rng: np.random.Generator, nodes: int = 33) -> Float[Tensor, "3 n n n"]:
+    """Random smooth displacement on a lattice over the reach."""
+    total = np.zeros((3, nodes, nodes, nodes), np.float32)
+    for count, strength in zip(config.nodes, config.elastic, strict=True):
+        coarse = rng.standard_normal((3, count, count, count)) * strength
+        spline = zoom(np.eye(count), (nodes / count, 1), order=3)  # cubic upsampling of one axis, as a matrix
+        total += np.einsum("cxyz,ax,by,dz->cabd", coarse, spline, spline, spline, optimize=True)
+    return torch.from_numpy(total)
+
+
+def _box(inside: Bool[Tensor, "x y z"], axes: Float[Tensor, "r 3"]) -> tuple[Tensor, Tensor]:
+    """Lowest and highest position of the occupied nodes of a lattice."""
+    spans = [axes[inside.any(2).any(1), 0], axes[inside.any(2).any(0), 1], axes[inside.any(1).any(0), 2]]
+    return torch.stack([s[0] for s in spans]), torch.stack([s[-1] for s in spans])
+
+
+def warp(occupancy: Bool[np.ndarray, "r r r"], config: WarpConfig, seed: int) -> Bool[np.ndarray, "r r r"]:
+    """A warped copy of a shape in the frame of its own bounding box.
+
+    A warp that leaves nothing (possible only at absurd strengths) returns the shape itself.
+    """
+    rng = np.random.default_rng(seed)
+    volume = torch.from_numpy(occupancy.astype(np.float32))
+    displacement = _displacement(config, rng)
+    matrix = torch.eye(3) + torch.from_numpy(rng.standard_normal((3, 3)).astype(np.float32)) * config.affine
+
+    def inside_at(low: Tensor, high: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+        """Occupancy on a lattice from corner to corner, and the lattice's positions along each axis."""
+        axes = low + torch.linspace(0, 1, nodes)[:, None] * (high - low)
+        points = torch.stack(torch.meshgrid(*axes.unbind(1), indexing="ij"), dim=-1)
+        moved = points @ matrix.T + grid.read_lattice(displacement, axes / REACH)
+        return grid.sample_volume(volume, moved.view(-1, 3), outside="zero").view(points.shape[:3]) > 0.5, axes
+
+    low, high = torch.full((3,), -REACH), torch.full((3,), REACH)
+    # Each look is good to one pitch of its lattice: narrow the box twice, then read the shape in it.
+    for nodes in (48, 64):
+        inside, axes = inside_at(low, high, nodes)
+        if not inside.any():
+            return occupancy.copy()
+        pitch = axes[1] - axes[0]
+        low, high = _box(inside, axes)
+        low, high = low - pitch * 0.75, high + pitch * 0.75
+    low, high = low + pitch * 0.75, high - pitch * 0.75
+    return inside_at(low, high, occupancy.shape[0])[0].numpy()
+
+

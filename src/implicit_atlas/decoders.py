@@ -1,0 +1,171 @@
+"""Implicit decoders: `expand` a latent code once, `query` the result at many points.
+
+Both decoders share one interface, so that every method of the paper is a composition of them:
+
+    features = decoder.expand(codes)                   # one row of `codes` -> one entry of `features`
+    values = decoder.query(features, owner, points)    # points[b] are read from entry owner[b]
+
+Values are pointwise: the value at a point does not depend on the other points, nor on the rest of the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from implicit_atlas import grid
+
+
+class Decoder(Protocol):
+    """What the model asks of a decoder."""
+
+    def expand(self, codes: Float[Tensor, "batch c"]) -> Tensor:
+        """Features of each code, batch first."""
+        ...
+
+    def query(
+        self, features: Tensor, owner: Int[Tensor, " batch"], points: Float[Tensor, "batch points 3"]
+    ) -> Float[Tensor, "batch points out"]:
+        """Values of field owner[b] at points[b]."""
+        ...
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """Sizes of a ConvDecoder: channels of the maps at 5³, 9³, 17³, 33³ ... nodes, and of the hidden point layer."""
+
+    channels: tuple[int, ...] = (64, 64, 48, 32)
+    hidden: int = 32
+    groups: int = 8
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """Nodes a side of each level's map (corner-aligned, so that the levels nest)."""
+        return tuple(4 * 2**level + 1 for level in range(len(self.channels)))
+
+
+class ConvBlock(nn.Module):
+    """Convolution, group normalisation, leaky ReLU (paper §3.3)."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(inputs, outputs, kernel_size=3, padding=1)
+        self.norm = nn.GroupNorm(groups, outputs)
+
+    def forward(self, maps: Float[Tensor, "batch c n n n"]) -> Float[Tensor, "batch k n n n"]:
+        """Maps of the same size with `outputs` channels."""
+        return F.leaky_relu(self.norm(self.conv(maps)))
+
+
+def pixel_shuffle3d(maps: Float[Tensor, "batch c8 n n n"]) -> Float[Tensor, "batch c n2 n2 n2"]:
+    """Eight channels become a block of 2³ voxels of one channel (paper §3.3, [52])."""
+    b, c, x, y, z = maps.shape
+    blocks = maps.view(b, c // 8, 2, 2, 2, x, y, z).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return blocks.reshape(b, c // 8, 2 * x, 2 * y, 2 * z)
+
+
+class ConvDecoder(nn.Module):
+    """Multi-scale convolutional implicit decoder (paper §3.3, Fig. 3b).
+
+    A code becomes maps at 5³, 9³, 17³ ... corner-aligned nodes. At a point, the maps of all levels are
+    interpolated, concatenated with the coordinates and fed to a point head: linear, leaky ReLU, linear.
+
+    The head's first layer is linear, and so is interpolation, and the node sets nest. Its part for each level is
+    therefore applied to the maps, coarse parts are added up onto the finest nodes, and points read one map: the
+    same values (to rounding) at a fraction of the cost. `benchmarks/reference.py` keeps the literal order.
+    """
+
+    def __init__(self, code_size: int, outputs: int, config: ConvConfig, zero_head: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        width = config.channels[0]
+        self.first = nn.Linear(code_size, 8 * width * 2**3)
+        inputs = (width, *config.channels[:-1])
+        self.blocks = nn.ModuleList(
+            ConvBlock(i, o, config.groups) for i, o in zip(inputs, config.channels, strict=True)
+        )
+        self.to_hidden = nn.ModuleList(nn.Conv3d(c, config.hidden, 1, bias=False) for c in config.channels)
+        self.point_to_hidden = nn.Linear(3, config.hidden)
+        self.head = nn.Linear(config.hidden, outputs)
+        if zero_head:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+
+    def levels(self, codes: Float[Tensor, "batch c"]) -> list[Float[Tensor, "batch k n n n"]]:
+        """The maps of each level, coarse to fine."""
+        width = self.config.channels[0]
+        maps = pixel_shuffle3d(self.first(codes).view(-1, 8 * width, 2, 2, 2))
+        maps = maps.contiguous(memory_format=torch.channels_last_3d)
+        out = []
+        for nodes, block in zip(self.config.nodes, self.blocks, strict=True):
+            maps = block(grid.upsample_nested(maps, nodes))
+            out.append(maps)
+        return out
+
+    def expand(self, codes: Float[Tensor, "batch c"]) -> Float[Tensor, "batch n n n hidden"]:
+        """The finest map of hidden pre-activations, all levels and the coordinates folded in."""
+        total: Tensor | None = None
+        for maps, to_hidden, nodes in zip(self.levels(codes), self.to_hidden, self.config.nodes, strict=True):
+            part = to_hidden(maps)
+            total = part if total is None else grid.upsample_nested(total, nodes) + part
+        assert total is not None
+        place = self.point_to_hidden(grid.map_nodes(self.config.nodes[-1], codes.device))
+        return total.permute(0, 2, 3, 4, 1) + place
+
+    def query(
+        self, features: Tensor, owner: Int[Tensor, " batch"], points: Float[Tensor, "batch points 3"]
+    ) -> Float[Tensor, "batch points out"]:
+        """Values at points; outside the cube the nearest face's features are read."""
+        return grid.query_maps(features, owner, points, self.head.weight, self.head.bias)
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """Sizes of an MLPDecoder (DeepSDF: 8 layers of 512, the input again at layer 4)."""
+
+    width: int = 512
+    layers: int = 8
+    skip: int = 4
+
+
+class MLPDecoder(nn.Module):
+    """DeepSDF's decoder: a multi-layer perceptron on (code, point) with one skip of its input (paper §4.2).
+
+    Where a layer reads the code, its product with the code is computed once in `expand`.
+    """
+
+    def __init__(self, code_size: int, outputs: int, config: MLPConfig, zero_head: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.code_layers = nn.ModuleList(nn.Linear(code_size, config.width) for _ in range(2))
+        self.point_layers = nn.ModuleList(nn.Linear(3, config.width, bias=False) for _ in range(2))
+        self.layers = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.layers - 1))
+        self.head = nn.Linear(config.width, outputs)
+        if zero_head:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+
+    def expand(self, codes: Float[Tensor, "batch c"]) -> Float[Tensor, "batch two width"]:
+        """What the first layer and the skip layer add for each code."""
+        return torch.stack([layer(codes) for layer in self.code_layers], dim=1)
+
+    def query(
+        self, features: Tensor, owner: Int[Tensor, " batch"], points: Float[Tensor, "batch points 3"]
+    ) -> Float[Tensor, "batch points out"]:
+        """Values at points."""
+        entering = [
+            f[:, None] + layer(points)
+            for f, layer in zip(features[owner].unbind(1), self.point_layers, strict=True)
+        ]
+        values = F.relu(entering[0])
+        for index, layer in enumerate(self.layers, start=1):
+            values = layer(values)
+            if index == self.config.skip:
+                values = values + entering[1]
+            values = F.relu(values)
+        return self.head(values)

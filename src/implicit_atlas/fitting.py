@@ -1,0 +1,241 @@
+"""Fitting codes with frozen weights: observations in, codes out, many shapes in one optimisation.
+
+Every shape is started from several codes (the mean of the training codes, the nearest of them, a linear
+encoding of the shape) with every template; the best start goes on. Degrees of freedom at test time: the c
+entries of the code, and the choice of one of m templates.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from implicit_atlas.errors import FitError
+from implicit_atlas.model import Atlas, Expanded, Field
+from implicit_atlas.sampling import PointConfig, Samples, Target
+
+Progress = Callable[[float, str], None]
+
+CHECK_EVERY = 20
+REGAIN = 1e-3  # a check counts as progress when the loss has fallen by this share
+RACE = PointConfig(lattice=12, band=2048)
+CHECK_SEED = 987_654_321
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to fit.
+
+    Args:
+        iterations: at most.
+        patience: stop a shape after this many checks (every 20 iterations) without progress.
+        code_weight: weight of the code penalty (Eq. 6).
+        batch: shapes optimised together.
+    """
+
+    iterations: int = 200
+    learning_rate: float = 0.2
+    patience: int = 3
+    code_weight: float = 1e-3
+    batch: int = 40
+    seed: int = 0
+    points: PointConfig = field(default_factory=PointConfig)
+
+
+@dataclass(frozen=True, eq=False)
+class Starts:
+    """Candidate codes for each shape: (shapes, candidates, c); candidate 0 is the mean code."""
+
+    codes: Float[np.ndarray, "n k c"]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class CodeFit:
+    """The code found for one shape.
+
+    Args:
+        code: (c,).
+        template: index of the template, None for a field without templates.
+        loss_history: (iterations,) task loss.
+        start: name of the start that won.
+        loss: task loss on points that were not optimised on.
+        mean_loss: the same for the mean code with its best template.
+        degrees_of_freedom: numbers that were free at test time.
+        failure: why the fit is not valid, or None.
+    """
+
+    code: Float[np.ndarray, " c"]
+    template: int | None
+    loss_history: Float[np.ndarray, " iterations"]
+    start: str
+    loss: float
+    mean_loss: float
+    iterations: int
+    seconds: float
+    degrees_of_freedom: int
+    failure: str | None = None
+
+    def checked(self, name: str) -> CodeFit:
+        """The fit itself.
+
+        Raises:
+            FitError: it failed.
+        """
+        if self.failure is not None:
+            raise FitError(f"{name}: the fit failed ({self.failure}). Check that the mask shows the atlas's organ.")
+        return self
+
+
+def fit_codes(
+    network: Field | Atlas, target: Target, starts: Starts, config: FitConfig, progress: Progress | None = None
+) -> list[CodeFit]:
+    """Fit a code to every shape of a target; failed fits are marked, never dropped."""
+    report = progress or (lambda share, text: None)
+    fits: list[CodeFit] = []
+    total = len(target)
+    frozen = [p for p in network.parameters() if p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        for first in range(0, total, config.batch):
+            ids = torch.arange(first, min(first + config.batch, total))
+            fits += _Batch(network, target, ids, config).run(
+                starts, lambda share, text, done=first, n=len(ids): report((done + share * n) / total, text)
+            )
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    return fits
+
+
+class _Batch:
+    """Shapes that are optimised together."""
+
+    def __init__(self, network: Field | Atlas, target: Target, ids: Int[Tensor, " n"], config: FitConfig) -> None:
+        self.network, self.target, self.ids, self.config = network, target, ids, config
+        self.device = next(network.parameters()).device
+        with torch.no_grad():
+            self.templates = network.expand_templates() if isinstance(network, Atlas) else None
+
+    def sample(self, points: PointConfig, seed: int, ids: Tensor | None = None) -> Samples:
+        """Points by seed alone."""
+        return self.target.sample(self.ids if ids is None else ids, points, torch.Generator().manual_seed(seed))
+
+    def expand(self, codes: Tensor, template: Tensor | None) -> Expanded:
+        if isinstance(self.network, Atlas):
+            return self.network.expand(codes, template, self.templates)
+        return self.network.expand(codes)
+
+    def losses(self, codes: Tensor, template: Tensor | None, samples: Samples) -> Float[Tensor, " n"]:
+        """Weighted mean cross entropy of each shape."""
+        logits = self.network.query(self.expand(codes, template), samples.points).logits
+        each = F.binary_cross_entropy_with_logits(logits, samples.occupancy, samples.weight, reduction="none")
+        return each.sum(1) / samples.weight.sum(1)
+
+    @torch.no_grad()
+    def race(self, candidates: Float[Tensor, "n k c"]) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Best candidate and template of each shape, and the loss of the mean code with its best template."""
+        samples = self.sample(RACE, self.config.seed + CHECK_SEED)
+        m = max(1, self.network.templates)
+        table = torch.empty((candidates.shape[1], m, len(self.ids)), device=self.device)
+        for k in range(candidates.shape[1]):
+            for t in range(m):
+                template = torch.full((len(self.ids),), t, device=self.device) if self.templates is not None else None
+                table[k, t] = self.losses(candidates[:, k], template, samples)
+        best = table.flatten(0, 1).argmin(0)
+        template = best % m if self.templates is not None else None
+        return best // m, template, table[0].amin(0)
+
+    def run(self, starts: Starts, report: Progress) -> list[CodeFit]:
+        begun = time.perf_counter()
+        candidates = torch.from_numpy(starts.codes[self.ids.numpy()]).to(self.device)
+        chosen, template, mean_loss = self.race(candidates)
+        codes = candidates[torch.arange(len(self.ids)), chosen].clone().requires_grad_()
+        history, counts, best = self.optimise(codes, template, report)
+        with torch.no_grad():
+            final = self.losses(best, template, self.sample(RACE, self.config.seed + CHECK_SEED))
+        seconds = (time.perf_counter() - begun) / len(self.ids)
+        fits = []
+        for i in range(len(self.ids)):
+            fits.append(
+                CodeFit(
+                    code=best[i].cpu().numpy(),
+                    template=None if template is None else int(template[i]),
+                    loss_history=history[: counts[i], i],
+                    start=starts.names[int(chosen[i])],
+                    loss=float(final[i]),
+                    mean_loss=float(mean_loss[i]),
+                    iterations=int(counts[i]),
+                    seconds=seconds,
+                    degrees_of_freedom=codes.shape[1],
+                    failure=_failure(float(final[i]), float(mean_loss[i])),
+                )
+            )
+        return fits
+
+    def optimise(
+        self, codes: Float[Tensor, "n c"], template: Tensor | None, report: Progress
+    ) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        """Adam with cosine decay; each shape keeps its best checked code and stops when it no longer gains."""
+        config, count = self.config, len(codes)
+        optimizer = torch.optim.Adam([codes], lr=config.learning_rate, betas=(0.9, 0.99))
+        watch = _Watch(codes, config.patience)
+        history = np.full((config.iterations, count), np.nan, np.float32)
+        for iteration in range(config.iterations):
+            share = 0.5 * (1 + math.cos(math.pi * iteration / config.iterations))
+            optimizer.param_groups[0]["lr"] = config.learning_rate * (0.02 + 0.98 * share)
+            samples = self.sample(config.points, config.seed + iteration)
+            each = self.losses(codes, template, samples)
+            penalty = (codes.square().sum(1) + 1e-12).sqrt()
+            optimizer.zero_grad()
+            (each + config.code_weight * penalty).sum().backward()
+            optimizer.step()
+            history[iteration] = each.detach().cpu().numpy()
+            if (iteration + 1) % CHECK_EVERY == 0 or iteration + 1 == config.iterations:
+                watch.check(codes, self.check_losses(codes, template), iteration + 1)
+                report((iteration + 1) / config.iterations, f"loss {float(each.mean()):.4f}")
+                if not watch.active.any():
+                    break
+        return history, watch.iterations, watch.best
+
+    @torch.no_grad()
+    def check_losses(self, codes: Tensor, template: Tensor | None) -> Tensor:
+        return self.losses(codes, template, self.sample(RACE, self.config.seed + CHECK_SEED))
+
+
+class _Watch:
+    """Keeps the best code of each shape and tells which still gain."""
+
+    def __init__(self, codes: Float[Tensor, "n c"], patience: int) -> None:
+        self.patience = patience
+        self.best = codes.detach().clone()
+        self.loss = torch.full((len(codes),), math.inf, device=codes.device)
+        self.stale = torch.zeros(len(codes), dtype=torch.long, device=codes.device)
+        self.iterations = np.zeros(len(codes), np.int64)
+        self.active: Bool[Tensor, " n"] = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
+
+    def check(self, codes: Tensor, losses: Tensor, iteration: int) -> None:
+        better = (losses < self.loss) & self.active
+        gained = losses < self.loss * (1 - REGAIN)
+        self.stale = torch.where(gained, 0, self.stale + 1)
+        self.best = torch.where(better[:, None], codes.detach(), self.best)
+        self.loss = torch.where(better, losses, self.loss)
+        self.iterations[self.active.cpu().numpy()] = iteration
+        self.active &= self.stale < self.patience
+
+
+def _failure(loss: float, mean_loss: float) -> str | None:
+    if not math.isfinite(loss):
+        return "its values are not finite"
+    if loss >= mean_loss:
+        return "it is no better than the mean shape"
+    return None

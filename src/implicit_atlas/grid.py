@@ -1,0 +1,145 @@
+"""The cube: lattices, jitter, and reading maps at points. The only module that calls grid_sample.
+
+Component a of a point runs along axis a of an array. A lattice of resolution R is cell-centred: node i sits
+at -1 + (2 i + 1) / R. Feature maps are corner-aligned: node i of n sits at -1 + 2 i / (n - 1), so that maps
+of 2^k + 1 nodes nest.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from implicit_atlas import kernels
+
+
+def lattice(resolution: int, device: torch.device | str = "cpu") -> Float[Tensor, "x y z 3"]:
+    """Cell-centred lattice points of the cube, (R, R, R, 3)."""
+    axis = (torch.arange(resolution, device=device, dtype=torch.float32) * 2 + 1) / resolution - 1
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+
+
+def map_nodes(nodes: int, device: torch.device | str = "cpu") -> Float[Tensor, "x y z 3"]:
+    """Positions of the corner-aligned nodes of a feature map, (n, n, n, 3)."""
+    axis = torch.linspace(-1, 1, nodes, device=device)
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+
+
+def jittered_lattice(
+    batch: int, resolution: int, jitter: float, generator: torch.Generator, device: torch.device | str = "cpu"
+) -> Float[Tensor, "batch x y z 3"]:
+    """Lattices with uniform noise of `jitter` times the half cell; 1 covers the whole cell (paper §3.4)."""
+    noise = torch.rand((batch, *(resolution,) * 3, 3), generator=generator) * 2 - 1
+    return lattice(resolution, device) + noise.to(device) * (jitter / resolution)
+
+
+def voxel_at(points: Float[Tensor, "*any 3"], resolution: int) -> Int[Tensor, "*any"]:
+    """Flat index of the voxel of an R³ lattice that holds each point (points outside take the nearest)."""
+    cell = ((points + 1) * (resolution / 2)).floor().long().clamp_(0, resolution - 1)
+    return (cell[..., 0] * resolution + cell[..., 1]) * resolution + cell[..., 2]
+
+
+def read_bits(
+    packed: UInt8[Tensor, "batch bytes"], voxel: Int[Tensor, "batch points"]
+) -> Bool[Tensor, "batch points"]:
+    """Occupancy of flat voxel indices, straight from packed bits (numpy.packbits order)."""
+    byte = packed.gather(1, voxel >> 3)
+    return ((byte >> (7 - (voxel & 7)).to(torch.uint8)) & 1).bool()
+
+
+def read_lattice(
+    maps: Float[Tensor, "c n n n"], axes: Float[Tensor, "r 3"]
+) -> Float[Tensor, "r r r c"]:
+    """Trilinear vectors of a corner-aligned map on the lattice whose positions along the axes are given.
+
+    The same as reading point by point, by one small matrix product along each axis.
+    """
+    last = maps.shape[-1] - 1
+    place = ((axes + 1) * (last / 2)).clamp(0, last)
+    hats = (1 - (place[..., None] - torch.arange(last + 1)).abs()).clamp_min(0)
+    x, y, z = hats.unbind(1)
+    return torch.einsum("cxyz,ax,by,dz->abdc", maps, x, y, z)
+
+
+def sample_volume(
+    volume: Float[Tensor, "x y z"],
+    points: Float[Tensor, "points 3"],
+    outside: Literal["nearest", "zero"] = "nearest",
+) -> Float[Tensor, " points"]:
+    """Trilinear value of a cell-centred volume at cube points."""
+    where = points.flip(-1).view(1, -1, 1, 1, 3).to(volume.dtype)
+    mode = "border" if outside == "nearest" else "zeros"
+    return F.grid_sample(volume[None, None], where, padding_mode=mode, align_corners=False).view(-1)
+
+
+def query_reference(
+    maps: Float[Tensor, "maps x y z hidden"],
+    owner: Int[Tensor, " batch"],
+    points: Float[Tensor, "batch points 3"],
+    weight: Float[Tensor, "out hidden"],
+    bias: Float[Tensor, " out"],
+) -> Float[Tensor, "batch points out"]:
+    """Read map owner[b] at points[b] (trilinear, clamped), then leaky ReLU and a linear layer."""
+    where = points.flip(-1)[:, :, None, None]
+    read = F.grid_sample(maps.permute(0, 4, 1, 2, 3)[owner], where, padding_mode="border", align_corners=True)
+    return F.linear(F.leaky_relu(read[..., 0, 0].transpose(1, 2)), weight, bias)
+
+
+class _HeadOnCpu(torch.autograd.Function):
+    """`query_reference` by the fused CPU kernels."""
+
+    @staticmethod
+    def forward(ctx, maps, owner, points, weight, bias):  # noqa: PLR0913
+        maps, points = maps.float().contiguous(), points.float().contiguous()
+        out = torch.empty((*points.shape[:2], weight.shape[0]))
+        arrays = [t.detach().numpy() for t in (maps, owner, points, weight.contiguous(), bias)]
+        kernels.head_forward(*arrays, out.numpy(), kernels.get_num_threads())
+        ctx.save_for_backward(maps, owner, points, weight)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+        maps, owner, points, weight = ctx.saved_tensors
+        threads = kernels.get_num_threads()
+        copies = threads if ctx.needs_input_grad[0] else 0
+        grad_maps = torch.zeros((copies, *maps.shape))
+        grad_points = torch.empty_like(points)
+        grad_weight = torch.zeros((threads, *weight.shape))
+        arrays = [t.detach().contiguous().numpy() for t in (maps, owner, points, weight, grad)]
+        kernels.head_backward(*arrays, grad_maps.numpy(), grad_points.numpy(), grad_weight.numpy(), threads)
+        total_maps = grad_maps.sum(0) if copies else None
+        return total_maps, None, grad_points, grad_weight.sum(0), grad.sum((0, 1))
+
+
+def query_maps(
+    maps: Float[Tensor, "maps x y z hidden"],
+    owner: Int[Tensor, " batch"],
+    points: Float[Tensor, "batch points 3"],
+    weight: Float[Tensor, "out hidden"],
+    bias: Float[Tensor, " out"],
+) -> Float[Tensor, "batch points out"]:
+    """`query_reference`, by the fused kernels where the tensors are on the CPU."""
+    if points.device.type == "cpu":
+        return _HeadOnCpu.apply(maps, owner, points, weight, bias)  # pyright: ignore[reportReturnType]
+    return query_reference(maps, owner, points, weight, bias)
+
+
+def upsample_nested(maps: Float[Tensor, "batch c n n n"], nodes: int) -> Float[Tensor, "batch c k k k"]:
+    """Trilinear, corner-aligned upsampling; exact for the interpolant where the node sets nest."""
+    return F.interpolate(maps, size=(nodes,) * 3, mode="trilinear", align_corners=True)
+
+
+def set_threads(threads: int) -> None:
+    """Threads of torch and of the CPU kernels (results are bitwise repeatable for one count)."""
+    torch.set_num_threads(threads)
+    kernels.set_threads(threads)
+
+
+def as_numpy(tensor: Tensor) -> np.ndarray:
+    """Detached copy on the CPU as a numpy array."""
+    return tensor.detach().cpu().numpy()

@@ -1,0 +1,35 @@
+"""Reading and writing masks and surfaces with their geometry: world space is RAS millimetres."""
+
+from implicit_atlas.io.cases import Cases, Problem, find_cases, list_cases
+from implicit_atlas.io.formats import case_name, printable
+from implicit_atlas.io.label_names import declared_labels, parse_labels
+from implicit_atlas.io.labels import label_ids, select_mask
+from implicit_atlas.io.meshes import Mesh, read_mesh, write_mesh
+from implicit_atlas.io.types import LabelMap, Mask
+from implicit_atlas.io.volumes import check_same_grid, read_grid, read_labels, read_mask, write_mask
+from implicit_atlas.io.voxelise import grid_around, voxelise
+
+__all__ = [
+    "Cases",
+    "LabelMap",
+    "Mask",
+    "Mesh",
+    "Problem",
+    "case_name",
+    "check_same_grid",
+    "declared_labels",
+    "find_cases",
+    "grid_around",
+    "label_ids",
+    "list_cases",
+    "parse_labels",
+    "printable",
+    "read_grid",
+    "read_labels",
+    "read_mask",
+    "read_mesh",
+    "select_mask",
+    "voxelise",
+    "write_mask",
+    "write_mesh",
+]

@@ -1,0 +1,109 @@
+"""NRRD and MetaImage volumes by SimpleITK, with LPS turned to RAS and z, y, x to x, y, z."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from jaxtyping import Bool, Float
+
+from implicit_atlas.errors import InputError
+from implicit_atlas.files import write_atomic
+from implicit_atlas.frame import Grid
+from implicit_atlas.io.formats import name_for_library, suffix_of
+from implicit_atlas.io.geometry import checked_grid
+from implicit_atlas.io.labels import whole_labels
+from implicit_atlas.io.payload import DAMAGED_REMEDY
+from implicit_atlas.io.text_headers import PayloadClaim, metaimage_claim, nrrd_claim
+from implicit_atlas.io.types import LabelMap
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def read_itk_labels(path: Path) -> LabelMap:
+    """Read a label map from .nrrd, .seg.nrrd, .nhdr, .mha or .mhd.
+
+    Raises:
+        InputError: anything wrong with the file, its header, its payload or its labels.
+    """
+    claim = _claim(path)
+    claim.verify()
+    reader = _opened(path)
+    grid = _grid(reader, path)
+    try:
+        stored = sitk.GetArrayFromImage(reader.Execute()).T
+    except RuntimeError as error:
+        raise InputError(path, f"cannot be decoded ({_last_line(error)})", DAMAGED_REMEDY) from error
+    values, notes = whole_labels(stored, path)
+    return LabelMap(values, grid, path, stored.dtype, claim.notes + notes)
+
+
+def read_itk_grid(path: Path) -> Grid:
+    """Read a NRRD or MetaImage file's grid from its header alone.
+
+    Raises:
+        InputError: the file or its header cannot be used.
+    """
+    _claim(path)
+    return _grid(_opened(path), path)
+
+
+def write_itk(path: Path, occupancy: Bool[np.ndarray, "x y z"], grid: Grid, dtype: np.dtype) -> None:
+    """Write a mask as .nrrd or .mha, compressed, in LPS as these formats have it.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    image = sitk.GetImageFromArray(np.ascontiguousarray(occupancy.T).astype(dtype))
+    affine = _LPS_TO_RAS @ grid.affine
+    image.SetSpacing(grid.spacing_mm.tolist())
+    image.SetDirection((affine[:3, :3] / grid.spacing_mm).ravel().tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+
+    def write(partial: Path) -> None:
+        try:
+            sitk.WriteImage(image, name_for_library(partial), useCompression=True)
+        except RuntimeError as error:
+            raise OSError(errno.EIO, _last_line(error)) from error
+
+    write_atomic(path, write)
+
+
+def _claim(path: Path) -> PayloadClaim:
+    return nrrd_claim(path) if suffix_of(path) in (".nrrd", ".nhdr") else metaimage_claim(path)
+
+
+def _opened(path: Path) -> sitk.ImageFileReader:
+    """Return a reader that has read the header."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO" if suffix_of(path) in (".nrrd", ".nhdr") else "MetaImageIO")
+    reader.SetFileName(name_for_library(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        remedy = "Export the volume again with its geometry."
+        raise InputError(path, f"has a header that cannot be used ({_last_line(error)})", remedy) from error
+    return reader
+
+
+def _grid(reader: sitk.ImageFileReader, path: Path) -> Grid:
+    """Return the grid that a header describes, in RAS."""
+    shape = reader.GetSize()
+    if len(shape) != 3:
+        raise InputError(path, f"has {len(shape)} dimensions, not 3", "Save a single volume.")
+    return checked_grid((shape[0], shape[1], shape[2]), _ras_affine(reader), path)
+
+
+def _ras_affine(reader: sitk.ImageFileReader) -> Float[np.ndarray, "4 4"]:
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * np.array(reader.GetSpacing())
+    affine[:3, 3] = reader.GetOrigin()
+    return _LPS_TO_RAS @ affine
+
+
+def _last_line(error: RuntimeError) -> str:
+    """Return the part of ITK's message that says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "no reason given"

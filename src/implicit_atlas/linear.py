@@ -1,0 +1,110 @@
+"""Linear encoding of shapes: PCA of low-resolution signed distances, as a start for codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.ndimage import distance_transform_edt
+
+try:
+    from edt import edt as _edt
+except ImportError:  # the extra "fast" is not installed
+    _edt = None
+
+WORKING = 64  # side of the volume that distances are taken on
+LIMIT = 0.3  # distances are cut off here, in cube units
+
+
+def _distance(inside: Bool[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
+    """Distance of occupied voxels to the nearest empty one, in voxels."""
+    if _edt is not None:
+        return _edt(np.ascontiguousarray(inside), black_border=False)
+    return distance_transform_edt(inside)  # pyright: ignore[reportReturnType]
+
+
+def _pool(volume: Float[np.ndarray, "x y z"], factor: int) -> Float[np.ndarray, "a b c"]:
+    """Mean over blocks of factor³."""
+    n = volume.shape[0] // factor
+    return volume.reshape(n, factor, n, factor, n, factor).mean((1, 3, 5))
+
+
+def signed_distances(occupancy: Bool[np.ndarray, "r r r"], resolution: int) -> Float[np.ndarray, " features"]:
+    """Truncated signed distance (positive inside, cube units) at `resolution`³, flat."""
+    side = occupancy.shape[0]
+    working = (
+        occupancy
+        if side <= WORKING or side % WORKING
+        else _pool(occupancy.astype(np.float32), side // WORKING) > 0.5
+    )
+    signed = (_distance(working) - _distance(~working)) * (2 / working.shape[0])
+    signed = np.clip(signed, -LIMIT, LIMIT)
+    return _resize(signed.astype(np.float32), resolution).ravel()
+
+
+def _resize(volume: Float[np.ndarray, "x y z"], resolution: int) -> Float[np.ndarray, "r r r"]:
+    """Volume at another resolution: block means where it divides, else linear interpolation at cell centres."""
+    side = volume.shape[0]
+    if side % resolution == 0:
+        return _pool(volume, side // resolution)
+    place = (np.arange(resolution) + 0.5) * side / resolution - 0.5
+    low = np.clip(np.floor(place).astype(int), 0, side - 2)
+    matrix = np.zeros((resolution, side), np.float32)
+    matrix[np.arange(resolution), low] = 1 - (place - low)
+    matrix[np.arange(resolution), low + 1] = place - low
+    return np.einsum("xyz,ax,by,cz->abc", volume, matrix, matrix, matrix, optimize=True)
+
+
+@dataclass(frozen=True)
+class LinearEncoder:
+    """code = (features - mean) · matrix; features are `signed_distances` at `resolution`.
+
+    Args:
+        mean: (features,).
+        matrix: (features, c).
+    """
+
+    mean: Float[np.ndarray, " features"]
+    matrix: Float[np.ndarray, "features c"]
+    resolution: int
+
+    def encode(self, features: Float[np.ndarray, "n features"]) -> Float[np.ndarray, "n c"]:
+        """Codes of shapes."""
+        return ((features - self.mean) @ self.matrix).astype(np.float32)
+
+
+def fit_pca(
+    features: Float[np.ndarray, "n features"], code_size: int, resolution: int, whiten: float = 0.5
+) -> LinearEncoder:
+    """Principal components of the features, partly whitened, scaled to unit mean square norm of a code entry.
+
+    `whiten` 0 keeps the components' standard deviations, 1 makes them all equal. Codes beyond the rank are zero.
+    """
+    mean = features.mean(0)
+    _, s, vt = np.linalg.svd(features - mean, full_matrices=False)
+    rank = min(code_size, int((s > s[0] * 1e-4).sum()))
+    deviation = s[:rank] / np.sqrt(max(1, len(features) - 1))
+    scale = deviation**-whiten
+    total = np.sqrt(((deviation * scale) ** 2).sum() / code_size)
+    matrix = np.zeros((features.shape[1], code_size), np.float32)
+    matrix[:, :rank] = vt[:rank].T * (scale / total)
+    return LinearEncoder(mean.astype(np.float32), matrix, resolution)
+
+
+def fit_ridge(
+    features: Float[np.ndarray, "n features"],
+    codes: Float[np.ndarray, "n c"],
+    resolution: int,
+    ridge: float = 1e-2,
+) -> LinearEncoder:
+    """Linear map from features to given codes by ridge regression in the span of the shapes.
+
+    It re-reads codes that training has moved away from their PCA start.
+    """
+    mean = features.mean(0)
+    centred = features - mean
+    gram = centred @ centred.T
+    gram[np.diag_indices_from(gram)] += ridge * np.trace(gram) / len(gram)
+    matrix = centred.T @ np.linalg.solve(gram, codes - codes.mean(0))
+    return LinearEncoder(mean.astype(np.float32), matrix.astype(np.float32), resolution)

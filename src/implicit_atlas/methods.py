@@ -1,0 +1,96 @@
+"""Every method of the paper's tables, as a named composition of the same decoders and losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import nn
+
+from implicit_atlas.decoders import ConvConfig, ConvDecoder, MLPConfig, MLPDecoder
+from implicit_atlas.errors import InputError
+from implicit_atlas.losses import LossWeights
+from implicit_atlas.model import Atlas, Field, Selection
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method is made of; `single` means one template, so that there is nothing to select."""
+
+    decoder: Literal["conv", "mlp"]
+    template: bool
+    deformation: bool
+    single: bool = False
+    laplacian: bool = False
+    penalty: bool = False
+
+
+METHODS = {
+    "mlp": Method("mlp", template=False, deformation=False),
+    "mlp+template": Method("mlp", template=True, deformation=True, single=True),
+    "conv": Method("conv", template=False, deformation=False),
+    "implicit-atlas": Method("conv", template=True, deformation=True),
+    "implicit-atlas+reg": Method("conv", template=True, deformation=True, laplacian=True, penalty=True),
+    "D": Method("conv", template=True, deformation=True, single=True),
+    "MT": Method("conv", template=True, deformation=False),
+    "D+MT+LS": Method("conv", template=True, deformation=True, laplacian=True),
+    "D+MT+DP": Method("conv", template=True, deformation=True, penalty=True),
+}
+DEFAULT_METHOD = "implicit-atlas+reg"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that fixes a network's shape; saved with the model and read back.
+
+    `conv` is the decoder of templates (and of the plain field), `deformation` that of displacements.
+    """
+
+    method: str = DEFAULT_METHOD
+    code_size: int = 256
+    templates: int = 5
+    gradient: Literal["outputs", "codes"] = "outputs"
+    gumbel: bool = False
+    conv: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 64, 48, 32), hidden=32))
+    deformation: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 64, 32), hidden=32))
+    mlp: MLPConfig = field(default_factory=MLPConfig)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(
+                f"method {self.method!r}", "is not known", f"Choose one of: {', '.join(METHODS)}."
+            )
+        if self.code_size < 1 or self.templates < 1:
+            problem = f"code size {self.code_size} and {self.templates} templates are not both positive"
+            raise InputError("model configuration", problem, "Give positive numbers.")
+
+
+def build(config: ModelConfig) -> Field | Atlas:
+    """The method's network with fresh weights (seed torch before)."""
+    method = METHODS[config.method]
+    if not method.template:
+        return Field(_decoder(config, method, 1, config.conv))
+    templates = 1 if method.single else config.templates
+    deformation = (
+        _decoder(config, method, 3, config.deformation, zero_head=True) if method.deformation else None
+    )
+    selection = Selection(templates, config.gradient, gumbel=config.gumbel)
+    return Atlas(config.code_size, _decoder(config, method, 1, config.conv), deformation, selection)
+
+
+def loss_weights(config: ModelConfig, weights: LossWeights | None = None) -> LossWeights:
+    """The penalties of the method: those that it does not have are zero."""
+    method, weights = METHODS[config.method], weights or LossWeights()
+    return LossWeights(
+        weights.code,
+        weights.laplacian if method.laplacian else 0.0,
+        weights.deformation if method.penalty else 0.0,
+    )
+
+
+def _decoder(
+    config: ModelConfig, method: Method, outputs: int, conv: ConvConfig, zero_head: bool = False
+) -> nn.Module:
+    if method.decoder == "mlp":
+        return MLPDecoder(config.code_size, outputs, config.mlp, zero_head)
+    return ConvDecoder(config.code_size, outputs, conv, zero_head)

@@ -1,0 +1,130 @@
+"""What training reads: packed shapes and their warps, their features, start codes and batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+
+from implicit_atlas.augment import WarpConfig, warp
+from implicit_atlas.errors import InputError, TrainingError
+from implicit_atlas.linear import fit_pca, signed_distances
+from implicit_atlas.records import from_json
+from implicit_atlas.sampling import ShapeSet, unpack
+from implicit_atlas.shapes import Shape
+from implicit_atlas.training.config import TrainConfig
+from implicit_atlas.workers import Message, run_cases
+
+FEATURE_RESOLUTION = 16
+RANDOM_DEVIATION = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Real shapes first, their warps after them.
+
+    Args:
+        packed: (n, R³ / 8) bits.
+        features: (n, 16³) truncated signed distances.
+        codes: (n, c) start codes.
+        real: number of real shapes.
+        content_hash: of all the above that is not derived.
+    """
+
+    packed: UInt8[np.ndarray, "n bytes"]
+    resolution: int
+    features: Float[np.ndarray, "n features"]
+    codes: Float[np.ndarray, "n c"]
+    real: int
+    content_hash: str
+
+    def target(self, device: torch.device) -> ShapeSet:
+        """The shapes ready to be sampled."""
+        return ShapeSet(self.packed, self.resolution, device)
+
+    def centres(self, count: int, seed: int) -> Float[np.ndarray, "m c"]:
+        """Centres of the real shapes' start codes by k-means, where templates start; all differ."""
+        codes = self.codes[: self.real].astype(np.float64)
+        rng = np.random.default_rng(seed)
+        if self.real <= count:
+            rows = np.arange(count) % self.real
+            return (codes[rows] + rng.standard_normal((count, codes.shape[1])) * 1e-2).astype(np.float32)
+        centres, _ = kmeans2(codes, count, minit="++", seed=rng)
+        return centres.astype(np.float32)
+
+    def batch(self, step: int, config: TrainConfig) -> Tensor:
+        """Shapes of a step, without repetition: a share of real ones, then warps; by seed and step alone."""
+        rng = np.random.default_rng((config.seed, step))
+        warps = len(self.packed) - self.real
+        share = config.real_share if warps else 1.0
+        real = min(self.real, max(1, round(config.batch * share)))
+        ids = rng.choice(self.real, real, replace=False)
+        if warps:
+            others = self.real + rng.choice(warps, min(warps, config.batch - real), replace=False)
+            ids = np.concatenate([ids, others])
+        return torch.from_numpy(ids)
+
+
+def gather(shapes: Sequence[Shape], code_size: int, config: TrainConfig, workers: int = 2) -> TrainingData:
+    """Warp, measure and encode shapes for training.
+
+    Raises:
+        InputError: there is no shape, or their resolutions differ.
+    """
+    if not shapes:
+        raise InputError("training set", "holds no shape", "Give at least one mask.")
+    resolutions = {shape.frame.resolution for shape in shapes}
+    if len(resolutions) > 1:
+        problem = f"mixes the resolutions {sorted(resolutions)}"
+        raise InputError("training set", problem, "Prepare all shapes at one resolution.")
+    resolution = resolutions.pop()
+    real = [shape.packed for shape in shapes]
+    strength = {"config": dataclasses.asdict(config.warp), "resolution": resolution}
+    jobs = [
+        Message({**strength, "seed": config.seed * 100_003 + index}, real[index % len(real)].tobytes())
+        for index in range(config.warps)
+    ]
+    packed = np.stack([*real, *_in_order(_warp_case, jobs, np.uint8, workers)])
+    jobs = [Message({"resolution": resolution}, row.tobytes()) for row in packed]
+    features = np.stack(_in_order(_feature_case, jobs, np.float32, workers))
+    digest = hashlib.sha256(np.stack(real).tobytes()).hexdigest()
+    return TrainingData(
+        packed, resolution, features, _start_codes(features, code_size, config), len(real), digest
+    )
+
+
+def _in_order(
+    function: Callable[[Message], Message], cases: list[Message], dtype: type, workers: int
+) -> list[np.ndarray]:
+    """Answers of the cases as arrays, in the order of the cases."""
+    answers: list[np.ndarray | None] = [None] * len(cases)
+    for index, answer in run_cases(function, cases, workers):
+        if answer is None:
+            raise TrainingError("a process that prepared training shapes died: give it more memory")
+        answers[index] = np.frombuffer(answer.payload, dtype)
+    return [answer for answer in answers if answer is not None]
+
+
+def _warp_case(case: Message) -> Message:
+    config = from_json(WarpConfig, case.values["config"], "warp")
+    occupancy = unpack(np.frombuffer(case.payload, np.uint8), case.values["resolution"])
+    return Message({}, np.packbits(warp(occupancy, config, case.values["seed"])).tobytes())
+
+
+def _feature_case(case: Message) -> Message:
+    occupancy = unpack(np.frombuffer(case.payload, np.uint8), case.values["resolution"])
+    return Message({}, signed_distances(occupancy, FEATURE_RESOLUTION).tobytes())
+
+
+def _start_codes(features: np.ndarray, code_size: int, config: TrainConfig) -> Float[np.ndarray, "n c"]:
+    if config.codes == "pca" and len(features) > 1:
+        return fit_pca(features, code_size, FEATURE_RESOLUTION).encode(features)
+    rng = np.random.default_rng(config.seed)
+    return (rng.standard_normal((len(features), code_size)) * RANDOM_DEVIATION).astype(np.float32)

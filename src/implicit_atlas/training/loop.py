@@ -1,0 +1,290 @@
+"""Auto-decoding: shapes in, a network and one code a shape out (paper §3.4), on Lightning Fabric.
+
+Random numbers of a step depend on the seed and the step's number alone, so that a run that was killed goes on
+bit for bit from its last state (on one machine, at one thread count, without a time budget).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from implicit_atlas.errors import InputError, TrainingError
+from implicit_atlas.losses import (
+    LossTerms,
+    LossWeights,
+    code_penalty,
+    deformation_penalty,
+    laplacian_smoothness,
+    task_loss,
+    total_loss,
+)
+from implicit_atlas.methods import ModelConfig, build, loss_weights
+from implicit_atlas.model import Atlas, Prediction
+from implicit_atlas.training.log import RunLog
+from implicit_atlas.sampling import Samples
+from implicit_atlas.tensors import load_state, save_state
+from implicit_atlas.training.config import TrainConfig
+from implicit_atlas.training.data import TrainingData
+
+Progress = Callable[[float, str], None]
+"""Told the share of the work that is done, 0 to 1, and a line of text."""
+
+WARM_UP_STEPS = 20
+FLOOR = 1e-3  # the learning rate ends at this share of its peak
+LOG_EVERY = 10
+REMEDY_STATE = "Train with the same data and options, or give another output to start anew."
+
+
+class AutoDecoder(nn.Module):
+    """A network and one learnable code a shape; a step touches only the codes of its batch."""
+
+    def __init__(self, network: nn.Module, codes: Float[Tensor, "n c"]) -> None:
+        super().__init__()
+        self.network = network
+        self.codes = nn.Embedding.from_pretrained(codes.clone(), freeze=False, sparse=True)
+
+    def forward(self, ids: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Codes of the shapes, and logits and displacement at their points.
+
+        A plain tuple, because Fabric does not look into frozen dataclasses.
+        """
+        codes = self.codes(ids)
+        prediction = self.network(codes, points)
+        return codes, prediction.logits, prediction.displacement
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves: the network, the codes of real and warped shapes, and how it went."""
+
+    network: nn.Module
+    codes: Float[np.ndarray, "n c"]
+    steps: int
+    seconds: float
+
+
+@dataclass
+class _Clock:
+    """Where a run stands: `progress` goes from 0 to 1 by `rate` a step."""
+
+    step: int = 0
+    progress: float = 0.0
+    rate: float = 0.0
+    seconds: float = 0.0
+
+    def advance(self, seconds: float, config: TrainConfig) -> None:
+        """Count a step; under a time budget the rate follows the measured speed."""
+        self.step += 1
+        self.seconds += seconds
+        self.progress = min(1.0, self.progress + self.rate)
+        if config.max_minutes is None:
+            self.progress = self.step / config.steps
+        elif self.step % LOG_EVERY == 0 or self.rate == 0.0:
+            left = config.max_minutes * 60 - self.seconds
+            steps_left = max(1.0, left / (self.seconds / self.step))
+            self.rate = (1 - self.progress) / steps_left if left > 0 else 1.0
+
+    @property
+    def done(self) -> bool:
+        return self.progress >= 1 - 1e-9
+
+
+def optimise(
+    data: TrainingData,
+    model: ModelConfig,
+    config: TrainConfig,
+    state_file: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Trained:
+    """Learn a network and codes.
+
+    Args:
+        data: packed shapes (real ones first) with their start codes.
+        model: what network to build.
+        config: schedule, points and weights.
+        state_file: where the run's state is kept; a log is written beside it. None keeps nothing.
+        resume: go on from `state_file` where it exists.
+        progress: told after every few steps.
+
+    Raises:
+        TrainingError: the loss is not finite; the last state is kept.
+        InputError: the state belongs to another configuration or to other data.
+    """
+    with torch.random.fork_rng(devices=[]):
+        run = _Run(data, model, config, state_file)
+        if resume and state_file is not None and state_file.exists():
+            run.restore()
+        try:
+            run.go(progress or (lambda share, text: None))
+        except KeyboardInterrupt:
+            run.save()
+            raise
+        return run.result()
+
+
+class _Run:
+    """One training run: its modules, optimisers, clock and files."""
+
+    def __init__(
+        self, data: TrainingData, model: ModelConfig, config: TrainConfig, state_file: Path | None
+    ) -> None:
+        torch.manual_seed(config.seed)
+        self.data, self.model, self.config, self.state_file = data, model, config, state_file
+        self.fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)
+        network = build(model)
+        if isinstance(network, Atlas):
+            network.start_selection(torch.from_numpy(data.centres(network.templates, config.seed)))
+        module = AutoDecoder(network, torch.from_numpy(data.codes))
+        betas = (0.9, 0.99)
+        self.optimizers = [
+            torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=betas),
+            torch.optim.SparseAdam(
+                list(module.codes.parameters()), lr=config.code_learning_rate, betas=betas
+            ),
+        ]
+        self.peaks = (config.learning_rate, config.code_learning_rate)
+        self.raw = module
+        self.module, *self.optimizers = self.fabric.setup(module, *self.optimizers)
+        self.weights = loss_weights(model, config.losses)
+        self.target = data.target(self.fabric.device)
+        self.clock = _Clock()
+        self.log = RunLog(None if state_file is None else state_file.with_name("log.jsonl"))
+        self.saved_at = 0.0
+
+    def go(self, progress: Progress) -> None:
+        """Run to the end of the schedule."""
+        self.raw.train()
+        self.saved_at = self.clock.seconds
+        while not self.clock.done:
+            start = time.perf_counter()
+            terms, loss = self.step()
+            self.clock.advance(time.perf_counter() - start, self.config)
+            if self.clock.step % LOG_EVERY == 0 or self.clock.done:
+                self._report(terms, loss, progress)
+            if self.clock.seconds - self.saved_at > 60 * self.config.checkpoint_minutes:
+                self.save()
+        self.save()
+
+    def step(self) -> tuple[LossTerms, float]:
+        """One update of the weights and of the batch's codes."""
+        torch.manual_seed(self.config.seed * 1_000_003 + self.clock.step)
+        self._set_rates()
+        ids = self.data.batch(self.clock.step, self.config)
+        samples = self.target.sample(ids, self.config.points, torch.default_generator)
+        codes, logits, displacement = self.module(ids.to(self.fabric.device), samples.points)
+        terms = loss_terms(codes, Prediction(logits, displacement), samples, self.weights)
+        loss = total_loss(terms, self.weights)
+        value = loss.item()
+        if not math.isfinite(value):
+            kept = "" if self.state_file is None else f" The last state is kept in {self.state_file}."
+            raise TrainingError(
+                f"the loss is {value} at step {self.clock.step}.{kept} Try a lower learning rate."
+            )
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        self.fabric.backward(loss)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return terms, value
+
+    def _set_rates(self) -> None:
+        share = FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * self.clock.progress))
+        share *= min(1.0, (self.clock.step + 1) / WARM_UP_STEPS)
+        for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * share
+
+    def _report(self, terms: LossTerms, loss: float, progress: Progress) -> None:
+        clock = self.clock
+        values = {f.name: getattr(terms, f.name) for f in dataclasses.fields(terms)}
+        numbers = {name: value.item() for name, value in values.items() if value is not None}
+        self.log.write(step=clock.step, progress=clock.progress, seconds=clock.seconds, loss=loss, **numbers)
+        progress(
+            clock.progress, f"step {clock.step}  loss {loss:.4f}  {clock.step / clock.seconds:.2f} steps/s"
+        )
+
+    def save(self) -> None:
+        """Write the state, atomically."""
+        if self.state_file is None:
+            return
+        tensors = {f"module.{name}": value for name, value in self.raw.state_dict().items()}
+        for index, optimizer in enumerate(self.optimizers):
+            for key, entry in optimizer.state_dict()["state"].items():
+                for name, value in entry.items():
+                    tensors[f"optimizer.{index}.{key}.{name}"] = torch.as_tensor(value)
+        save_state(self.state_file, tensors, {**self._identity(), "clock": dataclasses.asdict(self.clock)})
+        self.saved_at = self.clock.seconds
+
+    def restore(self) -> None:
+        """Read the state back."""
+        assert self.state_file is not None
+        state = load_state(self.state_file)
+        for key, value in self._identity().items():
+            if state.meta.get(key) != value:
+                raise InputError(self.state_file, f"belongs to a run with another {key}", REMEDY_STATE)
+        self.raw.load_state_dict(_part(state.tensors, "module."))
+        for index, optimizer in enumerate(self.optimizers):
+            content = optimizer.state_dict()
+            content["state"] = _nested(_part(state.tensors, f"optimizer.{index}."), sparse=index == 1)
+            optimizer.load_state_dict(content)
+        self.clock = _Clock(**state.meta["clock"])
+        self.log.cut_after(self.clock.step)
+
+    def _identity(self) -> dict[str, object]:
+        """What must agree between a state and the run that goes on from it, as JSON values."""
+        config = dataclasses.asdict(self.config)
+        return _plain(
+            {"model": dataclasses.asdict(self.model), "configuration": config, "data": self.data.content_hash}
+        )
+
+    def result(self) -> Trained:
+        """The network in evaluation mode on the CPU, and the codes."""
+        network = self.raw.network.eval().cpu()
+        codes = self.raw.codes.weight.detach().cpu().numpy().copy()
+        return Trained(network, codes, self.clock.step, self.clock.seconds)
+
+
+def loss_terms(codes: Tensor, prediction: Prediction, samples: Samples, weights: LossWeights) -> LossTerms:
+    """The terms that the weights ask for; the smoothness needs the samples' leading sub-lattice."""
+    smoothness = penalty = None
+    side, inner = samples.lattice, samples.lattice**3
+    if weights.laplacian and side >= 3:
+        field = prediction.logits[:, :inner].sigmoid().unflatten(1, (side, side, side))
+        smoothness = laplacian_smoothness(field)
+    if weights.deformation and prediction.displacement is not None:
+        displacement = prediction.displacement[:, :inner] if inner else prediction.displacement
+        penalty = deformation_penalty(displacement)
+    return LossTerms(
+        task_loss(prediction.logits, samples.occupancy), code_penalty(codes), smoothness, penalty
+    )
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _nested(flat: dict[str, Tensor], sparse: bool) -> dict[int, dict[str, Tensor | int]]:
+    """Optimiser state by parameter; SparseAdam counts its steps in an int."""
+    state: dict[int, dict[str, Tensor | int]] = {}
+    for name, value in flat.items():
+        key, entry = name.split(".", 1)
+        state.setdefault(int(key), {})[entry] = int(value) if sparse and entry == "step" else value
+    return state
+
+
+def _plain(value: object) -> dict[str, object]:
+    """The value as it comes back from JSON (tuples as lists)."""
+    return json.loads(json.dumps(value))
