@@ -124,6 +124,7 @@ def test_damaged_gzip(tmp_path: Path) -> None:
         (b"NRRD0004", b"PNG00000", "no NRRD file"),
         (b"type: uchar", b"type: block", "type 'block'"),
         (b"type: uchar\n", b"", "type ''"),
+        (b"type: uchar", b"type: short", "byte order ''"),
         (b"dimension: 3", b"dimension: 4", "says 4 dimensions"),
         (b"dimension: 3\n", b"", "says no dimensions"),
         (b"sizes: 7 6 5", b"sizes: 7 6 x", "no numbers"),
@@ -132,11 +133,13 @@ def test_damaged_gzip(tmp_path: Path) -> None:
         (b"encoding: raw", b"encoding: text", "encoding 'text'"),
         (b"encoding: raw", b"encoding: raw\nbyte skip: 10", "skips bytes"),
         (b"(1,0,0)", b"(nan,0,0)", "header that cannot be used|NaN|voxel size"),
-        (b"(1,0,0)", b"(0,0,0)", "header that cannot be used|voxel size"),
+        (b"(1,0,0)", b"(0,0,0)", "header that cannot be used|NaN|voxel size"),
         (b"(1,0,0)", b"(0,1,0)", "header that cannot be used|singular"),
         (b"(1,0,0)", b"(1,0.3,0)", "shear|header that cannot be used"),
         (b"origin: (0,0,0)", b"origin: (nan,0,0)", "NaN|header that cannot be used"),
         (b"left-posterior-superior", b"scanner-xyz", "space 'scanner-xyz'"),
+        (b"(1,0,0) (0,1,0) (0,0,1)", b"none none none", "no space directions"),
+        (b"space directions: (1,0,0) (0,1,0) (0,0,1)\n", b"", "no space directions"),
         (b"encoding: raw", b"encoding: raw\ndata file: ../secret.raw", "no file beside it"),
         (b"encoding: raw", b"encoding: raw\ndata file: /etc/hostname", "no file beside it"),
         (b"encoding: raw", b"encoding: raw\ndata file: LIST", "no file beside it"),
@@ -162,9 +165,15 @@ def test_nrrd_without_space_is_noted(tmp_path: Path) -> None:
     assert "names no space" in mask.notes[0]
 
 
-def test_nrrd_in_ras(tmp_path: Path) -> None:
-    header = NRRD.replace(b"left-posterior-superior", b"right-anterior-superior")
-    np.testing.assert_array_equal(read_grid(written(tmp_path, header + VOXELS, "a.nrrd")).affine, np.eye(4))
+@pytest.mark.parametrize(
+    ("space", "signs"),
+    [("right-anterior-superior", (1, 1, 1)), ("left-anterior-superior", (-1, 1, 1)), ("LPS", (-1, -1, 1))],
+)
+def test_nrrd_in_another_space(tmp_path: Path, space: str, signs: tuple[int, ...]) -> None:
+    header = NRRD.replace(b"left-posterior-superior", space.encode()).replace(b"(0,0,0)", b"(5,6,7)")
+    affine = read_grid(written(tmp_path, header + VOXELS, "a.nrrd")).affine
+    np.testing.assert_array_equal(affine[:3, :3], np.diag(signs))
+    np.testing.assert_array_equal(affine[:3, 3], np.multiply(signs, (5, 6, 7)))
 
 
 @pytest.mark.parametrize(
@@ -188,6 +197,21 @@ def test_nrrd_in_ras(tmp_path: Path) -> None:
 def test_impossible_metaimage_header(tmp_path: Path, old: bytes, new: bytes, words: str) -> None:
     assert old in META
     refused(written(tmp_path, META.replace(old, new) + VOXELS, "a.mha"), words)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_byte_order(tmp_path: Path, order: str) -> None:
+    voxels = (MASK * np.int16(300)).astype(f"{order}i2").tobytes(order="F")
+    endian = b"little" if order == "<" else b"big"
+    nrrd = NRRD.replace(b"type: uchar", b"type: short\nendian: " + endian)
+    meta = META.replace(b"MET_UCHAR", b"MET_SHORT").replace(
+        b"MSB = False", b"MSB = False" if order == "<" else b"MSB = True"
+    )
+    for path in (written(tmp_path, nrrd + voxels, "a.nrrd"), written(tmp_path, meta + voxels, "a.mha")):
+        np.testing.assert_array_equal(read_labels(path).values, MASK * np.int16(300))
+        np.testing.assert_array_equal(
+            sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T, MASK * np.int16(300)
+        )
 
 
 def test_header_without_end(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_an_image_on_another_grid_is_named(tmp_path: Path, suffix: str) -> None:
     write_mask(tmp_path / "mask.nii", block(), grid_of((7, 6, 5), OBLIQUE))
     write_mask(tmp_path / f"same{suffix}", block(), grid_of((7, 6, 5), OBLIQUE))
-    shifted = OBLIQUE + np.eye(4)[:, [3, 3, 3, 0]] * 0
+    shifted = OBLIQUE.copy()
     shifted[0, 3] += 1
     write_mask(tmp_path / f"other{suffix}", block(), grid_of((7, 6, 5), shifted))
     mask = read_mask(tmp_path / "mask.nii")

@@ -1,3 +1,75 @@
-"""ImplicitAtlas: learned deformable multi-template implicit shape models of anatomy."""
+"""ImplicitAtlas: learned deformable multi-template implicit shape models of anatomy.
+
+from implicit_atlas import load_shapes, train
+
+shapes = load_shapes("masks/")        # a folder of organ masks
+atlas = train(shapes[:30])            # a TrainedAtlas
+fits = atlas.fit(shapes[30:])         # one optimisation for all
+fits[0].mask()                        # on the grid of the file that it came from
+fits[0].mesh()                        # in millimetres
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from implicit_atlas.atlas import Fit, TrainedAtlas
+    from implicit_atlas.errors import AtlasError, FitError, InputError, TrainingError
+    from implicit_atlas.fitting import FitConfig
+    from implicit_atlas.learning import train
+    from implicit_atlas.methods import ModelConfig
+    from implicit_atlas.sampling import Observations
+    from implicit_atlas.shapes import Shape
+    from implicit_atlas.store import load_shapes
+    from implicit_atlas.training import TrainConfig
+
+_HOMES = {
+    "AtlasError": "errors",
+    "Fit": "atlas",
+    "FitConfig": "fitting",
+    "FitError": "errors",
+    "InputError": "errors",
+    "ModelConfig": "methods",
+    "Observations": "sampling",
+    "Shape": "shapes",
+    "TrainConfig": "training",
+    "TrainedAtlas": "atlas",
+    "TrainingError": "errors",
+    "load_shapes": "store",
+    "train": "learning",
+}
+
+__all__ = [  # noqa: RUF022
+    "load_shapes",
+    "train",
+    "load",
+    "TrainedAtlas",
+    "Fit",
+    "Shape",
+    "Observations",
+    "ModelConfig",
+    "TrainConfig",
+    "FitConfig",
+    "AtlasError",
+    "InputError",
+    "FitError",
+    "TrainingError",
+]
+
+
+def load(path: str) -> TrainedAtlas:
+    """Read a model folder (`*.atlas`)."""
+    from implicit_atlas.atlas import TrainedAtlas
+
+    return TrainedAtlas.load(path)
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that the command line answers fast (torch takes seconds)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'implicit_atlas' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"implicit_atlas.{_HOMES[name]}"), name)

@@ -19,7 +19,7 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.fitting import CodeFit, FitConfig, Progress, Starts, fit_codes
 from implicit_atlas.frame import Frame, FrameKind
 from implicit_atlas.grid import as_numpy
-from implicit_atlas.io.types import Mesh
+from implicit_atlas.io.meshes import Mesh
 from implicit_atlas.linear import LinearEncoder, signed_distances
 from implicit_atlas.methods import ModelConfig, build
 from implicit_atlas.model import Atlas, Expanded, Field
@@ -29,7 +29,7 @@ from implicit_atlas.shapes import Shape, restore_lattice
 from implicit_atlas.surface import CubeMesh, field_mesh, sparse_volume, to_world
 from implicit_atlas.tensors import specs_of
 
-NEAREST_REMEDY = "Give one code per shape, (n, c), finite."
+ENCODER_PARTS = ("mean", "matrix", "offset")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class AtlasConfig:
         frame: kind of their frames, and the relative margin around the box.
         labels: label ids that made up the organ in the training masks (empty: all above 0).
         names: the training shapes, in the order of the codes.
+        size_mm: mean size of the training shapes' cubes, along the cube's axes.
     """
 
     model: ModelConfig
@@ -50,6 +51,7 @@ class AtlasConfig:
     margin: float
     labels: tuple[int, ...]
     names: tuple[str, ...]
+    size_mm: tuple[float, float, float]
 
 
 class TrainedAtlas:
@@ -101,11 +103,14 @@ class TrainedAtlas:
             raise InputError("fit", "no shape was given", "Give at least one shape.")
         config = config or FitConfig()
         names = [shape.name for shape in shapes]
-        if isinstance(shapes[0], Observations):
-            target, starts, frames = ObservationSet(shapes), self._starts(None, len(shapes)), [None] * len(shapes)
+        masks = [shape for shape in shapes if isinstance(shape, Shape)]
+        if masks:
+            target, starts = self._target(masks), self._starts(self._features(masks), len(masks))
+            frames = [mask.frame for mask in masks]
         else:
-            target, starts = self._target(shapes), self._starts(self._features(shapes), len(shapes))
-            frames = [shape.frame for shape in shapes]
+            observed = [shape for shape in shapes if isinstance(shape, Observations)]
+            target, starts = ObservationSet(observed), self._starts(None, len(observed))
+            frames = [None] * len(observed)
         found = fit_codes(self.network, target, starts, config, progress)
         return [Fit(self, name, fit, frame) for name, fit, frame in zip(names, found, frames, strict=True)]
 
@@ -116,7 +121,9 @@ class TrainedAtlas:
             InputError: no training shape has that name.
         """
         if name not in self.config.names:
-            raise InputError(name, "is not a training shape of this atlas", "See `implicit-atlas info` for their names.")
+            raise InputError(
+                name, "is not a training shape of this atlas", "See `implicit-atlas info` for their names."
+            )
         code = self.codes[self.config.names.index(name)]
         nothing = np.zeros(0, np.float32)
         fit = CodeFit(code, self.selected_template(code), nothing, "training", 0.0, 0.0, 0, 0.0, len(code))
@@ -150,16 +157,23 @@ class TrainedAtlas:
             InputError: the atlas has no such template.
         """
         if not isinstance(self.network, Atlas) or not 0 <= index < self.templates:
-            raise InputError(f"template {index}", f"is none of this atlas's {self.templates}", "Count from 0.")
+            raise InputError(
+                f"template {index}", f"is none of this atlas's {self.templates}", "Count from 0."
+            )
         with torch.no_grad():
             where = torch.from_numpy(np.asarray(points, np.float32))[None]
-            return as_numpy(self.network.template.query(self._template_features(), torch.tensor([index]), where))[0, :, 0]
+            return as_numpy(
+                self.network.template.query(self._template_features(), torch.tensor([index]), where)
+            )[0, :, 0]
 
     def save(self, path: str | Path, card: str) -> None:
         """Write the model folder (`*.atlas`); see `implicit_atlas.checkpoint`."""
         weights = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         weights["encoder.mean"] = torch.from_numpy(self.encoder.mean)
-        weights["encoder.matrix"] = torch.from_numpy(self.encoder.matrix)
+        weights["encoder.matrix"] = torch.from_numpy(
+            self.encoder.matrix
+        ).half()  # a start for fits: 3 digits do
+        weights["encoder.offset"] = torch.from_numpy(self.encoder.offset)
         config = {**dataclasses.asdict(self.config), "encoder_resolution": self.encoder.resolution}
         codes = {"codes": torch.from_numpy(self.codes)}
         save_folder(path, config, weights, codes, card, {**self.provenance, "version": __version__})
@@ -175,10 +189,11 @@ class TrainedAtlas:
         resolution = content.config.pop("encoder_resolution")
         config = from_json(AtlasConfig, content.config, path)
         network = build(config.model)
-        network.load_state_dict({k.removeprefix("network."): v for k, v in content.weights.items() if k.startswith("network.")})
-        encoder = LinearEncoder(
-            content.weights["encoder.mean"].float().numpy(), content.weights["encoder.matrix"].float().numpy(), resolution
+        network.load_state_dict(
+            {k.removeprefix("network."): v for k, v in content.weights.items() if k.startswith("network.")}
         )
+        parts = {name: content.weights[f"encoder.{name}"].float().numpy() for name in ENCODER_PARTS}
+        encoder = LinearEncoder(resolution=resolution, **parts)
         if content.codes is None:
             raise InputError(path, "holds no training codes", "Copy the whole model folder again.")
         return cls(config, network, content.codes["codes"].numpy(), encoder, content.manifest.provenance)
@@ -194,7 +209,9 @@ class TrainedAtlas:
     def _target(self, shapes: Sequence[Shape]) -> ShapeSet:
         resolutions = {shape.frame.resolution for shape in shapes}
         if len(resolutions) > 1:
-            raise InputError("shapes", f"have the resolutions {sorted(resolutions)}", "Prepare them at one resolution.")
+            raise InputError(
+                "shapes", f"have the resolutions {sorted(resolutions)}", "Prepare them at one resolution."
+            )
         return ShapeSet(np.stack([shape.packed for shape in shapes]), resolutions.pop())
 
     def _features(self, shapes: Sequence[Shape]) -> Float[np.ndarray, "n features"]:
@@ -253,10 +270,12 @@ class Fit:
     def _framed(self) -> Frame:
         self.found.checked(self.name)
         if self.frame is None:
-            raise InputError(self.name, "has no place in a scan", "Ask for `occupancy` or `cube_mesh` instead.")
+            raise InputError(
+                self.name, "has no place in a scan", "Ask for `occupancy` or `cube_mesh` instead."
+            )
         return self.frame
 
-    def _field(self):  # noqa: ANN202
+    def _field(self):
         expanded = self.atlas.expand(self.found.code, self.found.template)
 
         def values(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
@@ -278,5 +297,6 @@ def _expected(config: dict[str, Any]) -> Expected:
     side = config["encoder_resolution"] ** 3
     weights = {f"network.{name}": spec for name, spec in specs_of(network.state_dict()).items()}
     weights["encoder.mean"] = ((side,), torch.float32)
-    weights["encoder.matrix"] = ((side, model.code_size), torch.float32)
+    weights["encoder.matrix"] = ((side, model.code_size), torch.float16)
+    weights["encoder.offset"] = ((model.code_size,), torch.float32)
     return Expected(weights, {"codes": ((len(fields["names"]), model.code_size), torch.float32)})

@@ -33,7 +33,8 @@ def _displacement(config: WarpConfig, rng: np.random.Generator, nodes: int = 33)
     total = np.zeros((3, nodes, nodes, nodes), np.float32)
     for count, strength in zip(config.nodes, config.elastic, strict=True):
         coarse = rng.standard_normal((3, count, count, count)) * strength
-        spline = zoom(np.eye(count), (nodes / count, 1), order=3)  # cubic upsampling of one axis, as a matrix
+        # Cubic upsampling of one axis, as a matrix.
+        spline = np.asarray(zoom(np.eye(count), (nodes / count, 1), order=3))
         total += np.einsum("cxyz,ax,by,dz->cabd", coarse, spline, spline, spline, optimize=True)
     return torch.from_numpy(total)
 
@@ -59,7 +60,8 @@ def warp(occupancy: Bool[np.ndarray, "r r r"], config: WarpConfig, seed: int) ->
         axes = low + torch.linspace(0, 1, nodes)[:, None] * (high - low)
         points = torch.stack(torch.meshgrid(*axes.unbind(1), indexing="ij"), dim=-1)
         moved = points @ matrix.T + grid.read_lattice(displacement, axes / REACH)
-        return grid.sample_volume(volume, moved.view(-1, 3), outside="zero").view(points.shape[:3]) > 0.5, axes
+        inside = grid.sample_volume(volume, moved.view(-1, 3), outside="zero") > 0.5
+        return inside.view(points.shape[:3]), axes
 
     low, high = torch.full((3,), -REACH), torch.full((3,), REACH)
     # Each look is good to one pitch of its lattice: narrow the box twice, then read the shape in it.
@@ -72,5 +74,3 @@ def warp(occupancy: Bool[np.ndarray, "r r r"], config: WarpConfig, seed: int) ->
         low, high = low - pitch * 0.75, high + pitch * 0.75
     low, high = low + pitch * 0.75, high - pitch * 0.75
     return inside_at(low, high, occupancy.shape[0])[0].numpy()
-
-

@@ -91,12 +91,18 @@ class CodeFit:
             FitError: it failed.
         """
         if self.failure is not None:
-            raise FitError(f"{name}: the fit failed ({self.failure}). Check that the mask shows the atlas's organ.")
+            raise FitError(
+                f"{name}: the fit failed ({self.failure}). Check that the mask shows the atlas's organ."
+            )
         return self
 
 
 def fit_codes(
-    network: Field | Atlas, target: Target, starts: Starts, config: FitConfig, progress: Progress | None = None
+    network: Field | Atlas,
+    target: Target,
+    starts: Starts,
+    config: FitConfig,
+    progress: Progress | None = None,
 ) -> list[CodeFit]:
     """Fit a code to every shape of a target; failed fits are marked, never dropped."""
     report = progress or (lambda share, text: None)
@@ -108,9 +114,11 @@ def fit_codes(
     try:
         for first in range(0, total, config.batch):
             ids = torch.arange(first, min(first + config.batch, total))
-            fits += _Batch(network, target, ids, config).run(
-                starts, lambda share, text, done=first, n=len(ids): report((done + share * n) / total, text)
-            )
+
+            def overall(share: float, text: str, done: int = first, size: int = ids.numel()) -> None:
+                report((done + share * size) / total, text)
+
+            fits += _Batch(network, target, ids, config).run(starts, overall)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
@@ -120,7 +128,9 @@ def fit_codes(
 class _Batch:
     """Shapes that are optimised together."""
 
-    def __init__(self, network: Field | Atlas, target: Target, ids: Int[Tensor, " n"], config: FitConfig) -> None:
+    def __init__(
+        self, network: Field | Atlas, target: Target, ids: Int[Tensor, " n"], config: FitConfig
+    ) -> None:
         self.network, self.target, self.ids, self.config = network, target, ids, config
         self.device = next(network.parameters()).device
         with torch.no_grad():
@@ -128,7 +138,9 @@ class _Batch:
 
     def sample(self, points: PointConfig, seed: int, ids: Tensor | None = None) -> Samples:
         """Points by seed alone."""
-        return self.target.sample(self.ids if ids is None else ids, points, torch.Generator().manual_seed(seed))
+        return self.target.sample(
+            self.ids if ids is None else ids, points, torch.Generator().manual_seed(seed)
+        )
 
     def expand(self, codes: Tensor, template: Tensor | None) -> Expanded:
         if isinstance(self.network, Atlas):
@@ -149,7 +161,11 @@ class _Batch:
         table = torch.empty((candidates.shape[1], m, len(self.ids)), device=self.device)
         for k in range(candidates.shape[1]):
             for t in range(m):
-                template = torch.full((len(self.ids),), t, device=self.device) if self.templates is not None else None
+                template = (
+                    torch.full((len(self.ids),), t, device=self.device)
+                    if self.templates is not None
+                    else None
+                )
                 table[k, t] = self.losses(candidates[:, k], template, samples)
         best = table.flatten(0, 1).argmin(0)
         template = best % m if self.templates is not None else None
@@ -202,7 +218,7 @@ class _Batch:
             history[iteration] = each.detach().cpu().numpy()
             if (iteration + 1) % CHECK_EVERY == 0 or iteration + 1 == config.iterations:
                 watch.check(codes, self.check_losses(codes, template), iteration + 1)
-                report((iteration + 1) / config.iterations, f"loss {float(each.mean()):.4f}")
+                report((iteration + 1) / config.iterations, f"loss {float(each.detach().mean()):.4f}")
                 if not watch.active.any():
                     break
         return history, watch.iterations, watch.best

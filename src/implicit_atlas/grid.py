@@ -52,9 +52,7 @@ def read_bits(
     return ((byte >> (7 - (voxel & 7)).to(torch.uint8)) & 1).bool()
 
 
-def read_lattice(
-    maps: Float[Tensor, "c n n n"], axes: Float[Tensor, "r 3"]
-) -> Float[Tensor, "r r r c"]:
+def read_lattice(maps: Float[Tensor, "c n n n"], axes: Float[Tensor, "r 3"]) -> Float[Tensor, "r r r c"]:
     """Trilinear vectors of a corner-aligned map on the lattice whose positions along the axes are given.
 
     The same as reading point by point, by one small matrix product along each axis.
@@ -90,28 +88,34 @@ def query_reference(
     return F.linear(F.leaky_relu(read[..., 0, 0].transpose(1, 2)), weight, bias)
 
 
+def _array(tensor: Tensor) -> np.ndarray:
+    """The tensor's memory as a C-contiguous numpy array."""
+    return tensor.detach().contiguous().numpy()
+
+
 class _HeadOnCpu(torch.autograd.Function):
     """`query_reference` by the fused CPU kernels."""
 
     @staticmethod
-    def forward(ctx, maps, owner, points, weight, bias):  # noqa: PLR0913
+    def forward(ctx, maps, owner, points, weight, bias):
         maps, points = maps.float().contiguous(), points.float().contiguous()
         out = torch.empty((*points.shape[:2], weight.shape[0]))
-        arrays = [t.detach().numpy() for t in (maps, owner, points, weight.contiguous(), bias)]
-        kernels.head_forward(*arrays, out.numpy(), kernels.get_num_threads())
+        m, o, p, w, b = (_array(t) for t in (maps, owner, points, weight, bias))
+        kernels.head_forward(m, o, p, w, b, out.numpy(), kernels.get_threads())
         ctx.save_for_backward(maps, owner, points, weight)
         return out
 
     @staticmethod
     def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         maps, owner, points, weight = ctx.saved_tensors
-        threads = kernels.get_num_threads()
+        threads = kernels.get_threads()
         copies = threads if ctx.needs_input_grad[0] else 0
         grad_maps = torch.zeros((copies, *maps.shape))
         grad_points = torch.empty_like(points)
         grad_weight = torch.zeros((threads, *weight.shape))
-        arrays = [t.detach().contiguous().numpy() for t in (maps, owner, points, weight, grad)]
-        kernels.head_backward(*arrays, grad_maps.numpy(), grad_points.numpy(), grad_weight.numpy(), threads)
+        m, o, p, w, g = (_array(t) for t in (maps, owner, points, weight, grad))
+        totals = (grad_maps.numpy(), grad_points.numpy(), grad_weight.numpy())
+        kernels.head_backward(m, o, p, w, g, *totals, threads)
         total_maps = grad_maps.sum(0) if copies else None
         return total_maps, None, grad_points, grad_weight.sum(0), grad.sum((0, 1))
 

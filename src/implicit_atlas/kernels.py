@@ -12,24 +12,36 @@ import numpy as np
 from numba import config, get_num_threads, njit, prange, set_num_threads
 
 LEAK = 0.01  # slope of the leaky ReLU for negative arguments (torch's default)
+FAST = {
+    "reassoc",
+    "contract",
+    "nsz",
+}  # what vectorised sums need; NaN keeps its meaning, so that it comes out
 
 
-@njit(fastmath=True)
+@njit(fastmath=FAST)
 def _cell(u, nodes):
-    """Cell index and fraction of a coordinate u in [-1, 1] on `nodes` corner-aligned nodes (clamped)."""
+    """Cell index and fraction of a coordinate u in [-1, 1] on `nodes` corner-aligned nodes (clamped).
+
+    Where u is NaN the fraction is NaN and the index is still one of a cell.
+    """
     last = np.float32(nodes - 1)
-    t = min(max((u + np.float32(1)) * last * np.float32(0.5), np.float32(0)), last)
-    cell = min(int(t), nodes - 2)
+    t = (u + np.float32(1)) * last * np.float32(0.5)
+    if t < 0:
+        t = np.float32(0)
+    elif t > last:
+        t = last
+    cell = max(0, min(int(t), nodes - 2))
     return cell, t - np.float32(cell)
 
 
-@njit(fastmath=True)
+@njit(fastmath=FAST)
 def _inside(u):
     """1 inside the cube and 0 outside, where reading is clamped and so does not depend on the coordinate."""
     return np.float32(1) if abs(u) <= np.float32(1) else np.float32(0)
 
 
-@njit(parallel=True, fastmath=True, cache=True)
+@njit(parallel=True, fastmath=FAST, cache=True)
 def head_forward(maps, owner, points, weight, bias, out, threads):  # noqa: PLR0913
     """out[b, p] = weight · leaky(interpolate(maps[owner[b]], points[b, p])) + bias.
 
@@ -64,7 +76,7 @@ def head_forward(maps, owner, points, weight, bias, out, threads):  # noqa: PLR0
                 out[b, p, o] = total
 
 
-@njit(parallel=True, fastmath=True, cache=True)
+@njit(parallel=True, fastmath=FAST, cache=True)
 def head_backward(maps, owner, points, weight, grad, grad_maps, grad_points, grad_weight, threads):  # noqa: C901, PLR0913
     """Gradients of `head_forward`; hidden values are computed again rather than stored.
 
@@ -162,6 +174,12 @@ def head_backward(maps, owner, points, weight, grad, grad_maps, grad_points, gra
                     r7[c] += w7 * d
 
 
+def get_threads() -> int:
+    """Number of threads of the kernels."""
+    return get_num_threads()
+
+
 def set_threads(threads: int) -> None:
-    """Number of threads of the kernels, at most what the machine has."""
-    set_num_threads(max(1, min(threads, config.NUMBA_NUM_THREADS)))
+    """Set the number of threads of the kernels, at most what the machine has."""
+    most: int = config.NUMBA_NUM_THREADS  # pyright: ignore[reportAttributeAccessIssue]
+    set_num_threads(max(1, min(threads, most)))

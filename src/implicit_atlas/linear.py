@@ -58,20 +58,22 @@ def _resize(volume: Float[np.ndarray, "x y z"], resolution: int) -> Float[np.nda
 
 @dataclass(frozen=True)
 class LinearEncoder:
-    """code = (features - mean) · matrix; features are `signed_distances` at `resolution`.
+    """code = offset + (features - mean) · matrix; features are `signed_distances` at `resolution`.
 
     Args:
         mean: (features,).
         matrix: (features, c).
+        offset: (c,) code of the mean features.
     """
 
     mean: Float[np.ndarray, " features"]
     matrix: Float[np.ndarray, "features c"]
+    offset: Float[np.ndarray, " c"]
     resolution: int
 
     def encode(self, features: Float[np.ndarray, "n features"]) -> Float[np.ndarray, "n c"]:
         """Codes of shapes."""
-        return ((features - self.mean) @ self.matrix).astype(np.float32)
+        return (self.offset + (features - self.mean) @ self.matrix).astype(np.float32)
 
 
 def fit_pca(
@@ -89,7 +91,7 @@ def fit_pca(
     total = np.sqrt(((deviation * scale) ** 2).sum() / code_size)
     matrix = np.zeros((features.shape[1], code_size), np.float32)
     matrix[:, :rank] = vt[:rank].T * (scale / total)
-    return LinearEncoder(mean.astype(np.float32), matrix, resolution)
+    return LinearEncoder(mean.astype(np.float32), matrix, np.zeros(code_size, np.float32), resolution)
 
 
 def fit_ridge(
@@ -107,4 +109,5 @@ def fit_ridge(
     gram = centred @ centred.T
     gram[np.diag_indices_from(gram)] += ridge * np.trace(gram) / len(gram)
     matrix = centred.T @ np.linalg.solve(gram, codes - codes.mean(0))
-    return LinearEncoder(mean.astype(np.float32), matrix.astype(np.float32), resolution)
+    offset = codes.mean(0).astype(np.float32)
+    return LinearEncoder(mean.astype(np.float32), matrix.astype(np.float32), offset, resolution)

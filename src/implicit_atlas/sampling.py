@@ -160,7 +160,8 @@ class ObservationSet:
         budget = config.lattice**3 + config.band
         size = min(budget, max(len(self._all[i][0]) for i in ids.tolist()))
         rows = [self._row(self._all[i], size, generator) for i in ids.tolist()]
-        return Samples(*(torch.stack(column) for column in zip(*rows, strict=True)))
+        points, occupancy, weight = (torch.stack(column) for column in zip(*rows, strict=True))
+        return Samples(points, occupancy, weight)
 
     def _row(self, row: list[Tensor], size: int, generator: torch.Generator) -> list[Tensor]:
         count = len(row[0])

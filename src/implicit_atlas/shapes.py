@@ -121,7 +121,7 @@ def restore(shape: Shape) -> Bool[np.ndarray, "x y z"]:
 
 
 def restore_lattice(
-    values: Shaped[np.ndarray, "r r r"], frame: Frame, threshold: float = 0.5
+    values: Shaped[np.ndarray, "a b c"], frame: Frame, threshold: float = 0.5
 ) -> Bool[np.ndarray, "x y z"]:
     """Return values on a cube's lattice as a mask on the original grid, by trilinear interpolation.
 

@@ -21,8 +21,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-CASES_PER_WORKER = 8
-"""A worker takes a second or two to start: fewer cases than this are done sooner without it."""
+from implicit_atlas.errors import InputError
+
+START_SECONDS = 2.0
+"""About what a worker takes to start, on an idle core: work of less than this is done sooner without it."""
 
 _BOOTSTRAP = (
     "import sys, json; sys.path[:] = json.loads(sys.stdin.buffer.readline()); "
@@ -47,12 +49,15 @@ def run_cases(
     Args:
         function: a function at the top of an importable module; what it raises ends its process.
         cases: what it is called with.
-        workers: processes; with 1, or with few cases, the work is done in this process.
+        workers: processes; with 1 the work is done in this process.
 
     Yields:
         (index of the case, its answer); None for an answer where the process died.
+
+    Raises:
+        InputError: no process can be started.
     """
-    workers = min(workers, len(cases) // CASES_PER_WORKER)
+    workers = min(workers, len(cases))
     if workers <= 1:
         for index, case in enumerate(cases):
             yield index, function(case)
@@ -86,6 +91,7 @@ def serve() -> None:
     with contextlib.suppress(EOFError, BrokenPipeError):
         module, name = _receive(sys.stdin.buffer).values["function"].split(":")
         function = getattr(importlib.import_module(module), name)
+        _send(answers, Message({}))
         while True:
             _send(answers, function(_receive(sys.stdin.buffer)))
 
@@ -136,6 +142,7 @@ class _Worker:
 
 
 def _start_process(function: str) -> subprocess.Popen[bytes]:
+    """Start a process and wait until it is ready: one that never is must not be held against a case."""
     process = subprocess.Popen(
         [sys.executable, "-c", _BOOTSTRAP],
         stdin=subprocess.PIPE,
@@ -143,9 +150,13 @@ def _start_process(function: str) -> subprocess.Popen[bytes]:
         env={**os.environ, **_ONE_THREAD},
     )
     stdin = cast(BinaryIO, process.stdin)
-    with contextlib.suppress(OSError):
+    try:
         stdin.write(json.dumps(sys.path).encode() + b"\n")
         _send(stdin, Message({"function": function}))
+        _receive(cast(BinaryIO, process.stdout))
+    except (EOFError, OSError) as error:
+        problem = f"cannot be started (exit status {process.wait()})"
+        raise InputError("worker process", problem, "Use one worker; what it printed says why.") from error
     return process
 
 

@@ -54,8 +54,8 @@ def find_cases(source: str | Path | Iterable[str | Path]) -> Cases:
     if not found:
         raise InputError("masks", "none were named", "Give a folder of masks, or mask files.")
     by_name: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(found, key=lambda path: (case_name(path), str(path))):
-        by_name[case_name(path)].append(path)
+    for name, _, path in sorted((case_name(path), str(path), path) for path in found):
+        by_name[name].append(path)
     paths = tuple(same[0] for same in by_name.values() if len(same) == 1)
     problems = tuple(_duplicate(path, same) for same in by_name.values() if len(same) > 1 for path in same)
     return Cases(paths, problems)

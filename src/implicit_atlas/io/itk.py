@@ -1,4 +1,4 @@
-"""NRRD and MetaImage volumes by SimpleITK, with LPS turned to RAS and z, y, x to x, y, z."""
+"""NRRD and MetaImage volumes: geometry and writing by SimpleITK, with LPS turned to RAS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from implicit_atlas.frame import Grid
 from implicit_atlas.io.formats import name_for_library, suffix_of
 from implicit_atlas.io.geometry import checked_grid
 from implicit_atlas.io.labels import whole_labels
-from implicit_atlas.io.payload import DAMAGED_REMEDY
 from implicit_atlas.io.text_headers import PayloadClaim, metaimage_claim, nrrd_claim
 from implicit_atlas.io.types import LabelMap
 
@@ -29,15 +28,9 @@ def read_itk_labels(path: Path) -> LabelMap:
         InputError: anything wrong with the file, its header, its payload or its labels.
     """
     claim = _claim(path)
-    claim.verify()
-    reader = _opened(path)
-    grid = _grid(reader, path)
-    try:
-        stored = sitk.GetArrayFromImage(reader.Execute()).T
-    except RuntimeError as error:
-        raise InputError(path, f"cannot be decoded ({_last_line(error)})", DAMAGED_REMEDY) from error
-    values, notes = whole_labels(stored, path)
-    return LabelMap(values, grid, path, stored.dtype, claim.notes + notes)
+    values, notes = whole_labels(claim.read(), path)
+    grid = _grid(_opened(path), claim)
+    return LabelMap(values, grid, path, claim.dtype, claim.notes + notes)
 
 
 def read_itk_grid(path: Path) -> Grid:
@@ -46,8 +39,8 @@ def read_itk_grid(path: Path) -> Grid:
     Raises:
         InputError: the file or its header cannot be used.
     """
-    _claim(path)
-    return _grid(_opened(path), path)
+    claim = _claim(path)
+    return _grid(_opened(path), claim)
 
 
 def write_itk(path: Path, occupancy: Bool[np.ndarray, "x y z"], grid: Grid, dtype: np.dtype) -> None:
@@ -88,12 +81,12 @@ def _opened(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
-def _grid(reader: sitk.ImageFileReader, path: Path) -> Grid:
+def _grid(reader: sitk.ImageFileReader, claim: PayloadClaim) -> Grid:
     """Return the grid that a header describes, in RAS."""
-    shape = reader.GetSize()
-    if len(shape) != 3:
-        raise InputError(path, f"has {len(shape)} dimensions, not 3", "Save a single volume.")
-    return checked_grid((shape[0], shape[1], shape[2]), _ras_affine(reader), path)
+    if reader.GetSize() != claim.shape:
+        problem = f"has a header that can be read as {claim.shape} or as {reader.GetSize()} voxels"
+        raise InputError(claim.source, problem, "Export the volume again with its geometry.")
+    return checked_grid(claim.shape, _ras_affine(reader), claim.source)
 
 
 def _ras_affine(reader: sitk.ImageFileReader) -> Float[np.ndarray, "4 4"]:

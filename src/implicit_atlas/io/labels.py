@@ -85,10 +85,11 @@ def select_mask(label_map: LabelMap, labels: tuple[int, ...] = ()) -> Mask:
             notes.append(f"{_words(absent)} {'does' if len(absent) == 1 else 'do'} not occur")
     else:
         _refuse_image(values, source)
-        occupancy = values > 0
-        if not occupancy.any():
+        # Before the comparison, which would be the first to spend memory on a volume of zeros.
+        if values.max() < 1:
             problem = "the mask is empty: no voxel is above 0"
             raise InputError(source, problem, "Leave the case out, or segment it again.")
+        occupancy = values > 0
     if occupancy.all():
         notes.append("the mask fills the whole volume")
     return Mask(occupancy, label_map.grid, source, labels, label_map.dtype, tuple(notes))

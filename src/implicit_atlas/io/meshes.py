@@ -17,10 +17,11 @@ from jaxtyping import Float64, Int64
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import write_atomic
 from implicit_atlas.io.formats import suffix_of, unknown_format
+from implicit_atlas.io.legacy_vtk import read_legacy_vtk
 from implicit_atlas.io.mesh_repair import closed_surface, enclosed_volume
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.io.surface_files import Surface, read_obj, read_ply, read_stl
-from implicit_atlas.io.vtk_files import read_legacy_vtk, read_vtp, write_vtp
+from implicit_atlas.io.vtk_files import read_vtp, write_vtp
 
 _FLIP_XY = np.array([-1.0, -1.0, 1.0])
 _COMMENT = "ImplicitAtlas surface in mm. SPACE=LPS"
@@ -71,7 +72,7 @@ def write_mesh(path: Path, mesh: Mesh) -> None:
     """Write a surface by its suffix: binary STL or PLY (single precision), OBJ or VTP (double), in LPS mm.
 
     Raises:
-        InputError: no triangles, another suffix, or the file cannot be written.
+        InputError: no triangles, vertices that are no numbers, another suffix, or the file cannot be written.
     """
     writers: dict[str, Callable[[Mesh], bytes]] = {".stl": _stl_bytes, ".ply": _ply_bytes, ".obj": _obj_bytes}
     suffix = suffix_of(path)
@@ -80,6 +81,9 @@ def write_mesh(path: Path, mesh: Mesh) -> None:
         raise InputError(path, problem, "Use .stl, .ply, .obj or .vtp.")
     if len(mesh.faces) == 0:
         raise InputError(path, "is not written: the surface has no triangles", "Check the mask or field.")
+    if not np.isfinite(mesh.vertices).all():
+        problem = "is not written: the surface has vertices that are NaN or infinite"
+        raise InputError(path, problem, "Check the mask or field.")
     stored = Mesh(mesh.vertices * _FLIP_XY, mesh.faces)
     make_folder(path.parent)
     if suffix == ".vtp":

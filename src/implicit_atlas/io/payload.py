@@ -143,20 +143,3 @@ def read_exactly(chunks: Iterable[bytes], n_bytes: int, source: Path) -> UInt8[n
         problem = f"is truncated: {position} of {n_bytes} bytes of voxels are there"
         raise InputError(source, problem, DAMAGED_REMEDY)
     return payload
-
-
-def check_length(chunks: Iterable[bytes], n_bytes: int, source: Path) -> None:
-    """Read a stream to its end, keeping nothing, and refuse it unless it has exactly n_bytes.
-
-    Raises:
-        InputError: the stream is shorter or longer.
-    """
-    length = 0
-    for chunk in chunks:
-        length += len(chunk)
-        if length > n_bytes:
-            problem = f"holds more than the {n_bytes} bytes of voxels that its header claims"
-            raise InputError(source, problem, _HEADER_REMEDY)
-    if length < n_bytes:
-        problem = f"is truncated: {length} of {n_bytes} bytes of voxels are there"
-        raise InputError(source, problem, DAMAGED_REMEDY)

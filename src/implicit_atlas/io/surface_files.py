@@ -86,7 +86,9 @@ def read_stl(path: Path) -> Surface:
     count = int.from_bytes(content[80:84], "little")
     if len(content) == _STL_HEADER_BYTES + count * _STL_TRIANGLE.itemsize:
         triangles = np.frombuffer(content, _STL_TRIANGLE, offset=_STL_HEADER_BYTES)
-        return _soup(triangles["corners"].astype(np.float64), space_in(content[:80]))
+        with np.errstate(invalid="ignore"):  # signalling NaNs, which the checks that follow refuse
+            corners = triangles["corners"].astype(np.float64)
+        return _soup(corners, space_in(content[:80]))
     if content.lstrip()[:5].lower() == b"solid":
         return _text_stl(content, path)
     if len(content) < _STL_HEADER_BYTES:

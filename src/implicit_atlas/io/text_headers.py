@@ -1,6 +1,7 @@
-"""The text headers of NRRD and MetaImage files, read to know how many bytes of voxels must follow.
+"""The text headers of NRRD and MetaImage files, and the voxels behind them.
 
-SimpleITK reads truncated files of both formats without a word, so the payload is measured before it is used.
+SimpleITK reads truncated files of both formats without a word, so the payload is measured and decoded here;
+what is left to SimpleITK is the geometry.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
+import numpy as np
+from jaxtyping import Shaped
+
 from implicit_atlas.errors import InputError
 from implicit_atlas.io.payload import (
     DAMAGED_REMEDY,
     check_claim,
-    check_length,
     file_chunks,
     open_input,
+    read_exactly,
     stored_bytes,
     zlib_chunks,
 )
@@ -27,17 +31,26 @@ MAX_HEADER_BYTES = 2**20
 
 _REEXPORT = "Export the volume again, for example with 3D Slicer, as .nrrd, .mha or .nii.gz."
 _LABEL_REMEDY = "Save the segmentation as one integer label map."
-_NRRD_BYTES = {
-    1: "signed char|int8|int8_t|uchar|unsigned char|uint8|uint8_t",
-    2: "short|short int|signed short|signed short int|int16|int16_t|ushort|unsigned short|unsigned short int"
-    "|uint16|uint16_t",
-    4: "int|signed int|int32|int32_t|uint|unsigned int|uint32|uint32_t|float",
-    8: "longlong|long long|long long int|signed long long|signed long long int|int64|int64_t|ulonglong"
-    "|unsigned long long|unsigned long long int|uint64|uint64_t|double",
+_NRRD_NAMES = {
+    "i1": "signed char|int8|int8_t",
+    "u1": "uchar|unsigned char|uint8|uint8_t",
+    "i2": "short|short int|signed short|signed short int|int16|int16_t",
+    "u2": "ushort|unsigned short|unsigned short int|uint16|uint16_t",
+    "i4": "int|signed int|int32|int32_t",
+    "u4": "uint|unsigned int|uint32|uint32_t",
+    "i8": "longlong|long long|long long int|signed long long|signed long long int|int64|int64_t",
+    "u8": "ulonglong|unsigned long long|unsigned long long int|uint64|uint64_t",
+    "f4": "float",
+    "f8": "double",
 }
-_NRRD_ITEM_BYTES = {name: size for size, names in _NRRD_BYTES.items() for name in names.split("|")}
-_META_ITEM_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8}
-_META_ITEM_BYTES |= {f"U{name}": size for name, size in _META_ITEM_BYTES.items()} | {"FLOAT": 4, "DOUBLE": 8}
+_NRRD_TYPES = {name: kind for kind, names in _NRRD_NAMES.items() for name in names.split("|")}
+_META_TYPES = {"CHAR": "i1", "SHORT": "i2", "INT": "i4", "LONG": "i4", "LONG_LONG": "i8"}
+_META_TYPES |= {f"U{name}": f"u{kind[1]}" for name, kind in _META_TYPES.items()} | {
+    "FLOAT": "f4",
+    "DOUBLE": "f8",
+}
+_NRRD_ORDERS = {"little": "<", "big": ">"}
+_META_ORDERS = {"false": "<", "true": ">"}
 _NRRD_SPACES = (
     "left-posterior-superior",
     "right-anterior-superior",
@@ -52,14 +65,15 @@ Compression = Literal["none", "gzip", "zlib"]
 
 @dataclass(frozen=True)
 class PayloadClaim:
-    """Where a text header says that its voxels are, and how many bytes they take.
+    """Where a text header says that its voxels are, and what they are.
 
     Args:
         source: the file with the header.
         path: the file with the voxels: the same, or the one that the header names.
         offset: first byte of the voxels in it.
         compression: how they are stored there.
-        n_bytes: bytes of voxels, decompressed.
+        shape: voxels along each axis, the fastest first.
+        dtype: their type, with its byte order.
         notes: doubts about the header.
     """
 
@@ -67,26 +81,30 @@ class PayloadClaim:
     path: Path
     offset: int
     compression: Compression
-    n_bytes: int
+    shape: tuple[int, int, int]
+    dtype: np.dtype
     notes: tuple[str, ...] = ()
 
-    def verify(self) -> None:
-        """Hold the claim against the stored bytes, reading a compressed stream to its end.
+    def read(self) -> Shaped[np.ndarray, "x y z"]:
+        """Return the voxels, having held the claim against the stored bytes and read the stream to its end.
 
         Raises:
             InputError: too few or too many bytes, or a damaged stream.
         """
+        n_bytes = math.prod(self.shape) * self.dtype.itemsize
         with open_input(self.path) as stream:
             stored = stored_bytes(stream) - self.offset
-            check_claim(self.source, self.n_bytes, stored, compressed=self.compression != "none")
+            check_claim(self.source, n_bytes, stored, compressed=self.compression != "none")
             stream.seek(self.offset)
-            if self.compression != "none":
-                check_length(self._inflated(stream), self.n_bytes, self.source)
+            payload = read_exactly(self._chunks(stream), n_bytes, self.source)
+        return payload.view(self.dtype).reshape(self.shape, order="F")
 
-    def _inflated(self, stream: BinaryIO) -> Iterator[bytes]:
+    def _chunks(self, stream: BinaryIO) -> Iterator[bytes]:
+        if self.compression == "zlib":
+            return zlib_chunks(stream)
         if self.compression == "gzip":
             return file_chunks(cast(BinaryIO, gzip.GzipFile(fileobj=stream)))
-        return zlib_chunks(stream)
+        return file_chunks(stream)
 
 
 def nrrd_claim(path: Path) -> PayloadClaim:
@@ -96,10 +114,9 @@ def nrrd_claim(path: Path) -> PayloadClaim:
         InputError: not a NRRD header, or a volume that is not read (not 3-D, text or bzip2 encoding, blocks).
     """
     fields, offset = _nrrd_header(path)
-    if "block size" in fields or fields.get("type", "").lower() not in _NRRD_ITEM_BYTES:
-        raise InputError(path, f"has voxels of type '{fields.get('type', '')}'", _LABEL_REMEDY)
-    sizes = _lengths(fields.get("sizes", ""), fields.get("dimension", ""), path)
-    n_bytes = math.prod(sizes) * _NRRD_ITEM_BYTES[fields["type"].lower()]
+    kind = _NRRD_TYPES.get(fields.get("type", "").lower())
+    dtype = _dtype(kind, fields.get("type", ""), fields.get("endian", ""), _NRRD_ORDERS, path)
+    shape = _lengths(fields.get("sizes", ""), fields.get("dimension", ""), path)
     encodings: dict[str, Compression] = {"raw": "none", "gzip": "gzip", "gz": "gzip"}
     encoding = fields.get("encoding", "").lower()
     if encoding not in encodings:
@@ -107,9 +124,9 @@ def nrrd_claim(path: Path) -> PayloadClaim:
     if any(fields.get(skip, "0") != "0" for skip in ("line skip", "lineskip", "byte skip", "byteskip")):
         raise InputError(path, "skips bytes before its voxels", _REEXPORT)
     data_file = fields.get("data file", fields.get("datafile"))
-    payload = path if data_file is None else _beside(path, data_file)
-    start = offset if data_file is None else 0
-    return PayloadClaim(path, payload, start, encodings[encoding], n_bytes, _nrrd_space_notes(fields, path))
+    payload, start = (path, offset) if data_file is None else (_beside(path, data_file), 0)
+    notes = _nrrd_space_notes(fields, path)
+    return PayloadClaim(path, payload, start, encodings[encoding], shape, dtype, notes)
 
 
 def nrrd_fields(path: Path) -> dict[str, str]:
@@ -130,20 +147,30 @@ def metaimage_claim(path: Path) -> PayloadClaim:
     with open_input(path) as stream:
         lines, offset = _metaimage_lines(stream, path)
     fields = dict(_split_line(line, "=") for line in lines)
-    kind = fields.get("elementtype", "").upper().removeprefix("MET_")
-    if kind not in _META_ITEM_BYTES or fields.get("elementnumberofchannels", "1") != "1":
-        raise InputError(path, f"has voxels of type '{fields.get('elementtype', '')}'", _LABEL_REMEDY)
-    n_bytes = (
-        math.prod(_lengths(fields.get("dimsize", ""), fields.get("ndims", ""), path)) * _META_ITEM_BYTES[kind]
-    )
+    name = fields.get("elementtype", "")
+    channels = fields.get("elementnumberofchannels", "1")
+    kind = _META_TYPES.get(name.upper().removeprefix("MET_")) if channels == "1" else None
+    order = fields.get("elementbyteordermsb", fields.get("binarydatabyteordermsb", "false"))
+    dtype = _dtype(kind, name, order, _META_ORDERS, path)
+    shape = _lengths(fields.get("dimsize", ""), fields.get("ndims", ""), path)
     if fields.get("binarydata", "true").lower() != "true" or fields.get("headersize", "0") != "0":
         raise InputError(path, "stores its voxels as text or behind a header of their own", _REEXPORT)
     data_file = fields["elementdatafile"]
-    payload = path if data_file.upper() == "LOCAL" else _beside(path, data_file)
+    is_local = data_file.upper() == "LOCAL"
+    payload, start = (path, offset) if is_local else (_beside(path, data_file), 0)
     compressed = fields.get("compresseddata", "false").lower() == "true"
-    return PayloadClaim(
-        path, payload, offset if payload == path else 0, "zlib" if compressed else "none", n_bytes
-    )
+    return PayloadClaim(path, payload, start, "zlib" if compressed else "none", shape, dtype)
+
+
+def _dtype(kind: str | None, name: str, order: str, orders: dict[str, str], path: Path) -> np.dtype:
+    """Return a voxel type with its byte order."""
+    if kind is None:
+        raise InputError(path, f"has voxels of type '{name}'", _LABEL_REMEDY)
+    if kind in ("i1", "u1"):
+        return np.dtype(kind)
+    if order.lower() not in orders:
+        raise InputError(path, f"has the byte order '{order}'", _REEXPORT)
+    return np.dtype(orders[order.lower()] + kind)
 
 
 def _nrrd_header(path: Path) -> tuple[dict[str, str], int]:
@@ -160,8 +187,7 @@ def _nrrd_lines(stream: BinaryIO, path: Path) -> tuple[list[str], int]:
         raise InputError(path, "is no NRRD file", _REEXPORT)
     lines: list[str] = []
     while stream.tell() < MAX_HEADER_BYTES:
-        line = stream.readline(MAX_HEADER_BYTES)
-        text = line.decode("latin-1").strip()
+        text = stream.readline(MAX_HEADER_BYTES).decode("latin-1").strip()
         if not text:
             return lines, stream.tell()
         lines.append(text)
@@ -172,12 +198,11 @@ def _metaimage_lines(stream: BinaryIO, path: Path) -> tuple[list[str], int]:
     """Return the header's lines and the position behind ElementDataFile, which ends it."""
     lines: list[str] = []
     while stream.tell() < MAX_HEADER_BYTES:
-        line = stream.readline(MAX_HEADER_BYTES)
-        text = line.decode("latin-1").strip()
+        text = stream.readline(MAX_HEADER_BYTES).decode("latin-1").strip()
         if "=" not in text:
             break
         lines.append(text)
-        if text.lower().startswith("elementdatafile"):
+        if _split_line(text, "=")[0] == "elementdatafile":
             return lines, stream.tell()
     raise InputError(path, "is no MetaImage file, or its header is truncated", DAMAGED_REMEDY)
 
@@ -216,6 +241,8 @@ def _nrrd_space_notes(fields: dict[str, str], path: Path) -> tuple[str, ...]:
     """Check that the space is one that can be turned to RAS; no space at all is a doubt."""
     space = fields.get("space", "").lower()
     if space in _NRRD_SPACES:
+        if "none" in fields.get("space directions", "none").lower():
+            raise InputError(path, "has no space directions", _REEXPORT)
         return ()
     if space:
         raise InputError(path, f"has the space '{space}'", "Save it in left-posterior-superior space.")

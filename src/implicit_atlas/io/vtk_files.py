@@ -1,50 +1,36 @@
-"""VTP and legacy VTK surfaces by vtk, with counts checked before and indices after it reads."""
+"""VTP surfaces by vtk, with counts checked before and indices after it reads; its own types to and from arrays."""
 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int, Int64
 from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
-from vtkmodules.vtkCommonCore import vtkCommand, vtkObject, vtkPoints, vtkStringArray
+from vtkmodules.vtkCommonCore import (
+    vtkLogger,
+    vtkOutputWindow,
+    vtkPoints,
+    vtkStringArray,
+    vtkStringOutputWindow,
+)
 from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData
-from vtkmodules.vtkFiltersCore import vtkTriangleFilter
-from vtkmodules.vtkIOLegacy import vtkPolyDataReader
 from vtkmodules.vtkIOXML import vtkXMLPolyDataReader, vtkXMLPolyDataWriter
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io.formats import name_for_library
 from implicit_atlas.io.payload import DAMAGED_REMEDY, MAX_DEFLATE_RATIO
+from implicit_atlas.io.polygons import triangles_of
 from implicit_atlas.io.surface_files import Space, Surface, read_bytes, space_in
 
 _REEXPORT = "Export the surface again as polygonal data (STL, PLY, OBJ, VTP or VTK)."
-_LEGACY_COUNTS = re.compile(
-    rb"^(?:POINTS|POLYGONS|TRIANGLE_STRIPS|VERTICES|LINES)\s+(\d+)(?:\s+(\d+))?", re.MULTILINE
-)
 _XML_COUNTS = re.compile(rb"\bNumberOf[A-Z]\w*\s*=\s*[\"'](\d+)")
 _SPACE_FIELD = "SPACE"
-
-
-def read_legacy_vtk(path: Path) -> Surface:
-    """Read the polygons of a legacy .vtk file.
-
-    Raises:
-        InputError: no polygonal data, counts that the file cannot hold, or a file that vtk cannot read.
-    """
-    content = read_bytes(path)
-    if not content.startswith(b"# vtk DataFile"):
-        raise InputError(path, "is no legacy VTK file", _REEXPORT)
-    if not re.search(rb"^DATASET\s+POLYDATA", content[:4096], re.MULTILINE):
-        raise InputError(path, "holds no polygonal data (DATASET POLYDATA)", _REEXPORT)
-    counts = [int(count) for match in _LEGACY_COUNTS.finditer(content) for count in match.groups() if count]
-    _check_counts(counts, len(content), path)
-    reader = vtkPolyDataReader()
-    poly_data = _read(reader, path)
-    return _surface(poly_data, space_in((reader.GetHeader() or "").encode("utf-8", "replace")), path)
+_VTK_LOCK = threading.RLock()
 
 
 def read_vtp(path: Path) -> Surface:
@@ -59,10 +45,14 @@ def read_vtp(path: Path) -> Surface:
     ratio = MAX_DEFLATE_RATIO if b"compressor" in content[:4096] else 1
     counts = [int(match[1]) for match in _XML_COUNTS.finditer(content)]
     _check_counts(counts, len(content) * ratio, path)
-    poly_data = _read(vtkXMLPolyDataReader(), path)
+    poly_data = _read(path)
     field = poly_data.GetFieldData().GetAbstractArray(_SPACE_FIELD)
     named = f"SPACE={field.GetVariantValue(0).ToString()}" if field and field.GetNumberOfValues() else ""
-    return _surface(poly_data, space_in(named.encode()), path)
+    try:
+        vertices, faces = from_poly_data(poly_data)
+    except ValueError as error:
+        raise InputError(path, f"has {error}", _REEXPORT) from error
+    return Surface(vertices, faces, space_in(named.encode()))
 
 
 def write_vtp(
@@ -96,31 +86,35 @@ def to_poly_data(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3
     return poly_data
 
 
-def from_poly_data(poly_data: vtkPolyData) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
-    """Return the points of vtk data with valid indices, and its polygons and strips as triangles."""
-    offsets, corners = _cells(poly_data.GetPolys())
-    if poly_data.GetNumberOfStrips() or (np.diff(offsets) != 3).any():
-        triangles = vtkTriangleFilter()
-        triangles.PassLinesOff()
-        triangles.PassVertsOff()
-        triangles.SetInputData(poly_data)
-        triangles.Update()
-        poly_data = triangles.GetOutput()
-        offsets, corners = _cells(poly_data.GetPolys())
+def from_poly_data(poly_data: vtkPolyData) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
+    """Return the points of vtk data, and its polygons and strips as triangles.
+
+    Raises:
+        ValueError: a vertex that does not exist.
+    """
     points = poly_data.GetPoints()
     vertices = vtk_to_numpy(points.GetData()) if points is not None else np.zeros((0, 3))
-    return vertices.astype(np.float64), corners.astype(np.int64).reshape(-1, 3)
+    faces = triangles_of(_cells(poly_data.GetPolys()), _cells(poly_data.GetStrips()), len(vertices))
+    return vertices.astype(np.float64), faces
 
 
 @contextmanager
-def quiet_vtk() -> Iterator[None]:
-    """Keep vtk from printing on the standard error; its failures are raised instead."""
-    shown = vtkObject.GetGlobalWarningDisplay()
-    vtkObject.SetGlobalWarningDisplay(0)
-    try:
-        yield
-    finally:
-        vtkObject.SetGlobalWarningDisplay(shown)
+def quiet_vtk() -> Iterator[vtkStringOutputWindow]:
+    """Catch what vtk would print on the standard error, and yield the window that holds it.
+
+    Helper objects deep inside a reader report their failures only there. The window is the whole process's,
+    so one thread at a time may use it.
+    """
+    with _VTK_LOCK:
+        shown_in, verbosity = vtkOutputWindow.GetInstance(), vtkLogger.GetCurrentVerbosityCutoff()
+        window = vtkStringOutputWindow()
+        vtkOutputWindow.SetInstance(window)
+        vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
+        try:
+            yield window
+        finally:
+            vtkOutputWindow.SetInstance(shown_in)
+            vtkLogger.SetStderrVerbosity(vtkLogger.ConvertToVerbosity(verbosity))
 
 
 def _check_counts(counts: list[int], possible: int, path: Path) -> None:
@@ -130,27 +124,14 @@ def _check_counts(counts: list[int], possible: int, path: Path) -> None:
         raise InputError(path, problem, DAMAGED_REMEDY)
 
 
-def _read(reader: vtkPolyDataReader | vtkXMLPolyDataReader, path: Path) -> vtkPolyData:
-    failures: list[str] = []
-    reader.AddObserver(vtkCommand.ErrorEvent, lambda _, event: failures.append(event))
+def _read(path: Path) -> vtkPolyData:
+    reader = vtkXMLPolyDataReader()
     reader.SetFileName(name_for_library(path))
-    with quiet_vtk():
+    with quiet_vtk() as window:
         reader.Update()
-    if failures or reader.GetErrorCode():
+    if "ERROR" in window.GetOutput() or reader.GetErrorCode():
         raise InputError(path, "cannot be read by vtk: it is damaged or truncated", DAMAGED_REMEDY)
     return reader.GetOutput()
-
-
-def _surface(poly_data: vtkPolyData, space: Space | None, path: Path) -> Surface:
-    """Return the triangles of what was read, once every index is known to be in range."""
-    for cells in (poly_data.GetPolys(), poly_data.GetStrips()):
-        offsets, corners = _cells(cells)
-        in_order = offsets[0] == 0 and (np.diff(offsets) >= 0).all() and offsets[-1] == len(corners)
-        in_range = len(corners) == 0 or (corners.min() >= 0 and corners.max() < poly_data.GetNumberOfPoints())
-        if not (in_order and in_range):
-            raise InputError(path, "has faces with vertices that do not exist", _REEXPORT)
-    vertices, faces = from_poly_data(poly_data)
-    return Surface(vertices, faces, space)
 
 
 def _cells(cells: vtkCellArray) -> tuple[np.ndarray, np.ndarray]:

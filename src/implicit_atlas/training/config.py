@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
 from implicit_atlas.augment import WarpConfig
 from implicit_atlas.errors import InputError
 from implicit_atlas.losses import LossWeights
 from implicit_atlas.sampling import PointConfig
 
-FEW = 50  # below this many shapes, warped copies make up the number to WARPED
-WARPED = 200
+Device = Literal["cpu", "cuda", "mps"]
+Precision = Literal["32-true", "bf16-mixed"]
+
+POOL = 200  # warped copies fill few shapes up to this many; more shapes get as many warps as there are, up to it
+FEW = 50
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,8 @@ class TrainConfig:
     warp: WarpConfig = field(default_factory=WarpConfig)
     points: PointConfig = field(default_factory=PointConfig)
     losses: LossWeights = field(default_factory=LossWeights)
-    device: Literal["cpu", "cuda", "mps"] = "cpu"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    device: Device = "cpu"
+    precision: Precision = "32-true"
     checkpoint_minutes: float = 1.0
 
     def __post_init__(self) -> None:
@@ -55,16 +60,27 @@ class TrainConfig:
 
 
 def default_config(
-    shapes: int, device: Literal["cpu", "cuda", "mps"], max_minutes: float | None = None, seed: int = 0
+    shapes: int, device: Device, max_minutes: float | None = None, seed: int = 0
 ) -> TrainConfig:
     """Options for a number of shapes on a device."""
-    warps = max(0, WARPED - shapes) if shapes < FEW else 0
+    few = shapes < FEW
     return TrainConfig(
         seed=seed,
         max_minutes=max_minutes,
-        warps=warps,
-        real_share=0.25 if warps else 1.0,
+        warps=POOL - shapes if few else min(shapes, POOL),
+        real_share=0.25 if few else 0.5,
         device=device,
-        batch=16 if device == "cpu" else 64,
-        steps=2000,
+        precision=fast_precision(device),
     )
+
+
+def fast_precision(device: Device) -> Precision:
+    """bfloat16 maps where the processor computes with them (half of a step's time), else single precision."""
+    if device == "cpu":
+        return "bf16-mixed" if torch.backends.mkldnn.is_available() and _has_bf16() else "32-true"
+    return "bf16-mixed" if device == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def _has_bf16() -> bool:
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch that is supported
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

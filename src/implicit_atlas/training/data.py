@@ -20,10 +20,13 @@ from implicit_atlas.records import from_json
 from implicit_atlas.sampling import ShapeSet, unpack
 from implicit_atlas.shapes import Shape
 from implicit_atlas.training.config import TrainConfig
-from implicit_atlas.workers import Message, run_cases
+from implicit_atlas.workers import START_SECONDS, Message, run_cases
 
 FEATURE_RESOLUTION = 16
 RANDOM_DEVIATION = 0.1
+# One core, a shape of 128³.
+_WARP_SECONDS = 0.2
+_FEATURE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +59,7 @@ class TrainingData:
         if self.real <= count:
             rows = np.arange(count) % self.real
             return (codes[rows] + rng.standard_normal((count, codes.shape[1])) * 1e-2).astype(np.float32)
-        centres, _ = kmeans2(codes, count, minit="++", seed=rng)
+        centres, _ = kmeans2(codes, count, minit="++", seed=rng)  # pyright: ignore[reportCallIssue]
         return centres.astype(np.float32)
 
     def batch(self, step: int, config: TrainConfig) -> Tensor:
@@ -91,13 +94,21 @@ def gather(shapes: Sequence[Shape], code_size: int, config: TrainConfig, workers
         Message({**strength, "seed": config.seed * 100_003 + index}, real[index % len(real)].tobytes())
         for index in range(config.warps)
     ]
-    packed = np.stack([*real, *_in_order(_warp_case, jobs, np.uint8, workers)])
+    volume = (resolution / 128) ** 3
+    warps = _in_order(_warp_case, jobs, np.uint8, _worth(workers, len(jobs) * _WARP_SECONDS * volume))
+    packed = np.stack([*real, *warps])
     jobs = [Message({"resolution": resolution}, row.tobytes()) for row in packed]
-    features = np.stack(_in_order(_feature_case, jobs, np.float32, workers))
+    worth = _worth(workers, len(jobs) * _FEATURE_SECONDS * volume)
+    features = np.stack(_in_order(_feature_case, jobs, np.float32, worth))
     digest = hashlib.sha256(np.stack(real).tobytes()).hexdigest()
     return TrainingData(
         packed, resolution, features, _start_codes(features, code_size, config), len(real), digest
     )
+
+
+def _worth(workers: int, seconds: float) -> int:
+    """Processes for so much work: one where they would take longer to start than they save."""
+    return workers if seconds > START_SECONDS * workers else 1
 
 
 def _in_order(

@@ -32,11 +32,11 @@ from implicit_atlas.losses import (
 )
 from implicit_atlas.methods import ModelConfig, build, loss_weights
 from implicit_atlas.model import Atlas, Prediction
-from implicit_atlas.training.log import RunLog
 from implicit_atlas.sampling import Samples
 from implicit_atlas.tensors import load_state, save_state
 from implicit_atlas.training.config import TrainConfig
 from implicit_atlas.training.data import TrainingData
+from implicit_atlas.training.log import RunLog
 
 Progress = Callable[[float, str], None]
 """Told the share of the work that is done, 0 to 1, and a line of text."""
@@ -77,24 +77,24 @@ class Trained:
 
 @dataclass
 class _Clock:
-    """Where a run stands: `progress` goes from 0 to 1 by `rate` a step."""
+    """Where a run stands: `progress` goes from 0 to 1; `pace` is the recent time of a step, in seconds."""
 
     step: int = 0
     progress: float = 0.0
-    rate: float = 0.0
     seconds: float = 0.0
+    pace: float = 0.0
 
     def advance(self, seconds: float, config: TrainConfig) -> None:
-        """Count a step; under a time budget the rate follows the measured speed."""
+        """Count a step; under a time budget the rest of the schedule is spread over the steps that still fit."""
         self.step += 1
         self.seconds += seconds
-        self.progress = min(1.0, self.progress + self.rate)
+        # The first step compiles kernels and says nothing about the pace.
+        self.pace = seconds if self.step <= 2 else 0.95 * self.pace + 0.05 * seconds
         if config.max_minutes is None:
             self.progress = self.step / config.steps
-        elif self.step % LOG_EVERY == 0 or self.rate == 0.0:
-            left = config.max_minutes * 60 - self.seconds
-            steps_left = max(1.0, left / (self.seconds / self.step))
-            self.rate = (1 - self.progress) / steps_left if left > 0 else 1.0
+            return
+        left = config.max_minutes * 60 - self.seconds
+        self.progress += (1 - self.progress) * min(1.0, self.pace / max(left, 1e-9))
 
     @property
     def done(self) -> bool:

@@ -1,0 +1,45 @@
+"""The model card, and the facts that `info` prints."""
+
+from __future__ import annotations
+
+from implicit_atlas.atlas import TrainedAtlas
+
+
+def facts(atlas: TrainedAtlas) -> list[tuple[str, str]]:
+    """What a model is and how it was trained, name by name."""
+    about, source = atlas.config, atlas.provenance
+    options = source["training"]
+    return [
+        ("method", about.model.method),
+        ("code size", str(about.model.code_size)),
+        ("templates", f"{atlas.templates} (used by {atlas.template_usage()} training shapes)"),
+        ("parameters", f"{atlas.parameters:,}"),
+        ("training shapes", f"{len(about.names)} and {options['warps']} warped copies"),
+        ("labels", ", ".join(map(str, about.labels)) or "all above 0"),
+        ("frame", f"{about.frame}, margin {about.margin:g}, resolution {about.resolution}"),
+        ("mean size", " x ".join(f"{size:.1f}" for size in about.size_mm) + " mm"),
+        ("training", f"{source['steps']} steps, {source['seconds']:.0f} s, seed {options['seed']}"),
+        ("device", f"{source['device']}, torch {source['torch']}"),
+        ("version", str(source.get("version", "unknown"))),
+    ]
+
+
+def model_card(atlas: TrainedAtlas, data: str = "not stated", licence: str = "not stated") -> str:
+    """Markdown text of a model's README."""
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts(atlas))
+    return f"""# Shape atlas ({atlas.config.model.method})
+
+A learned deformable multi-template implicit shape model (ImplicitAtlas, CVPR 2022), written by implicit-atlas.
+
+| | |
+|---|---|
+{rows}
+
+**Training data**: {data}. The SHA-256 of each training mask is in `manifest.json`.
+
+**Licence of the weights**: {licence}.
+
+**Intended use**: reconstruction and analysis of shapes of the organ that it was trained on, in research. Not a
+medical device. Shapes that differ from the training shapes (other organs, severe pathology) are fitted badly;
+check the residual of each fit.
+"""

@@ -1,0 +1,322 @@
+"""The command line: thin commands over the library."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from implicit_atlas import __version__
+from implicit_atlas.errors import AtlasError, InputError
+
+app = typer.Typer(
+    help="From a folder of organ masks to a shape atlas: train, reconstruct, evaluate.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Labels = Annotated[
+    str,
+    typer.Option("--label", help="label ids (1,2) or a name that the data declares; default: all above 0"),
+]
+Output = Annotated[Path, typer.Option("-o", "--output", help="where the result is written")]
+AtlasFolder = Annotated[Path, typer.Argument(help="model folder (*.atlas)")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="also write the result as JSON")]
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="folder of masks")],
+    label: Labels = "",
+    json_file: JsonFile = None,
+) -> None:
+    """Describe a folder of masks: sizes, spacing, orientation, components, holes, border contact, outliers."""
+    from implicit_atlas.fingerprint import fingerprint
+    from implicit_atlas.fingerprint_table import table
+    from implicit_atlas.io import list_cases
+
+    found = fingerprint(folder, _labels(label, folder))
+    print(table(found))
+    _write_json(json_file, found.to_json())
+    _finish(found.problems, len(list_cases(folder)))
+
+
+@app.command()
+def prepare(
+    folder: Annotated[Path, typer.Argument(help="folder of masks")],
+    output: Output,
+    label: Labels = "",
+    resolution: Annotated[int, typer.Option(help="nodes along each axis of the cube")] = 128,
+) -> None:
+    """Prepare masks into a bit-packed store of shapes; what did not change is not done again."""
+    from implicit_atlas import console
+    from implicit_atlas.manifest import PrepareConfig
+    from implicit_atlas.store import prepare_folder
+
+    config = PrepareConfig(resolution, labels=_labels(label, folder))
+    with console.task("prepare") as report:
+        done = prepare_folder(folder, output, config, progress=console.counted(report))
+    print(
+        f"{output}: {len(done.prepared)} prepared, {len(done.reused)} unchanged, {len(done.removed)} removed, "
+        f"{len(done.quarantined)} unusable"
+    )
+    _finish(done.quarantined, len(done.prepared) + len(done.reused) + len(done.quarantined))
+
+
+@app.command()
+def train(  # noqa: PLR0913 (each is an option of the command)
+    source: Annotated[Path, typer.Argument(help="store of shapes, or folder of masks")],
+    output: Output,
+    label: Labels = "",
+    method: Annotated[str, typer.Option(help="method of the paper's tables")] = "implicit-atlas+reg",
+    max_minutes: Annotated[float | None, typer.Option(help="fit the schedule into this time")] = None,
+    seed: Annotated[int, typer.Option(help="seed of all random numbers")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from the last state of this output")
+    ] = False,
+    only: Annotated[
+        Path | None, typer.Option(help="text file with the names of the cases to use, one a line")
+    ] = None,
+) -> None:
+    """Learn an atlas. The run's state and log lie beside it in OUTPUT with the suffix .run."""
+    from implicit_atlas import console, pictures
+    from implicit_atlas.card import model_card
+    from implicit_atlas.learning import best_device
+    from implicit_atlas.learning import train as learn
+    from implicit_atlas.methods import ModelConfig
+    from implicit_atlas.store import load_shapes
+    from implicit_atlas.training import default_config
+    from implicit_atlas.training.log import RunLog
+
+    problems: list[Any] = []
+    labels, run = _labels(label, source), output.with_suffix(".run")
+    model = ModelConfig(method=method)
+    with console.task("prepare") as report:
+        shapes = load_shapes(source, labels, progress=console.counted(report), on_problem=problems.append)
+    shapes = _chosen(shapes, only)
+    config = default_config(len(shapes), best_device(), max_minutes, seed)
+    with console.task("train") as report:
+        atlas = learn(shapes, model, config, labels=labels, run=run, resume=resume, progress=report)
+    atlas.save(output, model_card(atlas))
+    pictures.training_curves(run / "training.png", RunLog(run / "log.jsonl").read_lines())
+    print(
+        f"{output}: {len(shapes)} shapes, {atlas.provenance['steps']} steps in {atlas.provenance['seconds']:.0f} s"
+    )
+    _finish(problems, len(shapes) + len(problems))
+
+
+@app.command()
+def reconstruct(
+    model: AtlasFolder,
+    masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
+    output: Output,
+    label: Labels = "",
+    iterations: Annotated[int, typer.Option(help="iterations of the fit, at most")] = 200,
+) -> None:
+    """Fit masks and write each as the atlas sees it: a mask on the original grid, and a mesh in millimetres."""
+    from implicit_atlas import console
+    from implicit_atlas.atlas import TrainedAtlas
+    from implicit_atlas.fitting import FitConfig
+    from implicit_atlas.io.output import make_folder
+    from implicit_atlas.tasks import reconstruct as fit_all
+    from implicit_atlas.tasks import write_reconstruction
+
+    atlas, problems, rows = TrainedAtlas.load(model), [], []
+    paths = _paths(masks, problems)
+    make_folder(output)
+    config = FitConfig(iterations=iterations)
+    with console.task("reconstruct") as report:
+        for found in fit_all(atlas, paths, config, _labels(label, masks[0]), problems.append, report):
+            rows.append(dataclasses.asdict(write_reconstruction(found, output)))
+    _write_csv(output / "reconstructions.csv", rows)
+    print(f"{output}: {len(rows)} masks and meshes")
+    _finish(problems, len(rows) + len(problems))
+
+
+@app.command()
+def evaluate(  # noqa: PLR0913 (each is an option of the command)
+    model: AtlasFolder,
+    folder: Annotated[Path, typer.Argument(help="folder of masks, or store of shapes")],
+    label: Labels = "",
+    json_file: JsonFile = None,
+    iterations: Annotated[int, typer.Option(help="iterations of the fit, at most")] = 200,
+    known: Annotated[
+        bool, typer.Option("--known", help="score training shapes by their training codes")
+    ] = False,
+    only: Annotated[
+        Path | None, typer.Option(help="text file with the names of the cases to use, one a line")
+    ] = None,
+) -> None:
+    """Score an atlas on masks: DSC, NSD, HD95 and ASSD, with the protocol that they follow."""
+    from implicit_atlas import console
+    from implicit_atlas.atlas import TrainedAtlas
+    from implicit_atlas.evaluate import evaluate as score_all
+    from implicit_atlas.evaluate import evaluate_known
+    from implicit_atlas.fitting import FitConfig
+
+    atlas, problems = TrainedAtlas.load(model), []
+    paths = _chosen(_sources(folder, problems), only)
+    labels = _labels(label, folder)
+    with console.task("evaluate") as report:
+        if known:
+            result = evaluate_known(atlas, paths, labels, report)
+        else:
+            result = score_all(atlas, paths, FitConfig(iterations=iterations), labels, report)
+    result = dataclasses.replace(result, problems=(*problems, *result.problems))
+    print(result.table())
+    _write_json(json_file, result.to_json())
+    _finish(result.problems, len(result.cases) + len(result.problems))
+
+
+@app.command()
+def templates(model: AtlasFolder, output: Output) -> None:
+    """Write every learned template as mask and mesh, their pairwise DSC, and how many shapes use each."""
+    from implicit_atlas.atlas import TrainedAtlas
+    from implicit_atlas.io.output import make_folder
+    from implicit_atlas.tasks import templates as all_templates
+    from implicit_atlas.tasks import write_templates
+
+    atlas = TrainedAtlas.load(model)
+    make_folder(output)
+    print(write_templates(atlas, all_templates(atlas), output))
+
+
+@app.command()
+def info(model: AtlasFolder) -> None:
+    """Say what a model is, what it was trained on and how."""
+    from implicit_atlas.atlas import TrainedAtlas
+    from implicit_atlas.card import facts
+
+    for name, value in facts(TrainedAtlas.load(model)):
+        print(f"{name:<22} {value}")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """Run a command; errors are one line on standard error and a non-zero exit status, never a traceback."""
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        app()
+    except AtlasError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("stopped; what was finished is kept", 130)
+    except MemoryError:
+        _fail("out of memory: use fewer or smaller cases at a time", 1)
+    except OSError as error:
+        _fail(f"{error.filename or 'file'}: {error.strerror or error}", 1)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _labels(text: str, source: Path) -> tuple[int, ...]:
+    from implicit_atlas.io import parse_labels
+
+    return parse_labels(text, source) if text else ()
+
+
+def _paths(sources: list[Path], problems: list[Any]) -> list[Path]:
+    """Mask files of files and folders; cases that cannot be used are added to `problems`."""
+    from implicit_atlas.io import find_cases
+
+    paths: list[Path] = []
+    for source in sources:
+        found = find_cases(source)
+        paths += found.paths
+        problems += found.problems
+    return paths
+
+
+def _sources(folder: Path, problems: list[Any]) -> list[Any]:
+    """Shapes of a store, or mask files of a folder."""
+    from implicit_atlas.store import is_store, open_store
+
+    return list(open_store(folder)) if is_store(folder) else _paths([folder], problems)
+
+
+def _name(source: Any) -> str:
+    from implicit_atlas.io import case_name
+
+    return case_name(source) if isinstance(source, Path) else source.name
+
+
+def _wanted(only: Path) -> set[str]:
+    """Names in a text file, one a line; endings like .nii.gz do not count."""
+    from implicit_atlas.io import case_name
+
+    try:
+        lines = only.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            only, f"cannot be read ({error})", "Give a text file with one case name a line."
+        ) from error
+    return {case_name(Path(line.strip())) for line in lines if line.strip()}
+
+
+def _chosen(sources: list[Any], only: Path | None) -> list[Any]:
+    """The mask files or shapes that a text file names."""
+    if only is None:
+        return sources
+    wanted = _wanted(only)
+    _refuse_missing(wanted - {_name(source) for source in sources}, only)
+    return [source for source in sources if _name(source) in wanted]
+
+
+def _refuse_missing(missing: set[str], only: Path) -> None:
+    if missing:
+        raise InputError(
+            only, f"names cases that are not there: {', '.join(sorted(missing)[:5])}", "Correct the list."
+        )
+
+
+def _write_json(path: Path | None, values: dict[str, Any]) -> None:
+    from implicit_atlas.files import write_atomic
+
+    if path is not None:
+        write_atomic(path, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    from implicit_atlas.files import write_atomic
+
+    if not rows:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows([{key: _safe(value) for key, value in row.items()} for row in rows])
+    write_atomic(path, text.getvalue().encode())
+
+
+def _safe(value: Any) -> Any:
+    """A cell; a text that begins like a formula would be run by a spreadsheet."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@") else value
+
+
+def _finish(problems: Any, total: int) -> None:
+    """List the cases that could not be used; the exit status says so."""
+    from implicit_atlas.io import printable
+
+    for problem in problems:
+        print(f"not used: {printable(problem.name)}: {printable(problem.message)}", file=sys.stderr)
+    if problems:
+        print(
+            f"error: {len(problems)} of {total} cases could not be used; the others are done", file=sys.stderr
+        )
+        raise typer.Exit(1)

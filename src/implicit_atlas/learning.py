@@ -1,0 +1,116 @@
+"""From shapes to a trained atlas: the verb `train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from implicit_atlas.atlas import AtlasConfig, TrainedAtlas
+from implicit_atlas.errors import InputError
+from implicit_atlas.files import lock_folder
+from implicit_atlas.io.output import make_folder
+from implicit_atlas.linear import fit_ridge
+from implicit_atlas.methods import ModelConfig
+from implicit_atlas.shapes import Shape
+from implicit_atlas.training import (
+    Progress,
+    TrainConfig,
+    Trained,
+    TrainingData,
+    default_config,
+    gather,
+    optimise,
+)
+from implicit_atlas.training.config import Device
+from implicit_atlas.training.data import FEATURE_RESOLUTION
+
+STATE = "state.safetensors"
+
+
+def best_device() -> Device:
+    """The fastest device of this machine: "cuda", "mps" or "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def train(  # noqa: PLR0913 (keyword options of the library's main verb)
+    shapes: Sequence[Shape],
+    model: ModelConfig | None = None,
+    config: TrainConfig | None = None,
+    *,
+    labels: Sequence[int] = (),
+    run: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> TrainedAtlas:
+    """Learn an atlas from shapes.
+
+    Args:
+        shapes: what `load_shapes` returned; one kind of frame, one resolution.
+        model: the network; the paper's method with both penalties by default.
+        config: the schedule; by default fitted to the number of shapes and to the device.
+        labels: label ids that make the organ, for the record.
+        run: folder of the run's state and log, for `resume`; nothing is kept without it.
+        resume: go on from the state in `run`, where there is one.
+        progress: told the share that is done.
+
+    Raises:
+        InputError: shapes that do not fit together, a run folder in use or of another run.
+        TrainingError: the loss became NaN or infinite; the last good state is kept.
+    """
+    if not shapes:
+        raise InputError("training set", "holds no shape", "Give at least one mask.")
+    model = model or ModelConfig()
+    config = config or default_config(len(shapes), best_device())
+    (progress or (lambda share, text: None))(0.0, "warping and encoding shapes")
+    data = gather(shapes, model.code_size, config)
+    if run is None:
+        trained = optimise(data, model, config, progress=progress)
+    else:
+        folder = Path(run)
+        make_folder(folder)
+        with lock_folder(folder):
+            if not resume:
+                (folder / "log.jsonl").unlink(missing_ok=True)
+            trained = optimise(data, model, config, folder / STATE, resume, progress)
+    return _atlas(shapes, tuple(labels), model, config, data, trained)
+
+
+def _atlas(
+    shapes: Sequence[Shape],
+    labels: tuple[int, ...],
+    model: ModelConfig,
+    config: TrainConfig,
+    data: TrainingData,
+    trained: Trained,
+) -> TrainedAtlas:
+    first = shapes[0].frame
+    resolution, kind, margin = first.resolution, first.kind, first.margin
+    if any((s.frame.resolution, s.frame.kind, s.frame.margin) != (resolution, kind, margin) for s in shapes):
+        raise InputError("training set", "mixes frames of several kinds", "Prepare all shapes in one way.")
+    names = tuple(shape.name for shape in shapes)
+    encoder = fit_ridge(data.features, trained.codes, FEATURE_RESOLUTION)
+    sizes = np.stack([shape.frame.lattice_spacing_mm * resolution for shape in shapes])
+    x, y, z = (round(float(size), 3) for size in sizes.mean(0))
+    about = AtlasConfig(model, resolution, kind, margin, labels, names, (x, y, z))
+    codes = np.ascontiguousarray(trained.codes[: data.real])
+    return TrainedAtlas(about, trained.network, codes, encoder, _provenance(shapes, config, trained))  # pyright: ignore
+
+
+def _provenance(shapes: Sequence[Shape], config: TrainConfig, trained: Trained) -> dict[str, Any]:
+    """Where an atlas comes from, as JSON values."""
+    return {
+        "training": dataclasses.asdict(config),
+        "steps": trained.steps,
+        "seconds": round(trained.seconds, 1),
+        "device": f"{config.device} ({platform.machine()}, {torch.get_num_threads()} threads)",
+        "torch": torch.__version__,
+        "content_sha256": {shape.name: shape.content_hash for shape in shapes},
+    }

@@ -1,0 +1,204 @@
+"""What an atlas is for, verb by verb, on files: masks in, masks and meshes in the scanner's space out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from implicit_atlas.atlas import Fit, TrainedAtlas
+from implicit_atlas.console import Report
+from implicit_atlas.errors import InputError
+from implicit_atlas.files import write_atomic
+from implicit_atlas.fitting import FitConfig
+from implicit_atlas.frame import Grid
+from implicit_atlas.grid import as_numpy, lattice
+from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_mask, write_mesh
+from implicit_atlas.metrics import dsc
+from implicit_atlas.shapes import Shape, prepare, restore
+from implicit_atlas.surface import CubeMesh, volume_mesh
+
+MESH_SUFFIX = ".ply"
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A case as it was read, and its shape in the atlas's frame."""
+
+    mask: Mask
+    shape: Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """A case and its fit."""
+
+    case: Case
+    fit: Fit
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where a reconstruction was written, and how its fit went."""
+
+    name: str
+    mask: str
+    mesh: str
+    degrees_of_freedom: int
+    iterations: int
+    seconds: float
+    template: int | None
+    start: str
+
+
+def read_case(source: Path | Shape, atlas: TrainedAtlas, labels: Sequence[int] = ()) -> Case:
+    """Read a mask and prepare it as the atlas's training shapes were; a shape of a store is taken as it is.
+
+    Raises:
+        InputError: the mask cannot be used, or the shape was prepared in another way.
+    """
+    about = atlas.config
+    wanted = (about.resolution, about.margin, about.frame)
+    if isinstance(source, Path):
+        mask = read_mask(source, tuple(labels) or about.labels)
+        return Case(mask, prepare(mask, *wanted, name=case_name(source)))
+    if (source.frame.resolution, source.frame.margin, source.frame.kind) != wanted:
+        problem = "was prepared with another resolution, margin or kind of frame than the atlas"
+        raise InputError(source.name, problem, "Give the folder of masks instead of the store.")
+    dtype = np.dtype(source.dtype)
+    return Case(Mask(restore(source), source.frame.grid, Path(source.source), (), dtype), source)
+
+
+def reconstruct(
+    atlas: TrainedAtlas,
+    sources: Sequence[Path] | Sequence[Shape],
+    config: FitConfig | None = None,
+    labels: Sequence[int] = (),
+    on_problem: Callable[[Problem], object] = lambda problem: None,
+    report: Report = lambda share, text: None,
+) -> Iterator[Reconstruction]:
+    """Fit cases in batches, yielding each with its fit; what cannot be read or fitted goes to `on_problem`.
+
+    Memory does not grow with the number of cases.
+    """
+    config = config or FitConfig()
+    for first in range(0, len(sources), config.batch):
+        part = sources[first : first + config.batch]
+        cases = []
+        for source in part:
+            try:
+                cases.append(read_case(source, atlas, labels))
+            except InputError as error:
+                on_problem(_problem(source, str(error)))
+        if not cases:
+            continue
+
+        def overall(share: float, text: str, done: int = first, count: int = len(part)) -> None:
+            report((done + share * count) / len(sources), text)
+
+        for case, fit in zip(cases, atlas.fit([case.shape for case in cases], config, overall), strict=True):
+            if fit.failure is None:
+                yield Reconstruction(case, fit)
+            else:
+                on_problem(Problem(fit.name, case.mask.path, f"the fit failed: {fit.failure}"))
+
+
+def _problem(source: Path | Shape, message: str) -> Problem:
+    if isinstance(source, Path):
+        return Problem(case_name(source), source, message)
+    return Problem(source.name, Path(source.source), message)
+
+
+def write_reconstruction(found: Reconstruction, folder: Path) -> Written:
+    """Write a fit's mask on the case's own grid and its mesh in millimetres."""
+    fit, case = found.fit, found.case
+    mask_path, mesh_path = folder / f"{fit.name}.nii.gz", folder / f"{fit.name}{MESH_SUFFIX}"
+    write_mask(mask_path, fit.mask(), case.mask.grid, _writable(case.mask.dtype))
+    write_mesh(mesh_path, fit.mesh())
+    code = fit.found
+    return Written(
+        fit.name,
+        mask_path.name,
+        mesh_path.name,
+        code.degrees_of_freedom,
+        code.iterations,
+        code.seconds,
+        code.template,
+        code.start,
+    )
+
+
+def _writable(dtype: np.dtype) -> np.dtype:
+    """The file's own integer type, or uint8 where the file held floating-point numbers."""
+    return dtype if np.issubdtype(dtype, np.integer) else np.dtype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """A learned template, undeformed: its occupancy and surface in the cube, and the shapes that use it."""
+
+    index: int
+    occupancy: np.ndarray
+    mesh: CubeMesh
+    users: tuple[str, ...]
+
+
+def templates(atlas: TrainedAtlas, resolution: int | None = None) -> list[Template]:
+    """Every learned template.
+
+    Raises:
+        InputError: the method has none.
+    """
+    if atlas.templates == 0:
+        raise InputError(atlas.config.model.method, "has no templates", "Use a method with templates.")
+    resolution = resolution or atlas.config.resolution
+    points = as_numpy(lattice(resolution)).reshape(-1, 3)
+    chosen = [atlas.selected_template(code) for code in atlas.codes]
+    out = []
+    for index in range(atlas.templates):
+        logits = atlas.template_logits(index, points).reshape((resolution,) * 3)
+        users = tuple(name for name, own in zip(atlas.config.names, chosen, strict=True) if own == index)
+        out.append(Template(index, logits > 0, volume_mesh(logits), users))
+    return out
+
+
+def pairwise_dsc(found: Sequence[Template]) -> list[list[float]]:
+    """DSC of every two templates, in percent."""
+    return [[100 * dsc(a.occupancy, b.occupancy) for b in found] for a in found]
+
+
+def write_templates(atlas: TrainedAtlas, found: Sequence[Template], folder: Path) -> str:
+    """Write templates as masks and meshes, in millimetres of the mean training cube around the origin.
+
+    Returns:
+        A table: how many shapes use each template, and the pairwise DSC.
+    """
+    size = np.asarray(atlas.config.size_mm)
+    table = pairwise_dsc(found)
+    lines = ["template  shapes  volume   pairwise DSC (%)"]
+    for template, row in zip(found, table, strict=True):
+        side = template.occupancy.shape[0]
+        affine = np.diag([*(size / side), 1.0])
+        affine[:3, 3] = (1 / side - 1) * size / 2
+        name = f"template-{template.index}"
+        write_mask(folder / f"{name}.nii.gz", template.occupancy, Grid(template.occupancy.shape, affine))
+        if len(template.mesh.faces):
+            write_mesh(
+                folder / f"{name}{MESH_SUFFIX}",
+                Mesh(template.mesh.vertices * (size / 2), template.mesh.faces),
+            )
+        volume_ml = template.occupancy.mean() * size.prod() / 1000
+        scores = "  ".join(f"{value:5.1f}" for value in row)
+        lines.append(f"{template.index:>8}  {len(template.users):>6}  {volume_ml:6.2f}   {scores}")
+    content = {
+        "pairwise_dsc": table,
+        "users": {str(template.index): list(template.users) for template in found},
+        "size_mm": list(atlas.config.size_mm),
+    }
+    write_atomic(
+        folder / "templates.json", (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+    )
+    return "\n".join(lines)

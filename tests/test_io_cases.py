@@ -1,0 +1,133 @@
+"""Folders of cases: names, duplicates, links, and files that are no masks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from implicit_atlas.errors import InputError
+from implicit_atlas.io import case_name, find_cases, list_cases, printable
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("a.nii.gz", "a"),
+        ("a.b.NII.GZ", "a.b"),
+        ("a.nii", "a"),
+        ("a.seg.nrrd", "a"),
+        ("a.nrrd", "a"),
+        ("a.1.stl", "a.1"),
+        ("a b\n.vtk", "a b\n"),
+        ("肝.mha", "肝"),
+    ],
+)
+def test_case_name(file: str, name: str) -> None:
+    assert case_name(Path("folder") / file) == name
+
+
+def test_masks_of_a_folder_in_order(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "b.nii.gz",
+        "a.stl",
+        "C.NRRD",
+        "d.mha",
+        "notes.txt",
+        ".hidden.nii",
+        "._a.nii.gz",
+        "x.png",
+        "z.hdr",
+    )
+    (tmp_path / "e.nii").mkdir()
+    (tmp_path / "deeper").mkdir()
+    touch(tmp_path / "deeper", "f.nii")
+    assert [path.name for path in list_cases(tmp_path)] == ["C.NRRD", "a.stl", "b.nii.gz", "d.mha", "z.hdr"]
+    assert list_cases(str(tmp_path)) == list_cases(tmp_path)
+
+
+def test_a_list_of_files_and_folders(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    touch(tmp_path / "one", "a.nii")
+    touch(tmp_path, "b.nii", ".c.nii")
+    source = [tmp_path / "b.nii", tmp_path / "one", tmp_path / "one" / "a.nii", tmp_path / ".c.nii"]
+    assert [path.name for path in list_cases(source)] == [".c.nii", "a.nii", "b.nii"]
+
+
+def test_odd_names_are_cases(tmp_path: Path) -> None:
+    names = [
+        "a b.nii",
+        "Größe.nii",
+        "肝臓.nii",
+        "line\nbreak.nii",
+        "tab\t.nii",
+        "'; --.nii",
+        "=1+1.nii",
+        "<b>.nii",
+    ]
+    touch(tmp_path, *names)
+    os.close(os.open(os.fsencode(tmp_path) + b"/not-utf8-\xff.nii", os.O_CREAT))
+    cases = list_cases(tmp_path)
+    assert len(cases) == len(names) + 1
+    for path in cases:
+        shown = printable(case_name(path))
+        assert shown.isprintable() and shown.encode("utf-8")
+
+
+def test_files_of_one_case_name_are_set_aside_together(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "a.nii.gz", "a.stl", "b.nii")
+    cases = find_cases(tmp_path)
+    assert [path.name for path in cases.paths] == ["b.nii"]
+    assert {problem.path.name for problem in cases.problems} == {"a.nii", "a.nii.gz", "a.stl"}
+    assert all(problem.name == "a" and "same case name" in problem.message for problem in cases.problems)
+    with pytest.raises(InputError, match="case name of another file"):
+        list_cases(tmp_path)
+
+
+def test_links(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii")
+    (tmp_path / "good.nii").symlink_to(tmp_path / "a.nii")
+    (tmp_path / "loop.nii").symlink_to(tmp_path / "loop.nii")
+    (tmp_path / "broken.nii").symlink_to(tmp_path / "nothing")
+    (tmp_path / "folder").symlink_to(tmp_path)
+    (tmp_path / "folder.nii").symlink_to(tmp_path)
+    names = [path.name for path in list_cases(tmp_path)]
+    assert names == ["a.nii", "broken.nii", "good.nii", "loop.nii"]
+
+
+def test_nothing_to_find(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        list_cases(tmp_path / "nothing")
+    with pytest.raises(InputError, match="holds no mask files"):
+        list_cases(tmp_path)
+    with pytest.raises(InputError, match="none were named"):
+        list_cases([])
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(InputError, match=r"it has the folders masks"):
+        list_cases(tmp_path)
+    touch(tmp_path, "a.png")
+    with pytest.raises(InputError, match=r"'\.png' is not a known format"):
+        list_cases(tmp_path / "a.png")
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(InputError, match="cannot be listed"):
+        list_cases(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_files(tmp_path: Path) -> None:
+    for number in range(100_000):
+        os.close(os.open(tmp_path / f"case_{number:06d}.nii.gz", os.O_CREAT))
+    assert len(list_cases(tmp_path)) == 100_000
