@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import trimesh
 
-from implicit_atlas.frame import Grid
+from implicit_atlas.voxel_grid import Grid
 
 OBLIQUE = np.array(
     [[0.8, -0.3, 0.0, 5.0], [0.3, 0.8, 0.0, -7.0], [0.0, 0.0, 2.5, 11.0], [0.0, 0.0, 0.0, 1.0]]

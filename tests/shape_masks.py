@@ -8,8 +8,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from implicit_atlas.frame import Grid
 from implicit_atlas.io.types import Mask
+from implicit_atlas.voxel_grid import Grid
 
 AXIS_ORDERS = [
     (order, flips) for order in permutations(range(3)) for flips in product((False, True), repeat=3)
@@ -65,3 +65,23 @@ def save_mask(folder, name, mask, scale=1):
     path = Path(folder) / f"{name}.nii.gz"
     nibabel.save(nibabel.Nifti1Image(mask.occupancy.astype(np.uint8) * scale, mask.grid.affine), path)
     return path
+
+
+NAMES = tuple(f"case_{i}" for i in range(8))
+
+
+def save_masks(folder):
+    """Eight masks of one organ, each a bit different."""
+    folder.mkdir()
+    for i, name in enumerate(NAMES):
+        affine = affine_of((1.0, 1.0, 1.0 + i / 4), (5 * i, 0, 0))
+        save_mask(folder, name, ellipsoid_mask((20, 18, 16), (7 + i / 5, 6, 5), affine=affine))
+    return folder
+
+
+def assert_same_shapes(first, second):
+    assert [shape.name for shape in first] == [shape.name for shape in second]
+    for a, b in zip(first, second, strict=True):
+        assert np.array_equal(a.packed, b.packed)
+        assert a.frame.to_json() == b.frame.to_json()
+        assert (a.content_hash, a.dtype, a.notes) == (b.content_hash, b.dtype, b.notes)

@@ -15,8 +15,8 @@ from io_samples import OBLIQUE, block, grid_of
 from scipy.spatial.transform import Rotation
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.frame import Grid
 from implicit_atlas.io import check_same_grid, read_grid, read_mask, write_mask
+from implicit_atlas.voxel_grid import Grid
 
 FORMATS = [".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mha"]
 AXIS_ORDERS = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]

@@ -11,8 +11,8 @@ from io_samples import OBLIQUE, sphere
 from scipy import ndimage
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.frame import Grid
 from implicit_atlas.io import Mesh, grid_around, read_grid, read_mask, voxelise, write_mesh
+from implicit_atlas.voxel_grid import Grid
 
 
 def as_mesh(*parts: trimesh.Trimesh) -> Mesh:

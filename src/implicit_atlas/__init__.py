@@ -12,9 +12,10 @@ fits[0].mesh()                        # in millimetres
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = version("implicit-atlas")
 
 if TYPE_CHECKING:
     from implicit_atlas.atlas import Fit, TrainedAtlas

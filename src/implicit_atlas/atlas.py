@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from implicit_atlas import __version__
 from implicit_atlas.checkpoint import Expected, load_folder, save_folder
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting import CodeFit, FitConfig, Progress, Starts, fit_codes
@@ -176,7 +175,7 @@ class TrainedAtlas:
         weights["encoder.offset"] = torch.from_numpy(self.encoder.offset)
         config = {**dataclasses.asdict(self.config), "encoder_resolution": self.encoder.resolution}
         codes = {"codes": torch.from_numpy(self.codes)}
-        save_folder(path, config, weights, codes, card, {**self.provenance, "version": __version__})
+        save_folder(path, config, weights, codes, card, self.provenance)
 
     @classmethod
     def load(cls, path: str | Path) -> TrainedAtlas:

@@ -78,6 +78,10 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     label: Labels = "",
     method: Annotated[str, typer.Option(help="method of the paper's tables")] = "implicit-atlas+reg",
     max_minutes: Annotated[float | None, typer.Option(help="fit the schedule into this time")] = None,
+    steps: Annotated[int | None, typer.Option(help="length of the schedule, where no time is given")] = None,
+    warps: Annotated[
+        int | None, typer.Option(help="number of warped copies to train on beside the shapes")
+    ] = None,
     seed: Annotated[int, typer.Option(help="seed of all random numbers")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on from the last state of this output")
@@ -103,6 +107,10 @@ def train(  # noqa: PLR0913 (each is an option of the command)
         shapes = load_shapes(source, labels, progress=console.counted(report), on_problem=problems.append)
     shapes = _chosen(shapes, only)
     config = default_config(len(shapes), best_device(), max_minutes, seed)
+    given = {"steps": steps, "warps": warps}
+    config = dataclasses.replace(
+        config, **{name: value for name, value in given.items() if value is not None}
+    )
     with console.task("train") as report:
         atlas = learn(shapes, model, config, labels=labels, run=run, resume=resume, progress=report)
     atlas.save(output, model_card(atlas))

@@ -130,7 +130,7 @@ def _picture(found: list[Reconstruction], learned: list[Template], path: Path) -
         frame = one.case.shape.frame
         template = learned[one.fit.found.template or 0]
         meshes = (
-            occupancy_mesh(one.case.mask.occupancy, frame.grid),
+            occupancy_mesh(one.case.mask.occupancy, one.case.mask.grid),
             one.fit.mesh(),
             to_world(template.mesh, frame),
         )

@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.frame import Grid
 from implicit_atlas.io import (
     LabelMap,
     Mask,
@@ -29,6 +28,7 @@ from implicit_atlas.io import (
     select_mask,
 )
 from implicit_atlas.io.labels import check_label_ids
+from implicit_atlas.voxel_grid import Grid
 
 OUTLIER_Z = 3.5
 """Robust z-score (Iglewicz and Hoaglin, 1993) beyond which a case is an outlier."""

@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import nibabel
 import numpy as np
 from jaxtyping import Bool, Float
 
 from implicit_atlas import records
 from implicit_atlas.errors import InputError
+from implicit_atlas.voxel_grid import Grid, frozen
 
 FrameKind = Literal["box", "isotropic"]
 Box = tuple[slice, slice, slice]
@@ -22,77 +22,21 @@ _Point = tuple[float, float, float]
 MAX_RESOLUTION = 1024
 MAX_MARGIN = 4.0
 
-GRID_REMEDY = "Save the volume again with a valid voxel-to-world matrix."
 FRAME_REMEDY = "Prepare the shape again."
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
-    """A volume's voxel grid: its shape and where its voxels lie in the scanner.
-
-    Args:
-        shape: voxels along each array axis.
-        affine: voxel index (voxel centre) to RAS millimetres.
-
-    Raises:
-        InputError: a shape that is not positive, or an affine that is not finite or cannot be inverted.
-    """
-
-    shape: tuple[int, int, int]
-    affine: Float[np.ndarray, "4 4"]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        object.__setattr__(self, "affine", _frozen(self.affine))
-        if len(self.shape) != 3 or min(self.shape) < 1:
-            raise InputError("grid", f"shape {self.shape} is not three positive numbers", GRID_REMEDY)
-        if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all():
-            raise InputError("grid", "affine is not a finite 4 x 4 matrix", GRID_REMEDY)
-        if not np.array_equal(self.affine[3], (0, 0, 0, 1)):
-            raise InputError("grid", "affine's last row is not 0 0 0 1", GRID_REMEDY)
-        # The columns are scaled to length 1 first: a spacing of 0.01 mm makes no matrix singular.
-        if (
-            not (self.spacing_mm > 0).all()
-            or abs(np.linalg.det(self.affine[:3, :3] / self.spacing_mm)) < 1e-6
-        ):
-            raise InputError("grid", "affine is singular", GRID_REMEDY)
-
-    @cached_property
-    def spacing_mm(self) -> Float[np.ndarray, "3"]:
-        """Voxel size in mm along each array axis."""
-        return _frozen(np.linalg.norm(self.affine[:3, :3], axis=0))
-
-    @property
-    def orientation(self) -> str:
-        """Where each array axis points, e.g. "RAS" or "LPS" (nibabel's axis codes)."""
-        return "".join(code or "?" for code in nibabel.aff2axcodes(self.affine))
-
-    @property
-    def voxel_volume_mm3(self) -> float:
-        """Volume of one voxel in mm^3."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
-
-    def same_as(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
-        """Whether two grids have one shape and no voxel centre lies further apart than the tolerance."""
-        if self.shape != other.shape:
-            return False
-        corners = np.stack(np.meshgrid(*[(0, n - 1) for n in self.shape], [1], indexing="ij"), -1).reshape(
-            -1, 4
-        )
-        distance_mm = np.linalg.norm(corners @ (self.affine - other.affine).T, axis=1)
-        return bool(distance_mm.max() <= tolerance_mm)
-
-
-@dataclass(frozen=True, eq=False)
 class Frame:
-    """Where an organ's cube lies on its grid; component a of a point belongs to array axis a.
+    """Where an organ's cube lies on its grid.
 
+    The cube's axes are the array axes put in canonical order, the nearest to right, anterior and superior, so
+    that files stored in different axis orders give the same cube (nibabel calls this "closest canonical").
     The cube's lattice is cell-centred: node i of an axis sits at u = -1 + (2 i + 1) / resolution, which is
-    voxel index start + step * i.
+    canonical voxel index start + step * i.
 
     Args:
-        grid: the original volume's grid.
-        start: voxel index of node 0, per axis.
+        grid: the original volume's grid, in the file's own axis order.
+        start: canonical voxel index of node 0, per axis.
         step: voxels from one node to the next, per axis.
         resolution: nodes per axis.
         kind: "box" (each axis stretched to the cube) or "isotropic" (one scale in mm for all axes).
@@ -107,8 +51,8 @@ class Frame:
     margin: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "start", _frozen(self.start))
-        object.__setattr__(self, "step", _frozen(self.step))
+        object.__setattr__(self, "start", frozen(self.start))
+        object.__setattr__(self, "step", frozen(self.step))
         check_frame_options(self.resolution, self.margin, self.kind)
         if self.start.shape != (3,) or not np.isfinite(self.start).all():
             raise InputError("frame", "start is not three finite numbers", FRAME_REMEDY)
@@ -130,24 +74,29 @@ class Frame:
         """The 4 x 4 matrix from cube coordinates to RAS millimetres."""
         cube_to_voxel = np.diag([*self._scale, 1.0])
         cube_to_voxel[:3, 3] = self._centre
-        return _frozen(self.grid.affine @ cube_to_voxel)
+        return frozen(self.grid.canonical.affine @ cube_to_voxel)
 
     @cached_property
     def affine_world_to_cube(self) -> Float[np.ndarray, "4 4"]:
         """The 4 x 4 matrix from RAS millimetres to cube coordinates."""
-        return _frozen(np.linalg.inv(self.affine_cube_to_world))
+        return frozen(np.linalg.inv(self.affine_cube_to_world))
 
     @property
     def lattice_spacing_mm(self) -> Float[np.ndarray, "3"]:
         """Distance in mm between neighbouring nodes, per axis."""
-        return self.step * self.grid.spacing_mm
+        return self.step * self.grid.canonical.spacing_mm
 
     def cube_to_voxel(self, points: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
-        """Map cube coordinates (..., 3) to voxel indices of the original grid."""
-        return points * self._scale + self._centre
+        """Map cube coordinates (..., 3) to voxel indices of the original grid, in the file's axis order."""
+        return _apply(self.grid.canonical_to_file, points * self._scale + self._centre)
 
     def voxel_to_cube(self, points: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
-        """Map voxel indices (..., 3) of the original grid to cube coordinates."""
+        """Map voxel indices (..., 3) of the original grid, in the file's axis order, to cube coordinates."""
+        turn = self.grid.canonical_to_file  # a signed permutation: its transpose is its inverse
+        return ((points - turn[:3, 3]) @ turn[:3, :3] - self._centre) / self._scale
+
+    def canonical_to_cube(self, points: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
+        """Map canonical voxel indices (..., 3) to cube coordinates."""
         return (points - self._centre) / self._scale
 
     def cube_to_world(self, points: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
@@ -159,14 +108,16 @@ class Frame:
         return _apply(self.affine_world_to_cube, points)
 
     def voxel_window(self) -> Box:
-        """Return the original voxels whose centres lie between the first and last node of every axis.
+        """Return the voxels whose centres lie between the first and last node of every axis, canonical.
 
         With a frame made by `box_frame` at margin 0 this is exactly the organ's bounding box.
         """
         tolerance_voxels = 1e-6
         last = self.start + self.step * (self.resolution - 1)
         lower = np.maximum(np.ceil(self.start - tolerance_voxels), 0).astype(int)
-        upper = np.minimum(np.floor(last + tolerance_voxels), np.array(self.grid.shape) - 1).astype(int)
+        upper = np.minimum(np.floor(last + tolerance_voxels), np.array(self.grid.canonical.shape) - 1).astype(
+            int
+        )
         i, j, k = (
             slice(int(low), max(int(low), int(high) + 1)) for low, high in zip(lower, upper, strict=True)
         )
@@ -236,7 +187,7 @@ def isotropic_frame(
 
 
 def bounding_box(occupancy: Bool[np.ndarray, "x y z"], grid: Grid) -> Box:
-    """Return the smallest box of voxels that holds the organ.
+    """Return the smallest box of voxels that holds the organ, in canonical axis order.
 
     Raises:
         InputError: an empty mask, or a shape that differs from the grid's.
@@ -244,6 +195,7 @@ def bounding_box(occupancy: Bool[np.ndarray, "x y z"], grid: Grid) -> Box:
     if occupancy.shape != grid.shape:
         problem = f"shape {occupancy.shape} differs from its grid's {grid.shape}"
         raise InputError("mask", problem, "Give the mask together with its own grid.")
+    occupancy = grid.to_canonical(occupancy)
     box = [slice(None)] * 3
     # The axis that lies together in memory goes first: the other two then look at a plane and at a crop.
     for axis in np.argsort(np.abs(occupancy.strides)):
@@ -258,7 +210,7 @@ def bounding_box(occupancy: Bool[np.ndarray, "x y z"], grid: Grid) -> Box:
 def frame_of_box(
     box: Box, grid: Grid, resolution: int = 128, margin: float = 0.0, kind: FrameKind = "box"
 ) -> Frame:
-    """Return the frame of a box of voxels.
+    """Return the frame of a box of voxels, given in canonical axis order.
 
     Kind "box" at margin 0 is the paper's: node 0 is the centre of the box's first voxel and node R - 1 that
     of its last, as in `scipy.ndimage.zoom`; an axis one voxel thick gives that voxel the whole cube. Kind
@@ -276,7 +228,8 @@ def frame_of_box(
     centred_start = (first + last - step * (resolution - 1)) / 2
     start = np.where(width > 1, first - border, centred_start)
     if kind == "isotropic":
-        step = (step * grid.spacing_mm).max() / grid.spacing_mm
+        spacing_mm = grid.canonical.spacing_mm
+        step = (step * spacing_mm).max() / spacing_mm
         start = (first + last - step * (resolution - 1)) / 2
     return Frame(grid, start, step, resolution, kind, float(margin))
 
@@ -302,10 +255,3 @@ def check_frame_options(resolution: int, margin: float, kind: str) -> None:
 def _apply(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Apply a 4 x 4 affine to points (..., 3)."""
     return points @ affine[:3, :3].T + affine[:3, 3]
-
-
-def _frozen(values: Any) -> np.ndarray:
-    """Return a read-only float64 copy, so that no caller can move a frame that others share."""
-    copy = np.array(values, dtype=np.float64)
-    copy.setflags(write=False)
-    return copy

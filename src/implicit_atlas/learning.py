@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -112,5 +113,6 @@ def _provenance(shapes: Sequence[Shape], config: TrainConfig, trained: Trained) 
         "seconds": round(trained.seconds, 1),
         "device": f"{config.device} ({platform.machine()}, {torch.get_num_threads()} threads)",
         "torch": torch.__version__,
+        "version": version("implicit-atlas"),
         "content_sha256": {shape.name: shape.content_hash for shape in shapes},
     }

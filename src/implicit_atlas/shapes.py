@@ -12,11 +12,12 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import sha256_file
-from implicit_atlas.frame import Box, Frame, FrameKind, Grid, bounding_box, frame_of_box
+from implicit_atlas.frame import Box, Frame, FrameKind, bounding_box, frame_of_box
 from implicit_atlas.io.formats import case_name, suffix_of
 from implicit_atlas.io.text_headers import metaimage_claim, nrrd_claim
 from implicit_atlas.io.types import Mask
 from implicit_atlas.resample import AxisMap, cubic_axis, linear_axis, resample
+from implicit_atlas.voxel_grid import Grid
 
 _POINTS_PER_CALL = 1 << 18
 
@@ -92,7 +93,7 @@ def prepare(
     box = _box_of(mask)
     frame = frame_of_box(box, mask.grid, resolution, margin, kind)
     axes = [_cubic_axis_of(frame, box, axis) for axis in range(3)]
-    occupancy = resample(mask.occupancy[box], axes, threshold=0.5)
+    occupancy = resample(mask.grid.to_canonical(mask.occupancy)[box], axes, threshold=0.5)
     if not occupancy.any():
         raise InputError(mask.path, f"vanishes at resolution {resolution}", "Use a higher resolution.")
     return Shape(
@@ -171,7 +172,7 @@ def restore_field(
     for begin in range(0, occupancy.size, _POINTS_PER_CALL):
         flat = np.arange(begin, min(begin + _POINTS_PER_CALL, occupancy.size))
         voxels = np.stack(np.unravel_index(flat, extent), axis=-1) + corner
-        occupancy[flat] = values_at(frame.voxel_to_cube(voxels.astype(np.float64))) > threshold
+        occupancy[flat] = values_at(frame.canonical_to_cube(voxels.astype(np.float64))) > threshold
     return _in_grid(occupancy.reshape(extent), window, frame.grid)
 
 
@@ -207,10 +208,10 @@ def _cubic_axis_of(frame: Frame, box: Box, axis: int) -> AxisMap:
 
 
 def _in_grid(window_occupancy: np.ndarray, window: Box, grid: Grid) -> np.ndarray:
-    """Return a window's occupancy in an otherwise empty volume."""
-    occupancy = np.zeros(grid.shape, np.bool_)
+    """Return a canonical window's occupancy in an otherwise empty volume of the file's axis order."""
+    occupancy = np.zeros(grid.canonical.shape, np.bool_)
     occupancy[window] = window_occupancy
-    return occupancy
+    return grid.from_canonical(occupancy)
 
 
 def _content_hash(mask: Mask) -> str:

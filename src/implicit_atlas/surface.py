@@ -19,9 +19,10 @@ from vtkmodules.vtkCommonDataModel import vtkImageData
 from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.frame import Frame, Grid
+from implicit_atlas.frame import Frame
 from implicit_atlas.io.meshes import Mesh
 from implicit_atlas.io.vtk_files import from_poly_data
+from implicit_atlas.voxel_grid import Grid
 
 POINTS_PER_CALL = 2**18
 

@@ -14,12 +14,12 @@ from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import write_atomic
 from implicit_atlas.fitting import FitConfig
-from implicit_atlas.frame import Grid
 from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_mask, write_mesh
 from implicit_atlas.metrics import dsc
 from implicit_atlas.shapes import Shape, prepare, restore
 from implicit_atlas.surface import CubeMesh, volume_mesh
+from implicit_atlas.voxel_grid import Grid
 
 MESH_SUFFIX = ".ply"
 

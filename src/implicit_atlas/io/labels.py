@@ -31,8 +31,6 @@ def whole_labels(
     Raises:
         InputError: NaN or infinite voxels, fractional labels, or labels too large to be told apart.
     """
-    if values.dtype.kind == "b":
-        return values.view(np.uint8), ()
     if values.dtype.kind in "iu":
         return values.astype(values.dtype.newbyteorder("="), copy=False), ()
     if not np.isfinite(values).all():

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from implicit_atlas.files import write_atomic
-from implicit_atlas.frame import Grid
 from implicit_atlas.io.formats import suffix_of
 from implicit_atlas.io.headers import NiftiHeader, read_nifti_header
 from implicit_atlas.io.labels import whole_labels
@@ -24,6 +23,7 @@ from implicit_atlas.io.payload import (
     stored_bytes,
 )
 from implicit_atlas.io.types import LabelMap
+from implicit_atlas.voxel_grid import Grid
 
 _NIFTI1_MAX_LENGTH = 32767
 

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.frame import Grid
 from implicit_atlas.io.formats import (
     ITK_SUFFIXES,
     MESH_SUFFIXES,
@@ -25,6 +24,7 @@ from implicit_atlas.io.nifti import read_nifti_grid, read_nifti_labels, write_ni
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.io.types import LabelMap, Mask
 from implicit_atlas.io.voxelise import grid_around, voxelise
+from implicit_atlas.voxel_grid import Grid
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,9 @@ from implicit_atlas.sampling import PointConfig
 Device = Literal["cpu", "cuda", "mps"]
 Precision = Literal["32-true", "bf16-mixed"]
 
-POOL = 200  # warped copies fill few shapes up to this many; more shapes get as many warps as there are, up to it
+POOL = (
+    200  # warped copies fill few shapes up to this many; more shapes get as many warps as there are, up to it
+)
 FEW = 50
 
 

@@ -1,0 +1,56 @@
+"""Warps: repeatable, put back into their own box, and no warp at all at no strength."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from atlas_samples import RESOLUTION, dsc, phantom_shapes
+
+from implicit_atlas.augment import WarpConfig, warp
+
+STILL = WarpConfig(affine=0.0, elastic=(), nodes=())
+
+
+def faces_touched(occupancy: np.ndarray) -> list[bool]:
+    return [bool(occupancy.take(end, axis).any()) for axis in range(3) for end in (0, -1)]
+
+
+def test_the_same_seed_gives_the_same_warp():
+    shape = phantom_shapes(1)[0].occupancy
+    first, again, other = (warp(shape, WarpConfig(), seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert dsc(first, other) < 0.99
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_warps_fill_their_box_and_stay_shapes(seed):
+    shape = phantom_shapes(4)[seed % 4].occupancy
+    warped = warp(shape, WarpConfig(), seed)
+    assert warped.shape == shape.shape and warped.dtype == bool
+    assert all(faces_touched(warped))
+    assert 0.4 < warped.sum() / shape.sum() < 2
+    assert dsc(warped, shape) < 0.995
+
+
+def test_no_strength_is_no_warp():
+    for shape in phantom_shapes(3):
+        assert dsc(warp(shape.occupancy, STILL, 0), shape.occupancy) > 0.97
+
+
+def test_an_affine_warp_of_a_box_fills_the_cube():
+    """Stretching a box along its axes leaves nothing once it is put back into its own box."""
+    full = np.ones((RESOLUTION,) * 3, bool)
+    assert warp(full, STILL, 0).mean() > 0.98
+
+
+def test_shapes_are_not_mutated():
+    shape = phantom_shapes(1)[0].occupancy
+    before = shape.copy()
+    warp(shape, WarpConfig(), 0)
+    np.testing.assert_array_equal(shape, before)
+
+
+def test_a_warp_that_leaves_nothing_returns_the_shape():
+    shape = phantom_shapes(1)[0].occupancy
+    far = WarpConfig(affine=0.0, elastic=(1e6,), nodes=(4,))
+    np.testing.assert_array_equal(warp(shape, far, 0), shape)

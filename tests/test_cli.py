@@ -1,0 +1,132 @@
+"""The command line from a folder of masks to scores, with bad cases beside good ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from implicit_atlas.cli import main
+from implicit_atlas.phantoms import PhantomConfig, write_phantoms
+
+CASES = 5
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("masks")
+    write_phantoms(folder, "curved-tube", CASES, config=PhantomConfig(voxels=28))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def atlas(masks, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("atlas")
+    assert run("prepare", masks, "-o", folder / "shapes", "--resolution", 32) == 0
+    model = folder / "organ.atlas"
+    assert run("train", folder / "shapes", "-o", model, "--steps", 6, "--warps", 2) == 0
+    return model
+
+
+def run(*words: object) -> int:
+    """Exit status of a command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["implicit-atlas", *map(str, words)])
+        try:
+            main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+    return 0
+
+
+def test_check_names_the_bad_case_and_describes_the_others(masks, tmp_path, capsys):
+    for path in masks.glob("*.nii.gz"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "broken.nii.gz").write_bytes(b"nothing")
+    assert run("check", tmp_path, "--json", tmp_path / "check.json") == 1
+    printed = capsys.readouterr()
+    assert "broken" in printed.err and f"1 of {CASES + 1}" in printed.err
+    assert "Traceback" not in printed.err
+    assert len(json.loads((tmp_path / "check.json").read_text())["cases"]) == CASES
+
+
+def test_a_store_is_brought_up_to_date_and_reports_what_changed(masks, tmp_path, capsys):
+    for path in sorted(masks.glob("*.nii.gz"))[:3]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    store = tmp_path / "shapes"
+    assert run("prepare", tmp_path, "-o", store, "--resolution", 16) == 0
+    assert run("prepare", tmp_path, "-o", store, "--resolution", 16) == 0
+    assert "0 prepared, 3 unchanged" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_reconstructed_masks_lie_on_the_original_grids(masks, atlas, tmp_path):
+    assert run("reconstruct", atlas, masks, "-o", tmp_path, "--iterations", 20) == 0
+    for path in masks.glob("*.nii.gz"):
+        before, after = nibabel.load(path), nibabel.load(tmp_path / path.name)
+        assert before.shape == after.shape
+        np.testing.assert_allclose(before.affine, after.affine)
+        assert (tmp_path / path.name.replace(".nii.gz", ".ply")).stat().st_size > 1000
+    rows = (tmp_path / "reconstructions.csv").read_text().splitlines()
+    assert len(rows) == CASES + 1
+
+
+@pytest.mark.slow
+def test_evaluation_writes_protocol_mean_and_cases(masks, atlas, tmp_path, capsys):
+    target = tmp_path / "r.json"
+    assert run("evaluate", atlas, masks, "--json", target, "--iterations", 20) == 0
+    result = json.loads(target.read_text())
+    assert {"protocol", "mean", "cases"} <= set(result)
+    assert {"dsc", "nsd", "hd95_mm", "assd_mm", "seconds"} <= set(result["mean"])
+    assert len(result["cases"]) == CASES
+    for name in ("dsc", "nsd"):
+        assert result["mean"][name] == pytest.approx(np.mean([case[name] for case in result["cases"]]))
+        assert 0 <= result["mean"][name] <= 100
+    assert result["protocol"]["degrees_of_freedom"] == 256
+    assert "DeepMind" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_known_shapes_templates_and_info(masks, atlas, tmp_path, capsys):
+    assert run("evaluate", atlas, atlas.parent / "shapes", "--known", "--json", tmp_path / "k.json") == 0
+    assert json.loads((tmp_path / "k.json").read_text())["protocol"]["known"] is True
+    assert run("templates", atlas, "-o", tmp_path / "t") == 0
+    content = json.loads((tmp_path / "t" / "templates.json").read_text())
+    assert sum(map(len, content["users"].values())) == CASES
+    assert np.diag(np.array(content["pairwise_dsc"])) == pytest.approx(100)
+    assert run("info", atlas) == 0
+    assert "implicit-atlas+reg" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_bad_case_does_not_stop_the_others(masks, atlas, tmp_path, capsys):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    good = sorted(masks.glob("*.nii.gz"))[0]
+    (bad / good.name).write_bytes(good.read_bytes())
+    (bad / "cut.nii.gz").write_bytes(good.read_bytes()[:200])
+    assert run("reconstruct", atlas, bad, "-o", tmp_path / "out", "--iterations", 20) == 1
+    assert (tmp_path / "out" / good.name).exists()
+    assert "cut" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("check", "no-such-folder"), "no-such-folder"),
+        (("info", "no-such.atlas"), "no-such.atlas"),
+        (("train", "MASKS", "-o", "x.atlas", "--method", "magic"), "magic"),
+        (("train", "MASKS", "-o", "x.atlas", "--max-minutes", "-1"), "max-minutes"),
+        (("train", "MASKS", "-o", "x.atlas", "--label", "9"), "9"),
+        (("prepare", "MASKS", "-o", "s", "--resolution", "1"), "resolution"),
+    ],
+)
+def test_errors_are_one_line_that_names_the_cause(words, named, masks, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(*(masks if word == "MASKS" else word for word in words)) != 0
+    printed = capsys.readouterr().err
+    assert named in printed and "Traceback" not in printed
