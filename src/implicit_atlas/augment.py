@@ -12,6 +12,7 @@ from torch import Tensor
 
 from implicit_atlas import grid
 
+LOOKS = 4  # at most, until the box is that of the sampled shape
 REACH = 1.5  # a warp is looked for in [-REACH, REACH]³, so that it may leave the cube before its box is taken
 
 
@@ -73,4 +74,13 @@ def warp(occupancy: Bool[np.ndarray, "r r r"], config: WarpConfig, seed: int) ->
         low, high = _box(inside, axes)
         low, high = low - pitch * 0.75, high + pitch * 0.75
     low, high = low + pitch * 0.75, high - pitch * 0.75
-    return inside_at(low, high, occupancy.shape[0])[0].numpy()
+    inside, axes = inside_at(low, high, occupancy.shape[0])
+    for _ in range(LOOKS):
+        if not inside.any():
+            return occupancy.copy()
+        low, high = _box(inside, axes)
+        if torch.equal(torch.stack([low, high]), axes[[0, -1]]):
+            break
+        # A tip of the shape lay between the nodes of the first plane: take the box of what the nodes saw.
+        inside, axes = inside_at(low, high, occupancy.shape[0])
+    return inside.numpy()

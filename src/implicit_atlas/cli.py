@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
 import signal
 import sys
 from pathlib import Path
@@ -14,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from implicit_atlas import __version__
-from implicit_atlas.errors import AtlasError, InputError
+from implicit_atlas.cli_cases import chosen, finish, labels_of, mask_paths, sources_of, write_csv, write_json
+from implicit_atlas.errors import AtlasError
 
 app = typer.Typer(
     help="From a folder of organ masks to a shape atlas: train, reconstruct, evaluate.",
@@ -43,10 +41,10 @@ def check(
     from implicit_atlas.fingerprint_table import table
     from implicit_atlas.io import list_cases
 
-    found = fingerprint(folder, _labels(label, folder))
+    found = fingerprint(folder, labels_of(label, folder))
     print(table(found))
-    _write_json(json_file, found.to_json())
-    _finish(found.problems, len(list_cases(folder)))
+    write_json(json_file, found.to_json())
+    finish(found.problems, len(list_cases(folder)))
 
 
 @app.command()
@@ -61,14 +59,14 @@ def prepare(
     from implicit_atlas.manifest import PrepareConfig
     from implicit_atlas.store import prepare_folder
 
-    config = PrepareConfig(resolution, labels=_labels(label, folder))
+    config = PrepareConfig(resolution, labels=labels_of(label, folder))
     with console.task("prepare") as report:
         done = prepare_folder(folder, output, config, progress=console.counted(report))
     print(
         f"{output}: {len(done.prepared)} prepared, {len(done.reused)} unchanged, {len(done.removed)} removed, "
         f"{len(done.quarantined)} unusable"
     )
-    _finish(done.quarantined, len(done.prepared) + len(done.reused) + len(done.quarantined))
+    finish(done.quarantined, len(done.prepared) + len(done.reused) + len(done.quarantined))
 
 
 @app.command()
@@ -101,11 +99,11 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas.training.log import RunLog
 
     problems: list[Any] = []
-    labels, run = _labels(label, source), output.with_suffix(".run")
+    labels, run = labels_of(label, source), output.with_suffix(".run")
     model = ModelConfig(method=method)
     with console.task("prepare") as report:
         shapes = load_shapes(source, labels, progress=console.counted(report), on_problem=problems.append)
-    shapes = _chosen(shapes, only)
+    shapes = chosen(shapes, only)
     config = default_config(len(shapes), best_device(), max_minutes, seed)
     given = {"steps": steps, "warps": warps}
     config = dataclasses.replace(
@@ -118,7 +116,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     print(
         f"{output}: {len(shapes)} shapes, {atlas.provenance['steps']} steps in {atlas.provenance['seconds']:.0f} s"
     )
-    _finish(problems, len(shapes) + len(problems))
+    finish(problems, len(shapes) + len(problems))
 
 
 @app.command()
@@ -138,15 +136,15 @@ def reconstruct(
     from implicit_atlas.tasks import write_reconstruction
 
     atlas, problems, rows = TrainedAtlas.load(model), [], []
-    paths = _paths(masks, problems)
+    paths = mask_paths(masks, problems)
     make_folder(output)
     config = FitConfig(iterations=iterations)
     with console.task("reconstruct") as report:
-        for found in fit_all(atlas, paths, config, _labels(label, masks[0]), problems.append, report):
+        for found in fit_all(atlas, paths, config, labels_of(label, masks[0]), problems.append, report):
             rows.append(dataclasses.asdict(write_reconstruction(found, output)))
-    _write_csv(output / "reconstructions.csv", rows)
+    write_csv(output / "reconstructions.csv", rows)
     print(f"{output}: {len(rows)} masks and meshes")
-    _finish(problems, len(rows) + len(problems))
+    finish(problems, len(rows) + len(problems))
 
 
 @app.command()
@@ -171,8 +169,8 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas.fitting import FitConfig
 
     atlas, problems = TrainedAtlas.load(model), []
-    paths = _chosen(_sources(folder, problems), only)
-    labels = _labels(label, folder)
+    paths = chosen(sources_of(folder, problems), only)
+    labels = labels_of(label, folder)
     with console.task("evaluate") as report:
         if known:
             result = evaluate_known(atlas, paths, labels, report)
@@ -180,8 +178,8 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
             result = score_all(atlas, paths, FitConfig(iterations=iterations), labels, report)
     result = dataclasses.replace(result, problems=(*problems, *result.problems))
     print(result.table())
-    _write_json(json_file, result.to_json())
-    _finish(result.problems, len(result.cases) + len(result.problems))
+    write_json(json_file, result.to_json())
+    finish(result.problems, len(result.cases) + len(result.problems))
 
 
 @app.command()
@@ -231,100 +229,3 @@ def main() -> None:
 def _fail(message: str, status: int) -> None:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
-
-
-def _labels(text: str, source: Path) -> tuple[int, ...]:
-    from implicit_atlas.io import parse_labels
-
-    return parse_labels(text, source) if text else ()
-
-
-def _paths(sources: list[Path], problems: list[Any]) -> list[Path]:
-    """Mask files of files and folders; cases that cannot be used are added to `problems`."""
-    from implicit_atlas.io import find_cases
-
-    paths: list[Path] = []
-    for source in sources:
-        found = find_cases(source)
-        paths += found.paths
-        problems += found.problems
-    return paths
-
-
-def _sources(folder: Path, problems: list[Any]) -> list[Any]:
-    """Shapes of a store, or mask files of a folder."""
-    from implicit_atlas.store import is_store, open_store
-
-    return list(open_store(folder)) if is_store(folder) else _paths([folder], problems)
-
-
-def _name(source: Any) -> str:
-    from implicit_atlas.io import case_name
-
-    return case_name(source) if isinstance(source, Path) else source.name
-
-
-def _wanted(only: Path) -> set[str]:
-    """Names in a text file, one a line; endings like .nii.gz do not count."""
-    from implicit_atlas.io import case_name
-
-    try:
-        lines = only.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            only, f"cannot be read ({error})", "Give a text file with one case name a line."
-        ) from error
-    return {case_name(Path(line.strip())) for line in lines if line.strip()}
-
-
-def _chosen(sources: list[Any], only: Path | None) -> list[Any]:
-    """The mask files or shapes that a text file names."""
-    if only is None:
-        return sources
-    wanted = _wanted(only)
-    _refuse_missing(wanted - {_name(source) for source in sources}, only)
-    return [source for source in sources if _name(source) in wanted]
-
-
-def _refuse_missing(missing: set[str], only: Path) -> None:
-    if missing:
-        raise InputError(
-            only, f"names cases that are not there: {', '.join(sorted(missing)[:5])}", "Correct the list."
-        )
-
-
-def _write_json(path: Path | None, values: dict[str, Any]) -> None:
-    from implicit_atlas.files import write_atomic
-
-    if path is not None:
-        write_atomic(path, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    from implicit_atlas.files import write_atomic
-
-    if not rows:
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows([{key: _safe(value) for key, value in row.items()} for row in rows])
-    write_atomic(path, text.getvalue().encode())
-
-
-def _safe(value: Any) -> Any:
-    """A cell; a text that begins like a formula would be run by a spreadsheet."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@") else value
-
-
-def _finish(problems: Any, total: int) -> None:
-    """List the cases that could not be used; the exit status says so."""
-    from implicit_atlas.io import printable
-
-    for problem in problems:
-        print(f"not used: {printable(problem.name)}: {printable(problem.message)}", file=sys.stderr)
-    if problems:
-        print(
-            f"error: {len(problems)} of {total} cases could not be used; the others are done", file=sys.stderr
-        )
-        raise typer.Exit(1)

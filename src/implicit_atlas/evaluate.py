@@ -63,12 +63,12 @@ class Protocol:
     def line(self) -> str:
         """One line to print above a table."""
         seen = "training codes" if self.known else f"fit of at most {self.iterations} iterations"
+        training = f"{self.training_shapes} training shapes (+ {self.training_warps} warps), seed {self.seed}"
         return (
             f"NSD: {self.nsd_definition}, spacing 1, tolerance {self.tolerance_vox:g} voxel of the "
             f"{self.resolution}³ box grid; {self.method}, {seen}, "
-            f"{self.degrees_of_freedom} degrees of freedom at test time (+ 1 of {max(1, self.templates)} templates); {self.training_shapes} training shapes "
-            f"(+ {self.training_warps} warps), seed {self.seed}, {self.training_steps} steps in "
-            f"{self.training_seconds:.0f} s, {self.device}"
+            f"{self.degrees_of_freedom} degrees of freedom at test time (+ 1 of {max(1, self.templates)} "
+            f"templates); {training}, {self.training_steps} steps in {self.training_seconds:.0f} s, {self.device}"
         )
 
 

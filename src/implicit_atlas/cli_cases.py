@@ -1,0 +1,114 @@
+"""What the commands share: choosing cases, writing tables, and saying which cases could not be used."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from implicit_atlas.errors import InputError
+
+
+def labels_of(text: str, source: Path) -> tuple[int, ...]:
+    """Label ids of what was typed; none for an empty text."""
+    from implicit_atlas.io import parse_labels
+
+    return parse_labels(text, source) if text else ()
+
+
+def mask_paths(sources: list[Path], problems: list[Any]) -> list[Path]:
+    """Mask files of files and folders; cases that cannot be used are added to `problems`."""
+    from implicit_atlas.io import find_cases
+
+    paths: list[Path] = []
+    for source in sources:
+        found = find_cases(source)
+        paths += found.paths
+        problems += found.problems
+    return paths
+
+
+def sources_of(folder: Path, problems: list[Any]) -> list[Any]:
+    """Shapes of a store, or mask files of a folder."""
+    from implicit_atlas.store import is_store, open_store
+
+    return list(open_store(folder)) if is_store(folder) else mask_paths([folder], problems)
+
+
+def _name(source: Any) -> str:
+    from implicit_atlas.io import case_name
+
+    return case_name(source) if isinstance(source, Path) else source.name
+
+
+def _wanted(only: Path) -> set[str]:
+    """Names in a text file, one a line; endings like .nii.gz do not count."""
+    from implicit_atlas.io import case_name
+
+    try:
+        lines = only.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            only, f"cannot be read ({error})", "Give a text file with one case name a line."
+        ) from error
+    return {case_name(Path(line.strip())) for line in lines if line.strip()}
+
+
+def chosen(sources: list[Any], only: Path | None) -> list[Any]:
+    """The mask files or shapes that a text file names."""
+    if only is None:
+        return sources
+    wanted = _wanted(only)
+    _refuse_missing(wanted - {_name(source) for source in sources}, only)
+    return [source for source in sources if _name(source) in wanted]
+
+
+def _refuse_missing(missing: set[str], only: Path) -> None:
+    if missing:
+        raise InputError(
+            only, f"names cases that are not there: {', '.join(sorted(missing)[:5])}", "Correct the list."
+        )
+
+
+def write_json(path: Path | None, values: dict[str, Any]) -> None:
+    """Write values where a file was asked for."""
+    from implicit_atlas.files import write_atomic
+
+    if path is not None:
+        write_atomic(path, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a table with a line of names; an empty one is not written."""
+    from implicit_atlas.files import write_atomic
+
+    if not rows:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows([{key: _safe(value) for key, value in row.items()} for row in rows])
+    write_atomic(path, text.getvalue().encode())
+
+
+def _safe(value: Any) -> Any:
+    """A cell; a text that begins like a formula would be run by a spreadsheet."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@") else value
+
+
+def finish(problems: Any, total: int) -> None:
+    """List the cases that could not be used; the exit status says so."""
+    from implicit_atlas.io import printable
+
+    for problem in problems:
+        print(f"not used: {printable(problem.name)}: {printable(problem.message)}", file=sys.stderr)
+    if problems:
+        print(
+            f"error: {len(problems)} of {total} cases could not be used; the others are done", file=sys.stderr
+        )
+        raise typer.Exit(1)
