@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from implicit_atlas.frame import Grid, bounding_box
+from implicit_atlas.frame import bounding_box
 from implicit_atlas.io import Mask, list_cases, read_mask
 from implicit_atlas.resample import resample_cubic
 from implicit_atlas.shapes import prepare
+from implicit_atlas.voxel_grid import Grid
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 BALL_SHAPES = {"hippocampus": (35, 51, 35), "liver": (310, 250, 143)}
@@ -70,7 +71,7 @@ def best_seconds(call: Callable[[], object]) -> float:
 
 def timing_of(mask: Mask) -> Timing:
     """Time one mask both ways."""
-    box = mask.occupancy[bounding_box(mask.occupancy, mask.grid)]
+    box = mask.grid.to_canonical(mask.occupancy)[bounding_box(mask.occupancy, mask.grid)]
     zoom = [RESOLUTION / n for n in box.shape]
     reference = ndimage.zoom(box.astype(np.float64), zoom, order=3) > 0.5
     return Timing(

@@ -200,3 +200,11 @@ def test_altered_json_is_refused(key, value):
     values = frame_of_box((slice(0, 2),) * 3, Grid((3, 3, 3), np.eye(4)), 8).to_json()
     with pytest.raises(InputError, match="case"):
         Frame.from_json({**values, key: value}, "case.json")
+
+
+@pytest.mark.parametrize(("order", "flips"), AXIS_ORDERS)
+def test_bounding_box_is_in_canonical_order(order, flips):
+    turned = reoriented(ellipsoid_mask((20, 18, 16), (5, 6, 4), centre=(7, 9, 6)), order, flips)
+    box = bounding_box(turned.occupancy, turned.grid)
+    occupied = np.argwhere(turned.grid.to_canonical(turned.occupancy))
+    assert box == tuple(slice(a, b + 1) for a, b in zip(occupied.min(0), occupied.max(0), strict=True))

@@ -74,3 +74,12 @@ def test_the_volume_is_not_changed():
     before = volume.copy()
     resample_cubic(volume, 8)
     assert np.array_equal(volume, before)
+
+
+@pytest.mark.parametrize("flips", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_views_that_run_backwards_are_the_volumes_they_show(flips, order):
+    volume = np.random.default_rng(0).random((9, 30, 14))
+    view = np.flip(volume, flips).transpose(order)
+    axes = [cubic_axis(n, 0.3, (n - 1.7) / 20, 20, "zero") for n in view.shape]
+    assert np.abs(resample(view, axes) - resample(view.copy(), axes)).max() < 2e-6

@@ -122,8 +122,8 @@ def test_two_processes_on_one_store(masks, tmp_path):
     command = [sys.executable, "-c", code, str(masks), str(tmp_path / "store")]
     runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     results = [(run.communicate()[1], run.returncode) for run in runs]
-    assert any(code == 0 for _, code in results)
-    assert all(code == 0 or ("InputError" in text and "in use" in text) for text, code in results)
+    assert any(code == 0 for _, code in results), results
+    assert all(code == 0 or ("InputError" in text and "in use" in text) for text, code in results), results
     assert open_store(tmp_path / "store").names == NAMES
 
 

@@ -74,6 +74,18 @@ class TrainedAtlas:
     ) -> None:
         self.config, self.network, self.codes = config, network.eval(), codes
         self.encoder, self.provenance = encoder, provenance
+        self._templates: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> TrainedAtlas:
+        """Move the network, and so all fits and decoding, to a device; returns the atlas itself."""
+        self.network.to(device)
+        self._templates = None
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return next(self.network.parameters()).device
 
     @property
     def templates(self) -> int:
@@ -108,7 +120,7 @@ class TrainedAtlas:
             frames = [mask.frame for mask in masks]
         else:
             observed = [shape for shape in shapes if isinstance(shape, Observations)]
-            target, starts = ObservationSet(observed), self._starts(None, len(observed))
+            target, starts = ObservationSet(observed, self.device), self._starts(None, len(observed))
             frames = [None] * len(observed)
         found = fit_codes(self.network, target, starts, config, progress)
         return [Fit(self, name, fit, frame) for name, fit, frame in zip(names, found, frames, strict=True)]
@@ -133,7 +145,7 @@ class TrainedAtlas:
         """Index of the template that a code selects; None without templates."""
         if not isinstance(self.network, Atlas):
             return None
-        return int(self.network.selector(torch.from_numpy(code)).argmax())
+        return int(self.network.selector(torch.from_numpy(code).to(self.device)).argmax())
 
     def template_usage(self) -> list[int]:
         """How many training shapes select each template."""
@@ -142,9 +154,9 @@ class TrainedAtlas:
 
     def expand(self, code: Float[np.ndarray, " c"], template: int | None) -> Expanded:
         """Features of one code, ready to be queried."""
-        which = None if template is None else torch.tensor([template])
+        which = None if template is None else torch.tensor([template], device=self.device)
         with torch.no_grad():
-            codes = torch.from_numpy(np.asarray(code, np.float32))[None]
+            codes = torch.from_numpy(np.asarray(code, np.float32))[None].to(self.device)
             if isinstance(self.network, Atlas):
                 return self.network.expand(codes, which, self._template_features())
             return self.network.expand(codes)
@@ -160,14 +172,13 @@ class TrainedAtlas:
                 f"template {index}", f"is none of this atlas's {self.templates}", "Count from 0."
             )
         with torch.no_grad():
-            where = torch.from_numpy(np.asarray(points, np.float32))[None]
-            return as_numpy(
-                self.network.template.query(self._template_features(), torch.tensor([index]), where)
-            )[0, :, 0]
+            where = torch.from_numpy(np.asarray(points, np.float32))[None].to(self.device)
+            owner = torch.tensor([index], device=self.device)
+            return as_numpy(self.network.template.query(self._template_features(), owner, where))[0, :, 0]
 
     def save(self, path: str | Path, card: str) -> None:
         """Write the model folder (`*.atlas`); see `implicit_atlas.checkpoint`."""
-        weights = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        weights = {f"network.{name}": value.cpu() for name, value in self.network.state_dict().items()}
         weights["encoder.mean"] = torch.from_numpy(self.encoder.mean)
         weights["encoder.matrix"] = torch.from_numpy(
             self.encoder.matrix
@@ -199,7 +210,7 @@ class TrainedAtlas:
 
     def _template_features(self) -> Tensor:
         """Features of the templates; computed once, as the weights of a trained atlas do not change."""
-        if not hasattr(self, "_templates"):
+        if self._templates is None:
             assert isinstance(self.network, Atlas)
             with torch.no_grad():
                 self._templates = self.network.expand_templates()
@@ -211,7 +222,7 @@ class TrainedAtlas:
             raise InputError(
                 "shapes", f"have the resolutions {sorted(resolutions)}", "Prepare them at one resolution."
             )
-        return ShapeSet(np.stack([shape.packed for shape in shapes]), resolutions.pop())
+        return ShapeSet(np.stack([shape.packed for shape in shapes]), resolutions.pop(), self.device)
 
     def _features(self, shapes: Sequence[Shape]) -> Float[np.ndarray, "n features"]:
         return np.stack([signed_distances(shape.occupancy, self.encoder.resolution) for shape in shapes])
@@ -279,7 +290,7 @@ class Fit:
 
         def values(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
             with torch.no_grad():
-                where = torch.from_numpy(np.asarray(points, np.float32))[None]
+                where = torch.from_numpy(np.asarray(points, np.float32))[None].to(self.atlas.device)
                 return as_numpy(self.atlas.network.query(expanded, where).logits)[0]
 
         return values

@@ -11,7 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from implicit_atlas import __version__
-from implicit_atlas.cli_cases import chosen, finish, labels_of, mask_paths, sources_of, write_csv, write_json
+from implicit_atlas.cli_cases import (
+    chosen,
+    finish,
+    labels_of,
+    load_atlas,
+    mask_paths,
+    sources_of,
+    write_csv,
+    write_json,
+)
 from implicit_atlas.errors import AtlasError
 
 app = typer.Typer(
@@ -129,13 +138,12 @@ def reconstruct(
 ) -> None:
     """Fit masks and write each as the atlas sees it: a mask on the original grid, and a mesh in millimetres."""
     from implicit_atlas import console
-    from implicit_atlas.atlas import TrainedAtlas
     from implicit_atlas.fitting import FitConfig
     from implicit_atlas.io.output import make_folder
     from implicit_atlas.tasks import reconstruct as fit_all
     from implicit_atlas.tasks import write_reconstruction
 
-    atlas, problems, rows = TrainedAtlas.load(model), [], []
+    atlas, problems, rows = load_atlas(model), [], []
     paths = mask_paths(masks, problems)
     make_folder(output)
     config = FitConfig(iterations=iterations)
@@ -163,12 +171,11 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
 ) -> None:
     """Score an atlas on masks: DSC, NSD, HD95 and ASSD, with the protocol that they follow."""
     from implicit_atlas import console
-    from implicit_atlas.atlas import TrainedAtlas
     from implicit_atlas.evaluate import evaluate as score_all
     from implicit_atlas.evaluate import evaluate_known
     from implicit_atlas.fitting import FitConfig
 
-    atlas, problems = TrainedAtlas.load(model), []
+    atlas, problems = load_atlas(model), []
     paths = chosen(sources_of(folder, problems), only)
     labels = labels_of(label, folder)
     with console.task("evaluate") as report:
@@ -185,12 +192,11 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
 @app.command()
 def templates(model: AtlasFolder, output: Output) -> None:
     """Write every learned template as mask and mesh, their pairwise DSC, and how many shapes use each."""
-    from implicit_atlas.atlas import TrainedAtlas
     from implicit_atlas.io.output import make_folder
     from implicit_atlas.tasks import templates as all_templates
     from implicit_atlas.tasks import write_templates
 
-    atlas = TrainedAtlas.load(model)
+    atlas = load_atlas(model)
     make_folder(output)
     print(write_templates(atlas, all_templates(atlas), output))
 
@@ -198,10 +204,9 @@ def templates(model: AtlasFolder, output: Output) -> None:
 @app.command()
 def info(model: AtlasFolder) -> None:
     """Say what a model is, what it was trained on and how."""
-    from implicit_atlas.atlas import TrainedAtlas
     from implicit_atlas.card import facts
 
-    for name, value in facts(TrainedAtlas.load(model)):
+    for name, value in facts(load_atlas(model)):
         print(f"{name:<22} {value}")
 
 

@@ -21,6 +21,14 @@ def labels_of(text: str, source: Path) -> tuple[int, ...]:
     return parse_labels(text, source) if text else ()
 
 
+def load_atlas(path: Path) -> Any:
+    """A model on the fastest device of this machine."""
+    from implicit_atlas.atlas import TrainedAtlas
+    from implicit_atlas.learning import best_device
+
+    return TrainedAtlas.load(path).to(best_device())
+
+
 def mask_paths(sources: list[Path], problems: list[Any]) -> list[Path]:
     """Mask files of files and folders; cases that cannot be used are added to `problems`."""
     from implicit_atlas.io import find_cases

@@ -59,6 +59,7 @@ class Protocol:
     seed: int
     iterations: int
     device: str
+    fit_device: str
 
     def line(self) -> str:
         """One line to print above a table."""
@@ -203,4 +204,5 @@ def _protocol(atlas: TrainedAtlas, config: FitConfig, known: bool) -> Protocol:
         seed=source["training"]["seed"],
         iterations=0 if known else config.iterations,
         device=source["device"],
+        fit_device=str(atlas.device),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from implicit_atlas.errors import FitError
 from implicit_atlas.model import Atlas, Expanded, Field
-from implicit_atlas.sampling import PointConfig, Samples, Target
+from implicit_atlas.sampling import FEWER_POINTS, PointConfig, Samples, Target
 
 Progress = Callable[[float, str], None]
 
@@ -47,7 +47,7 @@ class FitConfig:
     code_weight: float = 1e-3
     batch: int = 40
     seed: int = 0
-    points: PointConfig = field(default_factory=PointConfig)
+    points: PointConfig = FEWER_POINTS
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,8 +92,7 @@ class Frame:
 
     def voxel_to_cube(self, points: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
         """Map voxel indices (..., 3) of the original grid, in the file's axis order, to cube coordinates."""
-        turn = self.grid.canonical_to_file  # a signed permutation: its transpose is its inverse
-        return ((points - turn[:3, 3]) @ turn[:3, :3] - self._centre) / self._scale
+        return self.canonical_to_cube(_to_canonical(self.grid, points))
 
     def canonical_to_cube(self, points: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
         """Map canonical voxel indices (..., 3) to cube coordinates."""
@@ -195,7 +194,6 @@ def bounding_box(occupancy: Bool[np.ndarray, "x y z"], grid: Grid) -> Box:
     if occupancy.shape != grid.shape:
         problem = f"shape {occupancy.shape} differs from its grid's {grid.shape}"
         raise InputError("mask", problem, "Give the mask together with its own grid.")
-    occupancy = grid.to_canonical(occupancy)
     box = [slice(None)] * 3
     # The axis that lies together in memory goes first: the other two then look at a plane and at a crop.
     for axis in np.argsort(np.abs(occupancy.strides)):
@@ -204,7 +202,10 @@ def bounding_box(occupancy: Bool[np.ndarray, "x y z"], grid: Grid) -> Box:
         if occupied.size == 0:
             raise InputError("mask", "is empty", "Choose a label that occurs, or leave the case out.")
         box[axis] = slice(int(occupied[0]), int(occupied[-1]) + 1)
-    return box[0], box[1], box[2]
+    corners = np.array([[axis.start, axis.stop - 1] for axis in box], np.float64).T
+    first, last = np.sort(_to_canonical(grid, corners), axis=0).round().astype(int)
+    i, j, k = (slice(int(low), int(high) + 1) for low, high in zip(first, last, strict=True))
+    return i, j, k
 
 
 def frame_of_box(
@@ -250,6 +251,12 @@ def check_frame_options(resolution: int, margin: float, kind: str) -> None:
         )
     if kind not in get_args(FrameKind):
         raise InputError("kind", f"'{kind}' is unknown", f"Use one of {', '.join(get_args(FrameKind))}.")
+
+
+def _to_canonical(grid: Grid, points: np.ndarray) -> np.ndarray:
+    """Map voxel indices (..., 3) from the file's axis order to the canonical one."""
+    turn = grid.canonical_to_file  # a signed permutation: its transpose is its inverse
+    return (points - turn[:3, 3]) @ turn[:3, :3]
 
 
 def _apply(affine: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -71,16 +72,18 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
     model = model or ModelConfig()
     config = config or default_config(len(shapes), best_device())
     (progress or (lambda share, text: None))(0.0, "warping and encoding shapes")
+    begun = time.perf_counter()
     data = gather(shapes, model.code_size, config)
+    spent = time.perf_counter() - begun
     if run is None:
-        trained = optimise(data, model, config, progress=progress)
+        trained = optimise(data, model, config, progress=progress, spent_seconds=spent)
     else:
         folder = Path(run)
         make_folder(folder)
         with lock_folder(folder):
             if not resume:
                 (folder / "log.jsonl").unlink(missing_ok=True)
-            trained = optimise(data, model, config, folder / STATE, resume, progress)
+            trained = optimise(data, model, config, folder / STATE, resume, progress, spent)
     return _atlas(shapes, tuple(labels), model, config, data, trained)
 
 

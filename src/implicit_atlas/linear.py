@@ -85,7 +85,9 @@ def fit_pca(
     """
     mean = features.mean(0)
     _, s, vt = np.linalg.svd(features - mean, full_matrices=False)
-    rank = min(code_size, int((s > s[0] * 1e-4).sum()))
+    # Below this a component is rounding, as where all shapes are the same.
+    least = max(s[0] * 1e-4, np.linalg.norm(features) * 1e-6)
+    rank = min(code_size, int((s > least).sum()))
     deviation = s[:rank] / np.sqrt(max(1, len(features) - 1))
     scale = deviation**-whiten
     total = np.sqrt(((deviation * scale) ** 2).sum() / code_size)
@@ -107,7 +109,8 @@ def fit_ridge(
     mean = features.mean(0)
     centred = features - mean
     gram = centred @ centred.T
-    gram[np.diag_indices_from(gram)] += ridge * np.trace(gram) / len(gram)
+    # Shapes that are all the same have no variance: any positive ridge gives their common code.
+    gram[np.diag_indices_from(gram)] += ridge * np.trace(gram) / len(gram) or 1.0
     matrix = centred.T @ np.linalg.solve(gram, codes - codes.mean(0))
     offset = codes.mean(0).astype(np.float32)
     return LinearEncoder(mean.astype(np.float32), matrix.astype(np.float32), offset, resolution)

@@ -100,7 +100,11 @@ def resample(
     Returns:
         float32 values, or bool where a threshold is given, of shape (axes[0].size_out, ...), C-ordered.
     """
-    if abs(volume.strides[0]) < abs(volume.strides[2]):
+    # A volume turned to canonical order may run backwards through memory: the matrix is turned instead.
+    backwards = [axis for axis in range(3) if volume.strides[axis] < 0]
+    volume = np.flip(volume, backwards)
+    axes = [_reversed(axes[axis]) if axis in backwards else axes[axis] for axis in range(3)]
+    if volume.strides[0] < volume.strides[2]:
         # NIfTI volumes are Fortran-ordered: planes of the last axis are then the ones that lie together.
         if volume.size <= math.prod(axis.size_out for axis in axes):
             return resample(volume.copy(order="C"), axes, threshold)
@@ -139,6 +143,19 @@ def _resample_planes(volume: np.ndarray, middle: AxisMap, last: AxisMap) -> np.n
                 half[:, :, band.columns], band.weights.T, out=planes[begin : begin + count, :, band.rows]
             )
     return planes
+
+
+def _reversed(axis: AxisMap) -> AxisMap:
+    """Return the map that takes its samples in reverse order."""
+    bands = tuple(
+        _Band(
+            band.rows,
+            slice(axis.size_in - band.columns.stop, axis.size_in - band.columns.start),
+            np.ascontiguousarray(band.weights[:, ::-1]),
+        )
+        for band in axis.bands
+    )
+    return AxisMap(axis.size_in, axis.size_out, bands)
 
 
 def _axis_map(

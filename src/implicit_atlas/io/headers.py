@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float
@@ -85,7 +85,7 @@ class NiftiHeader:
         return math.prod(self.grid.shape) * self.dtype.itemsize
 
 
-def read_nifti_header(stream: BinaryIO, source: Path) -> NiftiHeader:
+def read_nifti_header(stream: BufferedIOBase, source: Path) -> NiftiHeader:
     """Read and check the header at the start of an open NIfTI file (decompressed where it is compressed).
 
     Raises:

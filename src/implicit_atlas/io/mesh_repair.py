@@ -86,7 +86,7 @@ def _check(surface: Surface, source: Path) -> None:
 
 def _compact(
     vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]
-) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
+) -> tuple[Float64[np.ndarray, "kept_v 3"], Int64[np.ndarray, "kept_f 3"]]:
     """Merge equal vertices, drop collapsed triangles and unused vertices; the order stays."""
     order = np.lexsort(vertices.T)
     starts_group = np.ones(len(vertices), bool)
@@ -122,7 +122,7 @@ def _open_edges(faces: Int64[np.ndarray, "f 3"], n_vertices: int) -> int:
 
 def _closed(
     vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], source: Path, notes: list[str]
-) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
+) -> tuple[Float64[np.ndarray, "kept_v 3"], Int64[np.ndarray, "kept_f 3"]]:
     """Fill holes and turn triangles until the surface is closed and consistent, and note it."""
     if len(faces) == 0:
         raise InputError(source, "has no triangle with three different vertices", "Export the surface again.")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gzip
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import nibabel
 import numpy as np
@@ -70,7 +70,7 @@ def write_nifti(path: Path, occupancy: Bool[np.ndarray, "x y z"], grid: Grid, dt
     write_atomic(path, gzip.compress(content, 6, mtime=0) if suffix_of(path) == ".nii.gz" else content)
 
 
-def _open_volume(file: BinaryIO, path: Path) -> tuple[NiftiHeader, BinaryIO, tuple[str, ...]]:
+def _open_volume(file: BufferedIOBase, path: Path) -> tuple[NiftiHeader, BufferedIOBase, tuple[str, ...]]:
     """Return the checked header, the stream just behind it, and what had to be repaired."""
     stored, compressed = stored_bytes(file), is_gzip(file)
     notes: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ def _open_volume(file: BinaryIO, path: Path) -> tuple[NiftiHeader, BinaryIO, tup
             if compressed
             else ("its content is not compressed although its name says .nii.gz",)
         )
-    stream = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if compressed else file
+    stream = gzip.GzipFile(fileobj=file) if compressed else file
     header = read_nifti_header(stream, path)
     check_claim(path, header.offset + header.payload_bytes, stored, compressed=compressed)
     return header, stream, notes + header.notes

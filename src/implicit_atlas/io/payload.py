@@ -6,8 +6,8 @@ import gzip
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -28,7 +28,7 @@ _HEADER_REMEDY = "The header does not belong to this file; export the volume aga
 
 
 @contextmanager
-def open_input(path: Path) -> Iterator[BinaryIO]:
+def open_input(path: Path) -> Iterator[BufferedIOBase]:
     """Open a file for reading.
 
     Raises:
@@ -52,7 +52,7 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
         raise InputError(path, "is no valid file name", "Check the path.") from error
 
 
-def stored_bytes(stream: BinaryIO) -> int:
+def stored_bytes(stream: BufferedIOBase) -> int:
     """Return the size of an open file, leaving its position as it was."""
     position = stream.tell()
     size = stream.seek(0, 2)
@@ -60,7 +60,7 @@ def stored_bytes(stream: BinaryIO) -> int:
     return size
 
 
-def is_gzip(stream: BinaryIO) -> bool:
+def is_gzip(stream: BufferedIOBase) -> bool:
     """Whether an open file starts as gzip does, whatever its name says."""
     start = stream.read(2)
     stream.seek(0)
@@ -97,13 +97,13 @@ def check_claim(source: Path, claimed: int, stored: int, *, compressed: bool) ->
         raise InputError(source, problem, "Crop the volume to the organ first.")
 
 
-def file_chunks(stream: BinaryIO) -> Iterator[bytes]:
+def file_chunks(stream: BufferedIOBase) -> Iterator[bytes]:
     """Yield what is left of a stream, 1 MiB at a time."""
     while chunk := stream.read(_CHUNK_BYTES):
         yield chunk
 
 
-def zlib_chunks(stream: BinaryIO) -> Iterator[bytes]:
+def zlib_chunks(stream: BufferedIOBase) -> Iterator[bytes]:
     """Yield the inflated bytes of one zlib or gzip stream, 1 MiB at a time, and check its end.
 
     Raises:

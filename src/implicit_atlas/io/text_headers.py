@@ -10,8 +10,9 @@ import gzip
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Shaped
@@ -99,11 +100,11 @@ class PayloadClaim:
             payload = read_exactly(self._chunks(stream), n_bytes, self.source)
         return payload.view(self.dtype).reshape(self.shape, order="F")
 
-    def _chunks(self, stream: BinaryIO) -> Iterator[bytes]:
+    def _chunks(self, stream: BufferedIOBase) -> Iterator[bytes]:
         if self.compression == "zlib":
             return zlib_chunks(stream)
         if self.compression == "gzip":
-            return file_chunks(cast(BinaryIO, gzip.GzipFile(fileobj=stream)))
+            return file_chunks(gzip.GzipFile(fileobj=stream))
         return file_chunks(stream)
 
 
@@ -181,7 +182,7 @@ def _nrrd_header(path: Path) -> tuple[dict[str, str], int]:
     return dict(pairs), offset
 
 
-def _nrrd_lines(stream: BinaryIO, path: Path) -> tuple[list[str], int]:
+def _nrrd_lines(stream: BufferedIOBase, path: Path) -> tuple[list[str], int]:
     """Return the header's lines and the position behind the empty line that ends it."""
     if not stream.readline(16).startswith(b"NRRD000"):
         raise InputError(path, "is no NRRD file", _REEXPORT)
@@ -194,7 +195,7 @@ def _nrrd_lines(stream: BinaryIO, path: Path) -> tuple[list[str], int]:
     raise InputError(path, "has a header without end", _REEXPORT)
 
 
-def _metaimage_lines(stream: BinaryIO, path: Path) -> tuple[list[str], int]:
+def _metaimage_lines(stream: BufferedIOBase, path: Path) -> tuple[list[str], int]:
     """Return the header's lines and the position behind ElementDataFile, which ends it."""
     lines: list[str] = []
     while stream.tell() < MAX_HEADER_BYTES:

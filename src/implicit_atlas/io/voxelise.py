@@ -77,7 +77,7 @@ def grid_around(mesh: Mesh, spacing_mm: float | None = None) -> Grid:
     return Grid((int(lengths[0]), int(lengths[1]), int(lengths[2])), affine)
 
 
-def _pieces(faces: Int64[np.ndarray, "f 3"], n_vertices: int) -> list[Int64[np.ndarray, "f 3"]]:
+def _pieces(faces: Int64[np.ndarray, "f 3"], n_vertices: int) -> list[Int64[np.ndarray, "_ 3"]]:
     """Return the faces of each connected piece."""
     start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
     graph = coo_array((np.ones(len(start), bool), (start, end)), shape=(n_vertices, n_vertices))

@@ -10,7 +10,7 @@ import torch
 from implicit_atlas.augment import WarpConfig
 from implicit_atlas.errors import InputError
 from implicit_atlas.losses import LossWeights
-from implicit_atlas.sampling import PointConfig
+from implicit_atlas.sampling import FEWER_POINTS, PointConfig
 
 Device = Literal["cpu", "cuda", "mps"]
 Precision = Literal["32-true", "bf16-mixed"]
@@ -72,6 +72,7 @@ def default_config(
         warps=POOL - shapes if few else min(shapes, POOL),
         real_share=0.25 if few else 0.5,
         device=device,
+        points=FEWER_POINTS if device == "cpu" else PointConfig(),
         precision=fast_precision(device),
     )
 

@@ -101,15 +101,16 @@ class _Clock:
         return self.progress >= 1 - 1e-9
 
 
-def optimise(
+def optimise(  # noqa: PLR0913 (what to learn, how, and where its state goes)
     data: TrainingData,
     model: ModelConfig,
     config: TrainConfig,
     state_file: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    spent_seconds: float = 0.0,
 ) -> Trained:
-    """Learn a network and codes.
+    """Learn a network and codes; stopped at any moment, it goes on from its last saved state.
 
     Args:
         data: packed shapes (real ones first) with their start codes.
@@ -118,6 +119,7 @@ def optimise(
         state_file: where the run's state is kept; a log is written beside it. None keeps nothing.
         resume: go on from `state_file` where it exists.
         progress: told after every few steps.
+        spent_seconds: what preparing the data took of the time budget.
 
     Raises:
         TrainingError: the loss is not finite; the last state is kept.
@@ -125,13 +127,10 @@ def optimise(
     """
     with torch.random.fork_rng(devices=[]):
         run = _Run(data, model, config, state_file)
+        run.clock.seconds = spent_seconds
         if resume and state_file is not None and state_file.exists():
             run.restore()
-        try:
-            run.go(progress or (lambda share, text: None))
-        except KeyboardInterrupt:
-            run.save()
-            raise
+        run.go(progress or (lambda share, text: None))
         return run.result()
 
 
@@ -174,8 +173,6 @@ class _Run:
             self.clock.advance(time.perf_counter() - start, self.config)
             if self.clock.step % LOG_EVERY == 0 or self.clock.done:
                 self._report(terms, loss, progress)
-            if self.clock.seconds - self.saved_at > 60 * self.config.checkpoint_minutes:
-                self.save()
         self.save()
 
     def step(self) -> tuple[LossTerms, float]:
@@ -189,10 +186,14 @@ class _Run:
         loss = total_loss(terms, self.weights)
         value = loss.item()
         if not math.isfinite(value):
-            kept = "" if self.state_file is None else f" The last state is kept in {self.state_file}."
+            saved = self.state_file is not None and self.state_file.exists()
+            kept = f" The last state is kept in {self.state_file}." if saved else ""
             raise TrainingError(
                 f"the loss is {value} at step {self.clock.step}.{kept} Try a lower learning rate."
             )
+        # Before the update: the loss of what is kept is known to be finite.
+        if self.clock.seconds - self.saved_at > 60 * self.config.checkpoint_minutes:
+            self.save()
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         self.fabric.backward(loss)

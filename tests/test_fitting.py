@@ -1,0 +1,153 @@
+"""Fitting: a known shape is found again, weights stay as they are, and a fit that failed says so."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from atlas_samples import CODE, FIT, RESOLUTION, dsc, phantom_shapes, tiny_atlas
+
+from implicit_atlas.errors import FitError
+from implicit_atlas.fitting import Starts, fit_codes
+from implicit_atlas.sampling import Observations, ObservationSet, ShapeSet
+
+SHAPES = phantom_shapes(8)
+
+
+def shape_set(shapes=SHAPES) -> ShapeSet:
+    return ShapeSet(np.stack([shape.packed for shape in shapes]), RESOLUTION)
+
+
+def mean_starts(count: int) -> Starts:
+    mean = tiny_atlas().codes.mean(0)
+    return Starts(np.broadcast_to(mean, (count, 1, CODE)).astype(np.float32), ("mean",))
+
+
+def observe(shape, count: int, seed: int = 0) -> Observations:
+    """Random voxels of a shape, as clicks would be."""
+    rng = np.random.default_rng(seed)
+    voxel = rng.integers(0, RESOLUTION, (count, 3))
+    inside = shape.occupancy[tuple(voxel.T)].astype(float)
+    return Observations((2 * voxel + 1) / RESOLUTION - 1, inside, name=shape.name)
+
+
+def test_a_training_shape_is_found_again():
+    atlas = tiny_atlas()
+    for shape, fit in zip(SHAPES[:6], atlas.fit(SHAPES[:6], FIT), strict=True):
+        assert fit.failure is None
+        assert dsc(fit.occupancy(), shape.occupancy) > 0.9
+        assert dsc(atlas.known(shape.name).occupancy(), shape.occupancy) > 0.9
+        assert fit.found.loss < 0.7 * fit.found.mean_loss
+
+
+def test_fitting_leaves_the_network_as_it_was():
+    network = tiny_atlas().network
+    before = copy.deepcopy(network.state_dict())
+    wanted = [parameter.requires_grad for parameter in network.parameters()]
+    tiny_atlas().fit(SHAPES[:2], dataclasses.replace(FIT, iterations=5))
+    after = network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert [parameter.requires_grad for parameter in network.parameters()] == wanted
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_fit_can_be_repeated():
+    first, again = (tiny_atlas().fit(SHAPES[5:7], FIT) for _ in range(2))
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.found.code, b.found.code)
+
+
+def test_many_at_once_equal_one_by_one():
+    """Up to the points drawn: a batch shares one stream of random numbers."""
+    together = tiny_atlas().fit(SHAPES, FIT)
+    alone = [tiny_atlas().fit([shape], FIT)[0] for shape in SHAPES]
+    parts = tiny_atlas().fit(SHAPES, dataclasses.replace(FIT, batch=3))
+    for shape, a, b, c in zip(SHAPES, together, alone, parts, strict=True):
+        assert a.name == b.name == c.name == shape.name
+        scores = [dsc(fit.occupancy(), shape.occupancy) for fit in (a, b, c)]
+        assert max(scores) - min(scores) < 0.03
+
+
+def test_what_a_fit_says_of_itself():
+    fit = tiny_atlas().fit(SHAPES[:1], FIT)[0].found
+    assert fit.degrees_of_freedom == CODE == len(fit.code)
+    assert 0 < fit.iterations <= FIT.iterations
+    assert fit.loss_history.shape == (fit.iterations,) and np.isfinite(fit.loss_history).all()
+    assert fit.loss_history[-5:].mean() <= fit.loss_history[:5].mean()
+    assert fit.start in ("mean", "nearest", "linear")
+    assert fit.template in (0, 1)
+    assert fit.seconds > 0
+    assert fit.checked("case") is fit
+
+
+def test_sparse_points_are_fitted_as_masks_are():
+    atlas = tiny_atlas()
+    fits = atlas.fit(
+        [observe(shape, count) for shape, count in zip(SHAPES[:3], (300, 600, 900), strict=True)], FIT
+    )
+    for shape, fit in zip(SHAPES, fits, strict=False):
+        assert fit.failure is None and fit.found.start == "mean"
+        assert dsc(fit.occupancy(), shape.occupancy) > 0.85
+
+
+def test_points_without_weight_do_not_count():
+    shape = SHAPES[0]
+    good = observe(shape, 400)
+    lies = observe(shape, 400, seed=1)
+    mixed = Observations(
+        np.concatenate([good.points, lies.points]),
+        np.concatenate([good.occupancy, 1 - lies.occupancy]),
+        np.repeat([1.0, 0.0], 400),
+    )
+    assert dsc(tiny_atlas().fit([mixed], FIT)[0].occupancy(), shape.occupancy) > 0.85
+
+
+def test_no_gain_over_the_mean_shape_is_a_failure():
+    still = dataclasses.replace(FIT, learning_rate=0.0)
+    (fit,) = fit_codes(tiny_atlas().network, shape_set(SHAPES[:1]), mean_starts(1), still)
+    assert fit.failure is not None and "mean shape" in fit.failure
+    assert fit.iterations < still.iterations  # it stopped when nothing was gained
+    with pytest.raises(FitError, match=r"case: the fit failed .* mean shape"):
+        fit.checked("case")
+
+
+def test_values_that_are_not_finite_are_a_failure():
+    network = copy.deepcopy(tiny_atlas().network)
+    with torch.no_grad():
+        network.template.head.bias.fill_(float("nan"))
+    (fit,) = fit_codes(network, shape_set(SHAPES[:1]), mean_starts(1), FIT)
+    assert fit.failure is not None and "not finite" in fit.failure
+    assert np.isfinite(fit.code).all()
+
+
+def test_one_bad_shape_does_not_spoil_the_others():
+    starts = mean_starts(3)
+    starts.codes[1] = np.nan
+    fits = fit_codes(tiny_atlas().network, shape_set(SHAPES[:3]), starts, FIT)
+    assert [fit.failure is None for fit in fits] == [True, False, True]
+
+
+def test_noise_is_not_taken_for_an_organ():
+    noise = np.random.default_rng(0).random((RESOLUTION,) * 3) < 0.5
+    shape = dataclasses.replace(SHAPES[0], name="noise", packed=np.packbits(noise))
+    fit, organ = tiny_atlas().fit([shape, SHAPES[0]], FIT)
+    assert fit.failure is not None
+    assert organ.failure is None
+
+
+def test_progress_goes_from_nothing_to_everything():
+    told = []
+    starts = mean_starts(4)
+    config = dataclasses.replace(FIT, batch=2, iterations=40, patience=99)
+    fit_codes(
+        tiny_atlas().network, shape_set(SHAPES[:4]), starts, config, lambda share, text: told.append(share)
+    )
+    assert told == sorted(told) and told[-1] == pytest.approx(1)
+
+
+def test_an_empty_target_gives_no_fits():
+    empty = ObservationSet([])
+    assert fit_codes(tiny_atlas().network, empty, mean_starts(0), FIT) == []
