@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+import pytest
 import trimesh
 
+from implicit_atlas.errors import InputError
 from implicit_atlas.voxel_grid import Grid
 
 OBLIQUE = np.array(
@@ -63,3 +67,23 @@ def sphere(
     mesh = trimesh.creation.icosphere(subdivisions=3, radius=radius_mm)
     mesh.apply_translation(centre)
     return mesh
+
+
+def written(folder: Path, content: bytes, name: str = "case.nii") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def refused(read: Callable[[Path], object], path: Path, words: str) -> InputError:
+    """Read a file that must be refused by an error with its name, what is wrong, and a remedy."""
+    with pytest.raises(InputError, match=words) as caught:
+        read(path)
+    assert Path(caught.value.source).parent == path.parent
+    assert caught.value.remedy.endswith(".") and not caught.value.problem.endswith(".")
+    return caught.value
+
+
+def as_obj(vertices: np.ndarray, faces: np.ndarray) -> bytes:
+    lines = [f"v {x!r} {y!r} {z!r}" for x, y, z in vertices.tolist()]
+    return "\n".join([*lines, *(f"f {a} {b} {c}" for a, b, c in (faces + 1).tolist())]).encode()

@@ -106,7 +106,7 @@ def test_points_without_weight_do_not_count():
 
 
 def test_no_gain_over_the_mean_shape_is_a_failure():
-    still = dataclasses.replace(FIT, learning_rate=0.0)
+    still = dataclasses.replace(FIT, learning_rate=0.0, iterations=200)
     (fit,) = fit_codes(tiny_atlas().network, shape_set(SHAPES[:1]), mean_starts(1), still)
     assert fit.failure is not None and "mean shape" in fit.failure
     assert fit.iterations < still.iterations  # it stopped when nothing was gained
@@ -130,12 +130,20 @@ def test_one_bad_shape_does_not_spoil_the_others():
     assert [fit.failure is None for fit in fits] == [True, False, True]
 
 
-def test_noise_is_not_taken_for_an_organ():
-    noise = np.random.default_rng(0).random((RESOLUTION,) * 3) < 0.5
+@pytest.mark.parametrize("density", [0.2, 0.5])
+def test_noise_is_not_taken_for_an_organ(density):
+    noise = np.random.default_rng(0).random((RESOLUTION,) * 3) < density
     shape = dataclasses.replace(SHAPES[0], name="noise", packed=np.packbits(noise))
     fit, organ = tiny_atlas().fit([shape, SHAPES[0]], FIT)
-    assert fit.failure is not None
+    assert fit.failure is not None and "no shape" in fit.failure
     assert organ.failure is None
+
+
+def test_points_that_are_all_inside_are_no_failure():
+    inside = observe(SHAPES[0], 400)
+    kept = inside.occupancy > 0
+    (fit,) = tiny_atlas().fit([Observations(inside.points[kept], inside.occupancy[kept])], FIT)
+    assert fit.failure is None
 
 
 def test_progress_goes_from_nothing_to_everything():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from io_samples import OBLIQUE, block, grid_of
+from io_samples import OBLIQUE, block, grid_of, refused, written
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import read_grid, read_labels, read_mask, write_mask
@@ -27,19 +27,6 @@ META = (
     b"ElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
 )
 VOXELS = MASK.tobytes(order="F")
-
-
-def written(folder: Path, content: bytes, name: str) -> Path:
-    path = folder / name
-    path.write_bytes(content)
-    return path
-
-
-def refused(path: Path, words: str) -> None:
-    with pytest.raises(InputError, match=words) as caught:
-        read_mask(path)
-    assert caught.value.remedy.endswith(".") and not caught.value.problem.endswith(".")
-    assert Path(caught.value.source).parent == path.parent
 
 
 @pytest.mark.parametrize(("header", "name"), [(NRRD, "a.nrrd"), (META, "a.mha")])
@@ -75,12 +62,16 @@ def test_truncated(tmp_path: Path, suffix: str, compressed: bool, kept: float) -
     sitk.WriteImage(sitk.GetImageFromArray(noise), str(path), useCompression=compressed)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    refused(path, "truncated|dimensions|type|encoding|header")
+    refused(read_mask, path, "truncated|dimensions|type|encoding|header")
 
 
 @pytest.mark.parametrize(("header", "name"), [(NRRD, "a.nrrd"), (META, "a.mha")])
 def test_longer_than_its_header_says(tmp_path: Path, header: bytes, name: str) -> None:
-    refused(written(tmp_path, header + VOXELS + b"\0", name), "header claims 210 bytes but the file has 211")
+    refused(
+        read_mask,
+        written(tmp_path, header + VOXELS + b"\0", name),
+        "header claims 210 bytes but the file has 211",
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +91,7 @@ def test_header_bomb(
     if compressed:
         lying = lying.replace(b"encoding: raw", b"encoding: gzip").replace(b"Data = False", b"Data = True")
     tracemalloc.start()
-    refused(written(tmp_path, lying + bytes(33_000), name), "header claims")
+    refused(read_mask, written(tmp_path, lying + bytes(33_000), name), "header claims")
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 5e6
@@ -109,13 +100,13 @@ def test_header_bomb(
 def test_gzip_that_unfolds_beyond_its_header(tmp_path: Path) -> None:
     header = NRRD.replace(b"encoding: raw", b"encoding: gzip")
     path = written(tmp_path, header + gzip.compress(VOXELS + bytes(2**24)), "a.nrrd")
-    refused(path, "holds more than")
+    refused(read_mask, path, "holds more than")
 
 
 def test_damaged_gzip(tmp_path: Path) -> None:
     content = bytearray(NRRD.replace(b"encoding: raw", b"encoding: gzip") + gzip.compress(VOXELS))
     content[-8] ^= 0xFF
-    refused(written(tmp_path, bytes(content), "a.nrrd"), "damaged")
+    refused(read_mask, written(tmp_path, bytes(content), "a.nrrd"), "damaged")
 
 
 @pytest.mark.parametrize(
@@ -148,12 +139,12 @@ def test_damaged_gzip(tmp_path: Path) -> None:
 )
 def test_impossible_nrrd_header(tmp_path: Path, old: bytes, new: bytes, words: str) -> None:
     assert old in NRRD
-    refused(written(tmp_path, NRRD.replace(old, new) + VOXELS, "a.nrrd"), words)
+    refused(read_mask, written(tmp_path, NRRD.replace(old, new) + VOXELS, "a.nrrd"), words)
 
 
 def test_nrrd_of_several_layers_is_refused(tmp_path: Path) -> None:
     header = NRRD.replace(b"dimension: 3", b"dimension: 4").replace(b"sizes: 7", b"sizes: 2 7")
-    refused(written(tmp_path, header + VOXELS * 2, "a.seg.nrrd"), "4 dimensions")
+    refused(read_mask, written(tmp_path, header + VOXELS * 2, "a.seg.nrrd"), "4 dimensions")
 
 
 def test_nrrd_without_space_is_noted(tmp_path: Path) -> None:
@@ -196,7 +187,7 @@ def test_nrrd_in_another_space(tmp_path: Path, space: str, signs: tuple[int, ...
 )
 def test_impossible_metaimage_header(tmp_path: Path, old: bytes, new: bytes, words: str) -> None:
     assert old in META
-    refused(written(tmp_path, META.replace(old, new) + VOXELS, "a.mha"), words)
+    refused(read_mask, written(tmp_path, META.replace(old, new) + VOXELS, "a.mha"), words)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -215,8 +206,8 @@ def test_byte_order(tmp_path: Path, order: str) -> None:
 
 
 def test_header_without_end(tmp_path: Path) -> None:
-    refused(written(tmp_path, b"NRRD0004\n" + b"# x\n" * 300_000, "a.nrrd"), "header without end")
-    refused(written(tmp_path, b"Comment = x\n" * 100_000, "a.mha"), "no MetaImage file")
+    refused(read_mask, written(tmp_path, b"NRRD0004\n" + b"# x\n" * 300_000, "a.nrrd"), "header without end")
+    refused(read_mask, written(tmp_path, b"Comment = x\n" * 100_000, "a.mha"), "no MetaImage file")
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
@@ -244,4 +235,4 @@ def test_a_name_that_is_not_unicode_is_named(tmp_path: Path, suffix: str) -> Non
     path = tmp_path / f"a\udcff{suffix}"
     write_mask(tmp_path / f"a{suffix}", block(), grid_of((7, 6, 5)))
     (tmp_path / f"a{suffix}").rename(path)
-    refused(path, "not valid Unicode")
+    refused(read_mask, path, "not valid Unicode")

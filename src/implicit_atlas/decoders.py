@@ -11,7 +11,7 @@ Values are pointwise: the value at a point does not depend on the other points, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from implicit_atlas import grid
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """What the model asks of a decoder."""
 

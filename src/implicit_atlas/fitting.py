@@ -28,6 +28,7 @@ CHECK_EVERY = 20
 REGAIN = 1e-3  # a check counts as progress when the loss has fallen by this share
 RACE = PointConfig(lattice=12, band=2048)
 CHECK_SEED = 987_654_321
+CLEARLY = 0.95  # a fit must lower the loss of the best constant answer at least to this share
 
 
 @dataclass(frozen=True)
@@ -177,8 +178,9 @@ class _Batch:
         chosen, template, mean_loss = self.race(candidates)
         codes = candidates[torch.arange(len(self.ids)), chosen].clone().requires_grad_()
         history, counts, best = self.optimise(codes, template, report)
+        samples = self.sample(RACE, self.config.seed + CHECK_SEED)
         with torch.no_grad():
-            final = self.losses(best, template, self.sample(RACE, self.config.seed + CHECK_SEED))
+            final, chance = self.losses(best, template, samples), _chance(samples)
         seconds = (time.perf_counter() - begun) / len(self.ids)
         fits = []
         for i in range(len(self.ids)):
@@ -193,7 +195,7 @@ class _Batch:
                     iterations=int(counts[i]),
                     seconds=seconds,
                     degrees_of_freedom=codes.shape[1],
-                    failure=_failure(float(final[i]), float(mean_loss[i])),
+                    failure=_failure(float(final[i]), float(mean_loss[i]), float(chance[i])),
                 )
             )
         return fits
@@ -249,9 +251,19 @@ class _Watch:
         self.active &= self.stale < self.patience
 
 
-def _failure(loss: float, mean_loss: float) -> str | None:
+def _chance(samples: Samples) -> Float[Tensor, " n"]:
+    """Loss of the best constant answer for each whole mask; infinite for sparse points, which may all be alike."""
+    if not samples.lattice:
+        return samples.occupancy.new_full((len(samples.occupancy),), math.inf)
+    share = samples.occupancy.mean(1)
+    return F.binary_cross_entropy(share, share, reduction="none")
+
+
+def _failure(loss: float, mean_loss: float, chance: float) -> str | None:
     if not math.isfinite(loss):
         return "its values are not finite"
     if loss >= mean_loss:
         return "it is no better than the mean shape"
+    if loss >= CLEARLY * chance:
+        return "it is hardly better than no shape at all"
     return None

@@ -111,6 +111,7 @@ def fit_ridge(
     gram = centred @ centred.T
     # Shapes that are all the same have no variance: any positive ridge gives their common code.
     gram[np.diag_indices_from(gram)] += ridge * np.trace(gram) / len(gram) or 1.0
-    matrix = centred.T @ np.linalg.solve(gram, codes - codes.mean(0))
+    # Three digits do for a start of fits, and a model folder keeps no more.
+    matrix = (centred.T @ np.linalg.solve(gram, codes - codes.mean(0))).astype(np.float16)
     offset = codes.mean(0).astype(np.float32)
     return LinearEncoder(mean.astype(np.float32), matrix.astype(np.float32), offset, resolution)

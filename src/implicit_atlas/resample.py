@@ -101,7 +101,7 @@ def resample(
         float32 values, or bool where a threshold is given, of shape (axes[0].size_out, ...), C-ordered.
     """
     # A volume turned to canonical order may run backwards through memory: the matrix is turned instead.
-    backwards = [axis for axis in range(3) if volume.strides[axis] < 0]
+    backwards = tuple(axis for axis in range(3) if volume.strides[axis] < 0)
     volume = np.flip(volume, backwards)
     axes = [_reversed(axes[axis]) if axis in backwards else axes[axis] for axis in range(3)]
     if volume.strides[0] < volume.strides[2]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ class Samples:
     lattice: int = 0
 
 
+@runtime_checkable
 class Target(Protocol):
     """A set of shapes that can be sampled: full masks (`ShapeSet`) or sparse observations (`ObservationSet`)."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int, Int64
 
-Cells = tuple[Int[np.ndarray, "_"], Int[np.ndarray, "_"]]
+Cells = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]
 """Where each cell starts in the row of all corners (and where the last ends), and that row."""
 
 

@@ -134,6 +134,7 @@ def _read(path: Path) -> vtkPolyData:
     return reader.GetOutput()
 
 
-def _cells(cells: vtkCellArray) -> tuple[np.ndarray, np.ndarray]:
+def _cells(cells: vtkCellArray) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " m"]]:
     """Return where each cell starts (one more number than cells) and the vertices of all cells in a row."""
-    return vtk_to_numpy(cells.GetOffsetsArray()), vtk_to_numpy(cells.GetConnectivityArray())
+    offsets, corners = vtk_to_numpy(cells.GetOffsetsArray()), vtk_to_numpy(cells.GetConnectivityArray())
+    return offsets.astype(np.int64), corners.astype(np.int64)

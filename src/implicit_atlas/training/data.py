@@ -54,10 +54,10 @@ class TrainingData:
 
     def centres(self, count: int, seed: int) -> Float[np.ndarray, "m c"]:
         """Centres of the real shapes' start codes by k-means, where templates start; all differ."""
-        codes = self.codes[: self.real].astype(np.float64)
+        codes = np.unique(self.codes[: self.real].astype(np.float64), axis=0)
         rng = np.random.default_rng(seed)
-        if self.real <= count:
-            rows = np.arange(count) % self.real
+        if len(codes) <= count:
+            rows = np.arange(count) % len(codes)
             return (codes[rows] + rng.standard_normal((count, codes.shape[1])) * 1e-2).astype(np.float32)
         centres, _ = kmeans2(codes, count, minit="++", seed=rng)  # pyright: ignore[reportCallIssue]
         return centres.astype(np.float32)

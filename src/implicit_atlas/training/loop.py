@@ -254,6 +254,7 @@ class _Run:
     def result(self) -> Trained:
         """The network in evaluation mode on the CPU, and the codes."""
         network = self.raw.network.eval().cpu()
+        network.zero_grad()  # frees the gradients
         codes = self.raw.codes.weight.detach().cpu().numpy().copy()
         return Trained(network, codes, self.clock.step, self.clock.seconds)
 

@@ -1,0 +1,139 @@
+"""One training step against the paper-literal path, and the peak memory of training 221 shapes.
+
+Both networks have the product's default sizes and the same weights, points, losses and optimisers.
+Run: python benchmarks/bench_training.py
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from common import compare, machine, report
+from reference import LiteralAtlas
+from torch import Tensor, nn
+
+from implicit_atlas import grid
+from implicit_atlas.losses import LossWeights, total_loss
+from implicit_atlas.methods import ModelConfig, build
+from implicit_atlas.model import Atlas, Prediction
+from implicit_atlas.phantoms import FAMILIES, make_phantoms
+from implicit_atlas.sampling import FEWER_POINTS, Samples, ShapeSet
+from implicit_atlas.shapes import Shape, prepare
+from implicit_atlas.training import TrainConfig, gather, optimise
+from implicit_atlas.training.config import fast_precision
+from implicit_atlas.training.loop import loss_terms
+
+BATCH, THREADS, REPEATS, GOAL = 16, 2, 5, 4.0
+SHAPES, MEMORY_STEPS, MEMORY_GOAL_GB = 221, 3, 4.0
+Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def phantom_shapes(count: int) -> list[Shape]:
+    """Phantoms at the default resolution, all families in turn."""
+    each = -(-count // len(FAMILIES))
+    phantoms = [phantom for family in FAMILIES for phantom in make_phantoms(family, each)]
+    return [prepare(phantom.mask) for phantom in phantoms[:count]]
+
+
+def samples_of(shapes: list[Shape]) -> Samples:
+    """One batch of points with labels; both paths learn from the same."""
+    packed = torch.stack([torch.from_numpy(shape.packed) for shape in shapes]).numpy()
+    target = ShapeSet(packed, shapes[0].frame.resolution)
+    return target.sample(torch.arange(BATCH), FEWER_POINTS, torch.Generator().manual_seed(0))
+
+
+def training_step(
+    network: nn.Module, forward: Forward, samples: Samples, precision: AbstractContextManager
+) -> Callable[[], float]:
+    """Forward, backward and update of the weights and of the batch's codes."""
+    codes = nn.Embedding(BATCH, ModelConfig().code_size, sparse=True)
+    torch.nn.init.normal_(codes.weight, generator=torch.Generator().manual_seed(0))
+    optimizers = [
+        torch.optim.Adam(network.parameters(), lr=1e-4),
+        torch.optim.SparseAdam(list(codes.parameters()), lr=1e-3),
+    ]
+    weights, ids = LossWeights(), torch.arange(BATCH)
+
+    def step() -> float:
+        rows = codes(ids)
+        with precision:
+            logits, displacement = forward(rows, samples.points)
+        prediction = Prediction(logits.float(), displacement.float())
+        loss = total_loss(loss_terms(rows, prediction, samples, weights), weights)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def compare_steps(name: str, precision: AbstractContextManager, samples: Samples) -> None:
+    """Time the product in an arithmetic against the reference in single precision."""
+    torch.manual_seed(0)
+    atlas = build(ModelConfig())
+    assert isinstance(atlas, Atlas)
+    literal = LiteralAtlas(atlas)
+
+    def product(codes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        found = atlas(codes, points)
+        assert found.displacement is not None
+        return found.logits, found.displacement
+
+    ours = training_step(atlas.train(), product, samples, precision)
+    theirs = training_step(literal, literal, samples, nullcontext())
+    print(f"first losses: product {ours():.5f}, reference {theirs():.5f}")
+    report(compare(name, ours, theirs, GOAL, REPEATS))
+
+
+def peak_memory_gb() -> float:
+    """Peak resident memory of this process and of its largest worker."""
+    kilobytes = [
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    return sum(kilobytes) / 1e6
+
+
+def train_for_memory() -> None:
+    """Train a few steps on as many shapes as the paper's largest set, and print the peak memory in GB."""
+    some = phantom_shapes(13)
+    shapes = [some[index % len(some)] for index in range(SHAPES)]
+    config = TrainConfig(steps=MEMORY_STEPS, points=FEWER_POINTS, precision=fast_precision("cpu"))
+    optimise(gather(shapes, ModelConfig().code_size, config), ModelConfig(), config)
+    print(peak_memory_gb())
+
+
+def measure_memory() -> None:
+    """Run `train_for_memory` in a process of its own."""
+    command = [sys.executable, __file__, "--memory"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    peak_gb = float(printed.split()[-1])
+    print(f"training {SHAPES} shapes, peak memory: {peak_gb:.2f} GB (goal below {MEMORY_GOAL_GB:g})")
+    print(json.dumps({"machine": machine(), "name": "training memory", "shapes": SHAPES, "peak_gb": peak_gb}))
+
+
+def main() -> None:
+    """Print the ratios and the peak memory."""
+    grid.set_threads(THREADS)
+    samples = samples_of(phantom_shapes(BATCH))
+    compare_steps("training step", nullcontext(), samples)
+    if fast_precision("cpu") == "bf16-mixed":
+        compare_steps(
+            "training step, product in bfloat16", torch.autocast("cpu", dtype=torch.bfloat16), samples
+        )
+    measure_memory()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--memory"]:
+        train_for_memory()
+    else:
+        main()
