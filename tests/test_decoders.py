@@ -128,7 +128,7 @@ def test_outside_the_cube_the_nearest_face_is_read():
 
 
 def test_pixel_shuffle_lays_eight_channels_out_as_a_block():
-    maps = torch.arange(2 * 8 * 3**3).view(1, 16, 3, 3, 3)
+    maps = torch.arange(2.0 * 8 * 3**3).view(1, 16, 3, 3, 3)
     shuffled = pixel_shuffle3d(maps)
     assert shuffled.shape == (1, 2, 6, 6, 6)
     for block in range(8):
