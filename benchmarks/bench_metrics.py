@@ -5,16 +5,15 @@ Run: python benchmarks/bench_metrics.py
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import numpy as np
+from common import compare, report
 from scipy.ndimage import gaussian_filter
 
 from implicit_atlas import metrics
 
 RESOLUTION = 128
 REPEATS = 3
+GOAL = 2.0
 
 
 def blob(seed: int, roughness: float, radius: float = 0.85) -> np.ndarray:
@@ -23,16 +22,6 @@ def blob(seed: int, roughness: float, radius: float = 0.85) -> np.ndarray:
     distance = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2) / radius
     noise = gaussian_filter(np.random.default_rng(seed).normal(size=(RESOLUTION,) * 3), RESOLUTION / 12)
     return 1 - distance + roughness * noise / noise.std() > 0
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Best of a few runs."""
-    best = float("inf")
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - start)
-    return best
 
 
 def package_scores(truth: np.ndarray, prediction: np.ndarray) -> tuple[float, float, float]:
@@ -54,7 +43,7 @@ def our_scores(truth: np.ndarray, prediction: np.ndarray) -> tuple[float, float,
 
 
 def main() -> None:
-    """Print one line for each kind of pair."""
+    """Print seconds, ratio and largest difference for each kind of pair."""
     # The package predates NumPy 2, which removed these names.
     for name, value in (("Inf", np.inf), ("NaN", np.nan)):
         setattr(np, name, value)
@@ -63,14 +52,18 @@ def main() -> None:
         "apart (another organ)": (blob(1, 0.075), blob(2, 0.075)),
         "far (ball in a ball)": (blob(1, 0.0), blob(1, 0.0, radius=0.2)),
     }
-    print(f"{'pair at 128^3':24}{'package s':>12}{'ours s':>12}{'ratio':>8}{'largest difference':>22}")
     for name, (truth, prediction) in pairs.items():
-        package = seconds(lambda t=truth, p=prediction: package_scores(t, p))
-        ours = seconds(lambda t=truth, p=prediction: our_scores(t, p))
-        difference = np.abs(
-            np.subtract(package_scores(truth, prediction), our_scores(truth, prediction))
-        ).max()
-        print(f"{name:24}{package:12.3f}{ours:12.3f}{package / ours:8.1f}{difference:22.1e}")
+        ours, package = our_scores(truth, prediction), package_scores(truth, prediction)
+        print(f"{name}: largest difference {np.abs(np.subtract(ours, package)).max():.1e}")
+        report(
+            compare(
+                f"metrics at {RESOLUTION}^3, {name}",
+                lambda t=truth, p=prediction: our_scores(t, p),
+                lambda t=truth, p=prediction: package_scores(t, p),
+                GOAL,
+                REPEATS,
+            )
+        )
 
 
 if __name__ == "__main__":

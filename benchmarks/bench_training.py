@@ -6,7 +6,6 @@ Run: python benchmarks/bench_training.py
 
 from __future__ import annotations
 
-import json
 import resource
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from common import compare, machine, report
+from common import compare, print_json, report
 from reference import LiteralAtlas
 from torch import Tensor, nn
 
@@ -117,7 +116,7 @@ def measure_memory() -> None:
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     peak_gb = float(printed.split()[-1])
     print(f"training {SHAPES} shapes, peak memory: {peak_gb:.2f} GB (goal below {MEMORY_GOAL_GB:g})")
-    print(json.dumps({"machine": machine(), "name": "training memory", "shapes": SHAPES, "peak_gb": peak_gb}))
+    print_json(name="training memory", shapes=SHAPES, peak_gb=peak_gb, goal_gb=MEMORY_GOAL_GB)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a timer, the machine's line, and one JSON line a result."""
+"""What the benchmarks share: comparison by turns in one run, the machine's line, and one JSON line a result."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TypeVar
+from pathlib import Path
 
 import torch
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -28,50 +26,46 @@ class Timing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The product against its reference, taken in one run; `ratio` is of medians, `goal` what it should reach."""
+    """The product against its reference, taken in one run.
+
+    Args:
+        ratio: of the medians.
+        goal: what the ratio should reach, where there is a goal.
+    """
 
     name: str
     product: Timing
     reference: Timing
     ratio: float
-    goal: float
-
-
-def timed(call: Callable[[], Result], repeats: int = 5, warm_up: int = 1) -> tuple[Result, Timing]:
-    """The last call's result, and the seconds of `repeats` calls after `warm_up` ones that do not count."""
-    for _ in range(warm_up):
-        call()
-    seconds = []
-    for _ in range(repeats - 1):
-        seconds.append(_seconds(call)[1])
-    result, last = _seconds(call)
-    seconds.append(last)
-    return result, Timing(statistics.median(seconds), min(seconds), max(seconds), repeats)
-
-
-def _seconds(call: Callable[[], Result]) -> tuple[Result, float]:
-    start = time.perf_counter()
-    result = call()
-    return result, time.perf_counter() - start
+    goal: float | None = None
 
 
 def compare(
-    name: str, product: Callable[[], object], reference: Callable[[], object], goal: float, repeats: int = 5
+    name: str,
+    product: Callable[[], object],
+    reference: Callable[[], object],
+    goal: float | None = None,
+    repeats: int = 5,
 ) -> Comparison:
-    """Time both by turns, so that other load on the machine meets both alike."""
-    ours, theirs = [], []
-    product(), reference()
-    for _ in range(repeats):
-        ours.append(_seconds(product)[1])
-        theirs.append(_seconds(reference)[1])
-    mine, other = (
-        Timing(statistics.median(seconds), min(seconds), max(seconds), repeats) for seconds in (ours, theirs)
-    )
-    return Comparison(name, mine, other, other.median / mine.median, goal)
+    """Time both by turns, after one call each that does not count: other load on the machine meets both alike."""
+    _seconds(product), _seconds(reference)
+    pairs = [(_seconds(product), _seconds(reference)) for _ in range(repeats)]
+    ours, theirs = (_timing(seconds) for seconds in zip(*pairs, strict=True))
+    return Comparison(name, ours, theirs, theirs.median / ours.median, goal)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _timing(seconds: tuple[float, ...]) -> Timing:
+    return Timing(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
 
 
 def machine() -> str:
-    """Processor, cores, threads and versions that a timing belongs to."""
+    """Processor, cores, threads, load and versions that a timing belongs to."""
     return (
         f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
         f"load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, Python {platform.python_version()}"
@@ -79,18 +73,22 @@ def machine() -> str:
 
 
 def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123 (a device file)
-            names = [line.split(":", 1)[1].strip() for line in stream if line.startswith("model name")]
-    except OSError:
-        names = []
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
 
 
 def report(result: Comparison) -> None:
     """Print a line for people and one of JSON."""
+    goal = "" if result.goal is None else f" (goal {result.goal:g})"
     print(
-        f"{result.name}: product {result.product.median:.3f} s, reference {result.reference.median:.3f} s, "
-        f"ratio {result.ratio:.1f} (goal {result.goal:g}), median of {result.product.repeats}"
+        f"{result.name}: product {result.product.median:.4f} s, reference {result.reference.median:.4f} s, "
+        f"ratio {result.ratio:.1f}{goal}, median of {result.product.repeats}"
     )
-    print(json.dumps({"machine": machine(), **asdict(result)}))
+    print_json(**asdict(result))
+
+
+def print_json(**values: object) -> None:
+    """Print values and the machine as one line of JSON."""
+    print(json.dumps({"machine": machine(), **values}))

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import trimesh
 from jaxtyping import Float64, Int64
 
 from implicit_atlas.errors import InputError
@@ -129,6 +128,8 @@ def read_ply(path: Path) -> Surface:
     """
     content = read_bytes(path)
     header = _ply_header(content, path)
+    import trimesh  # takes more than a second, which only PLY files need
+
     try:
         loaded = trimesh.load(io.BytesIO(content), file_type="ply", process=False)
     except Exception as error:  # trimesh raises whatever its parsing happened to run into
