@@ -17,14 +17,11 @@ import torch
 from atlas_samples import CODE, POINTS, phantom_shapes, tiny_model, tiny_training
 
 from implicit_atlas.errors import InputError, TrainingError
-from implicit_atlas.losses import LossWeights, total_loss
-from implicit_atlas.model import Prediction
-from implicit_atlas.sampling import Samples
+from implicit_atlas.losses import total_loss
 from implicit_atlas.tensors import load_state
-from implicit_atlas.training import TrainConfig, default_config, gather, optimise
-from implicit_atlas.training.config import FEW
+from implicit_atlas.training import TrainConfig, gather, optimise
 from implicit_atlas.training.log import RunLog
-from implicit_atlas.training.loop import LOG_EVERY, _Clock, loss_terms
+from implicit_atlas.training.loop import LOG_EVERY, _Clock
 
 SHAPES = phantom_shapes(6)
 MODEL = tiny_model()
@@ -309,28 +306,3 @@ def test_shapes_that_do_not_fit_together_are_refused():
     other = dataclasses.replace(SHAPES[0], frame=frame, packed=np.zeros(16**3 // 8, np.uint8))
     with pytest.raises(InputError, match=r"resolutions \[16, 32\]"):
         gather([SHAPES[1], other], CODE, CONFIG)
-
-
-@pytest.mark.parametrize(
-    "options", [{"max_minutes": 0.0}, {"max_minutes": float("nan")}, {"steps": 0}, {"batch": 0}]
-)
-def test_senseless_schedules_are_refused(options):
-    with pytest.raises(InputError):
-        TrainConfig(**options)
-
-
-def test_few_shapes_are_made_up_for_by_warps():
-    few, many = default_config(5, "cpu"), default_config(FEW, "cpu")
-    assert few.warps > 5 and few.real_share < many.real_share
-    assert default_config(5, "cpu", 3.0, 7).max_minutes == 3.0
-    assert default_config(5, "cpu", 3.0, 7).seed == 7
-
-
-def test_terms_without_weight_are_not_computed():
-    prediction = Prediction(torch.zeros(1, 27 + 5), torch.ones(1, 27 + 5, 3))
-    samples = Samples(torch.zeros(1, 32, 3), torch.zeros(1, 32), torch.ones(1, 32), lattice=3)
-    every = loss_terms(torch.ones(1, 4), prediction, samples, LossWeights())
-    assert every.laplacian is not None and every.deformation is not None
-    none = loss_terms(torch.ones(1, 4), prediction, samples, LossWeights(0.0, 0.0, 0.0))
-    assert none.laplacian is None and none.deformation is None
-    assert torch.equal(none.task, every.task)

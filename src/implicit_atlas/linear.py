@@ -73,7 +73,8 @@ class LinearEncoder:
 
     def encode(self, features: Float[np.ndarray, "n features"]) -> Float[np.ndarray, "n c"]:
         """Codes of shapes."""
-        return (self.offset + (features - self.mean) @ self.matrix).astype(np.float32)
+        product = (features - self.mean).astype(np.float64) @ self.matrix.astype(np.float64)
+        return (self.offset + product).astype(np.float32)
 
 
 def fit_pca(
@@ -83,6 +84,8 @@ def fit_pca(
 
     `whiten` 0 keeps the components' standard deviations, 1 makes them all equal. Codes beyond the rank are zero.
     """
+    # In double precision, so that the last bits of single precision do not depend on the number of threads.
+    features = features.astype(np.float64)
     mean = features.mean(0)
     _, s, vt = np.linalg.svd(features - mean, full_matrices=False)
     # Below this a component is rounding, as where all shapes are the same.
@@ -106,6 +109,7 @@ def fit_ridge(
 
     It re-reads codes that training has moved away from their PCA start.
     """
+    features = features.astype(np.float64)
     mean = features.mean(0)
     centred = features - mean
     gram = centred @ centred.T

@@ -1,0 +1,39 @@
+"""What a training run is told: schedules, defaults, and the loss terms that it asks for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from implicit_atlas.errors import InputError
+from implicit_atlas.losses import LossWeights
+from implicit_atlas.model import Prediction
+from implicit_atlas.sampling import Samples
+from implicit_atlas.training import TrainConfig, default_config
+from implicit_atlas.training.config import FEW
+from implicit_atlas.training.loop import loss_terms
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_minutes": 0.0}, {"max_minutes": float("nan")}, {"steps": 0}, {"batch": 0}]
+)
+def test_senseless_schedules_are_refused(options):
+    with pytest.raises(InputError):
+        TrainConfig(**options)
+
+
+def test_few_shapes_are_made_up_for_by_warps():
+    few, many = default_config(5, "cpu"), default_config(FEW, "cpu")
+    assert few.warps > 5 and few.real_share < many.real_share
+    assert default_config(5, "cpu", 3.0, 7).max_minutes == 3.0
+    assert default_config(5, "cpu", 3.0, 7).seed == 7
+
+
+def test_terms_without_weight_are_not_computed():
+    prediction = Prediction(torch.zeros(1, 27 + 5), torch.ones(1, 27 + 5, 3))
+    samples = Samples(torch.zeros(1, 32, 3), torch.zeros(1, 32), torch.ones(1, 32), lattice=3)
+    every = loss_terms(torch.ones(1, 4), prediction, samples, LossWeights())
+    assert every.laplacian is not None and every.deformation is not None
+    none = loss_terms(torch.ones(1, 4), prediction, samples, LossWeights(0.0, 0.0, 0.0))
+    assert none.laplacian is None and none.deformation is None
+    assert torch.equal(none.task, every.task)
