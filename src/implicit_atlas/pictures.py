@@ -33,7 +33,7 @@ class Panel:
 def surfaces(path: Path, rows: Sequence[Sequence[Panel]], title: str = "") -> None:
     """Draw rows of surfaces, each row at one scale."""
     columns = max(len(row) for row in rows)
-    figure = plt.figure(figsize=(2.6 * columns, 2.7 * len(rows) + 0.4))
+    figure = plt.figure(figsize=(3.0 * columns, 2.3 * len(rows) + 0.4))
     for r, row in enumerate(rows):
         reach = max(np.ptp(panel.vertices, axis=0).max() for panel in row) / 2
         for c, panel in enumerate(row):
@@ -69,10 +69,10 @@ def _draw(axes, panel: Panel, reach: float) -> None:
     centre = (panel.vertices.max(0) + panel.vertices.min(0)) / 2
     for axis, middle in zip("xyz", centre, strict=True):
         getattr(axes, f"set_{axis}lim")(middle - reach, middle + reach)
-    axes.set_box_aspect((1, 1, 1), zoom=1.35)
+    axes.set_box_aspect((1, 1, 1), zoom=1.4)
     axes.view_init(elev=20, azim=-60)
     axes.set_axis_off()
-    axes.set_title(panel.caption, fontsize=8, y=-0.02)
+    axes.set_title(panel.caption, fontsize=9, y=0.06)
 
 
 def _save(figure, path: Path) -> None:
