@@ -36,7 +36,7 @@ def observe(shape, count: int, seed: int = 0) -> Observations:
 
 def test_a_training_shape_is_found_again():
     atlas = tiny_atlas()
-    for shape, fit in zip(SHAPES[:6], atlas.fit(SHAPES[:6], FIT), strict=True):
+    for shape, fit in zip(SHAPES[:4], atlas.fit(SHAPES[:4], FIT), strict=True):
         assert fit.failure is None
         assert dsc(fit.occupancy(), shape.occupancy) > 0.9
         assert dsc(atlas.known(shape.name).occupancy(), shape.occupancy) > 0.9
@@ -62,10 +62,11 @@ def test_a_fit_can_be_repeated():
 
 def test_many_at_once_equal_one_by_one():
     """Up to the points drawn: a batch shares one stream of random numbers."""
-    together = tiny_atlas().fit(SHAPES, FIT)
-    alone = [tiny_atlas().fit([shape], FIT)[0] for shape in SHAPES]
-    parts = tiny_atlas().fit(SHAPES, dataclasses.replace(FIT, batch=3))
-    for shape, a, b, c in zip(SHAPES, together, alone, parts, strict=True):
+    shapes = SHAPES[4:7]
+    together = tiny_atlas().fit(shapes, FIT)
+    alone = [tiny_atlas().fit([shape], FIT)[0] for shape in shapes]
+    parts = tiny_atlas().fit(shapes, dataclasses.replace(FIT, batch=2))
+    for shape, a, b, c in zip(shapes, together, alone, parts, strict=True):
         assert a.name == b.name == c.name == shape.name
         scores = [dsc(fit.occupancy(), shape.occupancy) for fit in (a, b, c)]
         assert max(scores) - min(scores) < 0.03

@@ -77,6 +77,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, tmp_path):
     assert steps_of(tmp_path / "log.jsonl") == steps_of(uninterrupted[1] / "log.jsonl") == [10, 20, 30]
 
 
+def test_a_resumed_run_in_bfloat16_equals_an_uninterrupted_one(tmp_path):
+    half = dataclasses.replace(CONFIG, steps=15, precision="bf16-mixed", checkpoint_minutes=0.0)
+    with pytest.raises(Stop):
+        run(tmp_path / "state", half, stop_at=LOG_EVERY)
+    assert_same_bits(run(config=half), run(tmp_path / "state", half, resume=True))
+
+
 def test_a_finished_run_has_nothing_to_resume(uninterrupted):
     state = uninterrupted[1] / "state"
     assert_same_bits(uninterrupted[0], run(state, resume=True))

@@ -11,6 +11,9 @@ from scipy.ndimage import zoom
 from torch import Tensor
 
 from implicit_atlas import grid
+from implicit_atlas.records import from_json
+from implicit_atlas.shapes import unpack
+from implicit_atlas.workers import Message
 
 LOOKS = 4  # at most, until the box is that of the sampled shape
 REACH = 1.5  # a warp is looked for in [-REACH, REACH]³, so that it may leave the cube before its box is taken
@@ -84,3 +87,10 @@ def warp(occupancy: Bool[np.ndarray, "r r r"], config: WarpConfig, seed: int) ->
         # A tip of the shape lay between the nodes of the first plane: take the box of what the nodes saw.
         inside, axes = inside_at(low, high, occupancy.shape[0])
     return inside.numpy()
+
+
+def warp_case(case: Message) -> Message:
+    """`warp` for a worker process: packed bits, resolution, strength and seed in, packed bits out."""
+    config = from_json(WarpConfig, case.values["config"], "warp")
+    occupancy = unpack(np.frombuffer(case.payload, np.uint8), case.values["resolution"])
+    return Message({}, np.packbits(warp(occupancy, config, case.values["seed"])).tobytes())

@@ -152,7 +152,7 @@ class _Batch:
         """Weighted mean cross entropy of each shape."""
         logits = self.network.query(self.expand(codes, template), samples.points).logits
         each = F.binary_cross_entropy_with_logits(logits, samples.occupancy, samples.weight, reduction="none")
-        return each.sum(1) / samples.weight.sum(1)
+        return each.sum(1) / samples.weight.sum(1).clamp_min(1e-12)  # a random part may have no weight at all
 
     @torch.no_grad()
     def race(self, candidates: Float[Tensor, "n k c"]) -> tuple[Tensor, Tensor | None, Tensor]:

@@ -17,7 +17,7 @@ from implicit_atlas.atlas import AtlasConfig, TrainedAtlas
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import lock_folder
 from implicit_atlas.io.output import make_folder
-from implicit_atlas.linear import fit_ridge
+from implicit_atlas.linear import FEATURE_RESOLUTION, fit_ridge
 from implicit_atlas.methods import ModelConfig
 from implicit_atlas.shapes import Shape
 from implicit_atlas.training import (
@@ -30,7 +30,6 @@ from implicit_atlas.training import (
     optimise,
 )
 from implicit_atlas.training.config import Device
-from implicit_atlas.training.data import FEATURE_RESOLUTION
 
 STATE = "state.safetensors"
 

@@ -8,11 +8,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import distance_transform_edt
 
+from implicit_atlas.shapes import unpack
+from implicit_atlas.workers import Message
+
 try:
     from edt import edt as _edt
 except ImportError:  # the extra "fast" is not installed
     _edt = None
 
+FEATURE_RESOLUTION = 16  # of the features that codes are encoded from
 WORKING = 64  # side of the volume that distances are taken on
 LIMIT = 0.3  # distances are cut off here, in cube units
 
@@ -119,3 +123,9 @@ def fit_ridge(
     matrix = (centred.T @ np.linalg.solve(gram, codes - codes.mean(0))).astype(np.float16)
     offset = codes.mean(0).astype(np.float32)
     return LinearEncoder(mean.astype(np.float32), matrix.astype(np.float32), offset, resolution)
+
+
+def feature_case(case: Message) -> Message:
+    """`signed_distances` for a worker process: packed bits and their resolution in, features out."""
+    occupancy = unpack(np.frombuffer(case.payload, np.uint8), case.values["resolution"])
+    return Message({}, signed_distances(occupancy, FEATURE_RESOLUTION).tobytes())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from implicit_atlas import grid
 from implicit_atlas.errors import InputError
+from implicit_atlas.shapes import unpack
 
 
 @dataclass(frozen=True)
@@ -188,9 +189,3 @@ def border_voxels(occupancy: Bool[np.ndarray, "x y z"]) -> Int[np.ndarray, " n"]
         for shift in (-1, 1):
             inner &= np.roll(padded, shift, axis)[1:-1, 1:-1, 1:-1]
     return np.flatnonzero(occupancy & ~inner).astype(np.int32)
-
-
-def unpack(packed: UInt8[np.ndarray, " bytes"], resolution: int) -> Bool[np.ndarray, "x y z"]:
-    """Boolean cube of packed bits."""
-    bits = np.unpackbits(packed, count=resolution**3)
-    return bits.view(bool).reshape((resolution,) * 3)

@@ -56,9 +56,13 @@ class Shape:
     @property
     def occupancy(self) -> Bool[np.ndarray, "r r r"]:
         """The unpacked cube; a new array on every call."""
-        resolution = self.frame.resolution
-        bits = np.unpackbits(self.packed, count=resolution**3)
-        return bits.view(np.bool_).reshape(resolution, resolution, resolution)
+        return unpack(self.packed, self.frame.resolution)
+
+
+def unpack(packed: UInt8[np.ndarray, " bytes"], resolution: int) -> Bool[np.ndarray, "r r r"]:
+    """Boolean cube of packed bits; a new array."""
+    bits = np.unpackbits(packed, count=resolution**3)
+    return bits.view(np.bool_).reshape(resolution, resolution, resolution)
 
 
 def packed_size(resolution: int) -> int:

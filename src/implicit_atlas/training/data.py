@@ -13,16 +13,14 @@ from jaxtyping import Float, UInt8
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from implicit_atlas.augment import WarpConfig, warp
+from implicit_atlas.augment import warp_case
 from implicit_atlas.errors import InputError, TrainingError
-from implicit_atlas.linear import fit_pca, signed_distances
-from implicit_atlas.records import from_json
-from implicit_atlas.sampling import ShapeSet, unpack
+from implicit_atlas.linear import FEATURE_RESOLUTION, feature_case, fit_pca
+from implicit_atlas.sampling import ShapeSet
 from implicit_atlas.shapes import Shape
 from implicit_atlas.training.config import TrainConfig
 from implicit_atlas.workers import START_SECONDS, Message, run_cases
 
-FEATURE_RESOLUTION = 16
 RANDOM_DEVIATION = 0.1
 # One core, a shape of 128³.
 _WARP_SECONDS = 0.2
@@ -95,11 +93,11 @@ def gather(shapes: Sequence[Shape], code_size: int, config: TrainConfig, workers
         for index in range(config.warps)
     ]
     volume = (resolution / 128) ** 3
-    warps = _in_order(_warp_case, jobs, np.uint8, _worth(workers, len(jobs) * _WARP_SECONDS * volume))
+    warps = _in_order(warp_case, jobs, np.uint8, _worth(workers, len(jobs) * _WARP_SECONDS * volume))
     packed = np.stack([*real, *warps])
     jobs = [Message({"resolution": resolution}, row.tobytes()) for row in packed]
     worth = _worth(workers, len(jobs) * _FEATURE_SECONDS * volume)
-    features = np.stack(_in_order(_feature_case, jobs, np.float32, worth))
+    features = np.stack(_in_order(feature_case, jobs, np.float32, worth))
     digest = hashlib.sha256(np.stack(real).tobytes()).hexdigest()
     return TrainingData(
         packed, resolution, features, _start_codes(features, code_size, config), len(real), digest
@@ -121,17 +119,6 @@ def _in_order(
             raise TrainingError("a process that prepared training shapes died: give it more memory")
         answers[index] = np.frombuffer(answer.payload, dtype)
     return [answer for answer in answers if answer is not None]
-
-
-def _warp_case(case: Message) -> Message:
-    config = from_json(WarpConfig, case.values["config"], "warp")
-    occupancy = unpack(np.frombuffer(case.payload, np.uint8), case.values["resolution"])
-    return Message({}, np.packbits(warp(occupancy, config, case.values["seed"])).tobytes())
-
-
-def _feature_case(case: Message) -> Message:
-    occupancy = unpack(np.frombuffer(case.payload, np.uint8), case.values["resolution"])
-    return Message({}, signed_distances(occupancy, FEATURE_RESOLUTION).tobytes())
 
 
 def _start_codes(features: np.ndarray, code_size: int, config: TrainConfig) -> Float[np.ndarray, "n c"]:
