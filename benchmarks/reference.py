@@ -42,7 +42,7 @@ class LiteralDecoder(nn.Module):
         self.head = nn.Linear(hidden, decoder.head.out_features)
         self.head.load_state_dict(decoder.head.state_dict())
         with torch.no_grad():
-            columns = [layer.weight.flatten(1) for layer in decoder.to_hidden]
+            columns = [layer.weight for layer in decoder.to_hidden]
             self.to_hidden.weight.copy_(torch.cat([*columns, decoder.point_to_hidden.weight], dim=1))
             self.to_hidden.bias.copy_(decoder.point_to_hidden.bias)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel
@@ -130,3 +133,19 @@ def test_errors_are_one_line_that_names_the_cause(words, named, masks, tmp_path,
     assert run(*(masks if word == "MASKS" else word for word in words)) != 0
     printed = capsys.readouterr().err
     assert named in printed and "Traceback" not in printed
+
+
+@pytest.mark.slow
+def test_sigterm_stops_a_training_in_the_background(masks, tmp_path):
+    # A script starts what it puts into the background with SIGINT ignored.
+    start = "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); import implicit_atlas.cli as c; c.main()"
+    words = ["train", str(masks), "-o", str(tmp_path / "x.atlas"), "--warps", "0", "--steps", "100000"]
+    with subprocess.Popen([sys.executable, "-c", start, *words], stderr=subprocess.PIPE, text=True) as process:
+        log = tmp_path / "x.run" / "log.jsonl"
+        until = time.monotonic() + 120
+        while not log.exists() and time.monotonic() < until:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        errors = process.communicate(timeout=60)[1]
+    assert log.exists()
+    assert process.returncode == 130 and "stopped" in errors and "Traceback" not in errors

@@ -22,6 +22,7 @@ from implicit_atlas.cli_cases import (
     write_json,
 )
 from implicit_atlas.errors import AtlasError
+from implicit_atlas.memory import keep_freed_memory
 
 app = typer.Typer(
     help="From a folder of organ masks to a shape atlas: train, reconstruct, evaluate.",
@@ -218,7 +219,8 @@ def version() -> None:
 
 def main() -> None:
     """Run a command; errors are one line on standard error and a non-zero exit status, never a traceback."""
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
+    keep_freed_memory()
     try:
         app()
     except AtlasError as error:
@@ -229,6 +231,11 @@ def main() -> None:
         _fail("out of memory: use fewer or smaller cases at a time", 1)
     except OSError as error:
         _fail(f"{error.filename or 'file'}: {error.strerror or error}", 1)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Stop as Ctrl-C does, also where a shell started the command in the background with SIGINT ignored."""
+    raise KeyboardInterrupt
 
 
 def _fail(message: str, status: int) -> None:

@@ -35,12 +35,16 @@ class Decoder(Protocol):
         """Values of field owner[b] at points[b]."""
         ...
 
+    def hidden_weights(self) -> list[nn.Parameter]:
+        """Weights between the layers that read codes or points and the head, rows first."""
+        ...
+
 
 @dataclass(frozen=True)
 class ConvConfig:
     """Sizes of a ConvDecoder: channels of the maps at 5³, 9³, 17³, 33³ ... nodes, and of the hidden point layer."""
 
-    channels: tuple[int, ...] = (64, 64, 48, 32)
+    channels: tuple[int, ...] = (64, 48, 32, 16)
     hidden: int = 32
     groups: int = 8
 
@@ -90,7 +94,7 @@ class ConvDecoder(nn.Module):
         self.blocks = nn.ModuleList(
             ConvBlock(i, o, config.groups) for i, o in zip(inputs, config.channels, strict=True)
         )
-        self.to_hidden = nn.ModuleList(nn.Conv3d(c, config.hidden, 1, bias=False) for c in config.channels)
+        self.to_hidden = nn.ModuleList(nn.Linear(c, config.hidden, bias=False) for c in config.channels)
         self.point_to_hidden = nn.Linear(3, config.hidden)
         self.head = nn.Linear(config.hidden, outputs)
         if zero_head:
@@ -110,19 +114,25 @@ class ConvDecoder(nn.Module):
 
     def expand(self, codes: Float[Tensor, "batch c"]) -> Float[Tensor, "batch n n n hidden"]:
         """The finest map of hidden pre-activations, all levels and the coordinates folded in."""
-        total: Tensor | None = None
-        for maps, to_hidden, nodes in zip(self.levels(codes), self.to_hidden, self.config.nodes, strict=True):
-            part = to_hidden(maps)
-            total = part if total is None else grid.upsample_nested(total, nodes) + part
-        assert total is not None
-        place = self.point_to_hidden(grid.map_nodes(self.config.nodes[-1], codes.device))
-        return total.permute(0, 2, 3, 4, 1) + place
+        nodes = self.config.nodes
+        # The coordinates are linear, so that the coarsest nodes are enough for them.
+        total = self.point_to_hidden(grid.map_nodes(nodes[0], codes.device))
+        for maps, to_hidden, side in zip(self.levels(codes), self.to_hidden, nodes, strict=True):
+            if side > nodes[0]:
+                total = grid.upsample_nested(total.permute(0, 4, 1, 2, 3), side).permute(0, 2, 3, 4, 1)
+            total = total + to_hidden(maps.permute(0, 2, 3, 4, 1))
+        return total
 
     def query(
         self, features: Tensor, owner: Int[Tensor, " batch"], points: Float[Tensor, "batch points 3"]
     ) -> Float[Tensor, "batch points out"]:
         """Values at points; outside the cube the nearest face's features are read."""
         return grid.query_maps(features, owner, points, self.head.weight, self.head.bias)
+
+    def hidden_weights(self) -> list[nn.Parameter]:
+        """Kernels of the convolutions, and what takes the maps to the point layer."""
+        kernels = [block.conv.weight for block in self.blocks]  # pyright: ignore
+        return kernels + [layer.weight for layer in self.to_hidden]  # pyright: ignore
 
 
 @dataclass(frozen=True)
@@ -170,3 +180,7 @@ class MLPDecoder(nn.Module):
                 values = values + entering[1]
             values = F.relu(values)
         return self.head(values)
+
+    def hidden_weights(self) -> list[nn.Parameter]:
+        """Weights of the layers after the first."""
+        return [layer.weight for layer in self.layers]  # pyright: ignore

@@ -17,6 +17,7 @@ from implicit_atlas.files import write_atomic
 from implicit_atlas.io import find_cases
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.learning import best_device, train
+from implicit_atlas.memory import keep_freed_memory
 from implicit_atlas.phantoms import write_phantoms
 from implicit_atlas.shapes import Shape
 from implicit_atlas.store import open_store, prepare_folder
@@ -153,6 +154,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for the results")
     parser.add_argument("--minutes", type=float, default=4.0, help="time for training")
     options = parser.parse_args()
+    keep_freed_memory()
     try:
         run(options.data, options.output, options.minutes)
     except AtlasError as error:

@@ -137,11 +137,9 @@ class _Batch:
         with torch.no_grad():
             self.templates = network.expand_templates() if isinstance(network, Atlas) else None
 
-    def sample(self, points: PointConfig, seed: int, ids: Tensor | None = None) -> Samples:
-        """Points by seed alone."""
-        return self.target.sample(
-            self.ids if ids is None else ids, points, torch.Generator().manual_seed(seed)
-        )
+    def sample(self, points: PointConfig, seed: int) -> Samples:
+        """Points by seed alone: a fit does not depend on what is fitted beside it."""
+        return self.target.sample(self.ids, points, torch.Generator().manual_seed(seed), shared=True)
 
     def expand(self, codes: Tensor, template: Tensor | None) -> Expanded:
         if isinstance(self.network, Atlas):

@@ -51,8 +51,8 @@ class ModelConfig:
     templates: int = 5
     gradient: Literal["outputs", "codes"] = "outputs"
     gumbel: bool = False
-    conv: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 64, 48, 32), hidden=32))
-    deformation: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 64, 32), hidden=32))
+    conv: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 48, 32, 16), hidden=32))
+    deformation: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 48, 32), hidden=32))
     mlp: MLPConfig = field(default_factory=MLPConfig)
 
     def __post_init__(self) -> None:

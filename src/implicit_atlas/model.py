@@ -78,6 +78,10 @@ class Field(nn.Module):
         owner = torch.arange(points.shape[0], device=points.device)
         return Prediction(logits=self.decoder.query(expanded.shape_features, owner, points).squeeze(-1))
 
+    def hidden_weights(self) -> list[nn.Parameter]:
+        """Weights of the decoder's hidden layers."""
+        return self.decoder.hidden_weights()
+
     def forward(
         self, codes: Codes, points: Points, template: Int[Tensor, " batch"] | None = None
     ) -> Prediction:
@@ -116,9 +120,11 @@ class Atlas(nn.Module):
         self.deformation: Decoder | None = deformation  # pyright: ignore[reportAttributeAccessIssue]
         self.template_codes = nn.Parameter(torch.randn(selection.templates, code_size))
         self.selector = nn.Linear(code_size, selection.templates)
-        self.to_deformation = nn.Linear(code_size, code_size)
-        nn.init.eye_(self.to_deformation.weight)
-        nn.init.zeros_(self.to_deformation.bias)
+        self.to_deformation = None
+        if deformation is not None:
+            self.to_deformation = nn.Linear(code_size, code_size)
+            nn.init.eye_(self.to_deformation.weight)
+            nn.init.zeros_(self.to_deformation.bias)
 
     @torch.no_grad()
     def start_selection(self, centres: Float[Tensor, "m c"], sharpness: float = 10.0) -> None:
@@ -153,9 +159,9 @@ class Atlas(nn.Module):
             assignment = straight_through(self.selector(codes), self.selection.gumbel and self.training)
         else:
             assignment = F.one_hot(template, self.templates).to(codes.dtype)
-        shape_features = (
-            None if self.deformation is None else self.deformation.expand(self.to_deformation(codes))
-        )
+        shape_features = None
+        if self.deformation is not None and self.to_deformation is not None:
+            shape_features = self.deformation.expand(self.to_deformation(codes))
         if self.selection.gradient == "codes" and self.training:
             mixed = self.template.expand(assignment @ self.template_codes)
             owner = torch.arange(len(codes), device=codes.device)
@@ -201,6 +207,11 @@ class Atlas(nn.Module):
             torch.arange(0, moved.shape[1], stride, device=moved.device),
             torch.einsum("bm,mbp->bp", weights, answers).float(),
         )
+
+    def hidden_weights(self) -> list[nn.Parameter]:
+        """Weights of the decoders' hidden layers."""
+        deformation = [] if self.deformation is None else self.deformation.hidden_weights()
+        return self.template.hidden_weights() + deformation
 
     def forward(
         self, codes: Codes, points: Points, template: Int[Tensor, " batch"] | None = None

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -56,13 +57,19 @@ class Target(Protocol):
         """Number of shapes."""
         ...
 
-    def sample(self, ids: Int[Tensor, " batch"], config: PointConfig, generator: torch.Generator) -> Samples:
-        """Points of the shapes `ids`."""
+    def sample(
+        self,
+        ids: Int[Tensor, " batch"],
+        config: PointConfig,
+        generator: torch.Generator,
+        shared: bool = False,
+    ) -> Samples:
+        """Points of the shapes `ids`; with `shared`, every shape gets the points that it would get alone."""
         ...
 
 
 class ShapeSet:
-    """Full occupancies as packed bits, with their border voxels.
+    """Full occupancies as packed bits, with the faces of their border.
 
     Args:
         packed: (n, R³ / 8) as by numpy.packbits of the C-ordered cube.
@@ -76,37 +83,62 @@ class ShapeSet:
         self.resolution = resolution
         self.device = torch.device(device)
         self.packed = torch.from_numpy(np.array(packed)).to(device)
-        borders = [border_voxels(unpack(row, resolution)) for row in packed]
-        self.border = torch.from_numpy(np.concatenate(borders)).to(device)
-        counts = torch.tensor([len(b) for b in borders])
-        self.border_count = counts.to(device)
-        self.border_start = (counts.cumsum(0) - counts).to(device)
+        faces = [border_faces(unpack(row, resolution)) for row in packed]
+        self.faces = torch.from_numpy(np.concatenate(faces)).to(device)
+        counts = torch.tensor([len(f) for f in faces])
+        self.face_count = counts.to(device)
+        self.face_start = (counts.cumsum(0) - counts).to(device)
 
     def __len__(self) -> int:
         return len(self.packed)
 
-    def sample(self, ids: Int[Tensor, " batch"], config: PointConfig, generator: torch.Generator) -> Samples:
-        """Lattice points first, band points after them, labelled straight from the bits."""
+    def sample(
+        self,
+        ids: Int[Tensor, " batch"],
+        config: PointConfig,
+        generator: torch.Generator,
+        shared: bool = False,
+    ) -> Samples:
+        """Lattice points first, band points after them, labelled straight from the bits.
+
+        With `shared` the shapes have one set of random numbers, so that the points of a shape do not depend on
+        the others.
+        """
         ids = ids.to(self.device)
-        points = grid.jittered_lattice(
-            len(ids), config.lattice, config.jitter, generator, self.device
-        ).flatten(1, 3)
+        draws = 1 if shared else len(ids)
+        points = grid.jittered_lattice(draws, config.lattice, config.jitter, generator, self.device)
+        points = points.flatten(1, 3).expand(len(ids), -1, -1)
         if config.band:
-            points = torch.cat([points, self._band(ids, config, generator)], dim=1)
+            part = torch.rand((draws, config.band), generator=generator).to(self.device)
+            noise = torch.randn((draws, config.band, 3), generator=generator).to(self.device)
+            band = self._band(ids, part, noise * config.band_width_vox)
+            points = torch.cat([points, band], dim=1)
+        points = points.contiguous()
         voxel = grid.voxel_at(points, self.resolution)
         occupancy = grid.read_bits(self.packed[ids], voxel).float()
         return Samples(points, occupancy, torch.ones_like(occupancy), config.lattice)
 
     def _band(
-        self, ids: Int[Tensor, " batch"], config: PointConfig, generator: torch.Generator
-    ) -> Float[Tensor, "batch points 3"]:
-        """Border voxels' centres with normal noise, kept inside the cube."""
-        draw = torch.rand((len(ids), config.band), generator=generator).to(self.device)
-        index = (draw * self.border_count[ids, None]).long() + self.border_start[ids, None]
-        flat, r = self.border[index].long(), self.resolution
+        self,
+        ids: Int[Tensor, " batch"],
+        part: Float[Tensor, "draws band"],
+        noise_vox: Float[Tensor, "draws band 3"],
+    ) -> Float[Tensor, "batch band 3"]:
+        """Centres of border faces with noise, kept inside the cube.
+
+        Faces lie half a voxel from the voxels on both sides: points around the inner voxels would favour the inside,
+        and shapes would come out too large. One draw from each of `band` equal parts of the list of faces: spread
+        evenly, and in the order in which maps lie in memory.
+        """
+        band, r = part.shape[1], self.resolution
+        share = (part + torch.arange(band, device=self.device)) / band
+        count = self.face_count[ids, None]
+        index = (share * count).long().minimum(count - 1) + self.face_start[ids, None]
+        face = self.faces[index]
+        flat, axis = face // 3, (face % 3).long()
         voxel = torch.stack([flat // (r * r), flat // r % r, flat % r], dim=-1)
-        noise = torch.randn(voxel.shape, generator=generator).to(self.device) * config.band_width_vox
-        return (((voxel + noise) * 2 + 1) / r - 1).clamp_(-1, 1)
+        half = F.one_hot(axis, 3) * 0.5
+        return (((voxel + half + noise_vox) * 2 + 1) / r - 1).clamp_(-1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,11 +193,21 @@ class ObservationSet:
     def __len__(self) -> int:
         return len(self._all)
 
-    def sample(self, ids: Int[Tensor, " batch"], config: PointConfig, generator: torch.Generator) -> Samples:
+    def sample(
+        self,
+        ids: Int[Tensor, " batch"],
+        config: PointConfig,
+        generator: torch.Generator,
+        shared: bool = False,
+    ) -> Samples:
         """All points of each shape while they fit in the budget of `config`, else a random part; padded by weight 0."""
         budget = config.lattice**3 + config.band
         size = min(budget, max(len(self._all[i][0]) for i in ids.tolist()))
-        rows = [self._row(self._all[i], size, generator) for i in ids.tolist()]
+        state, rows = generator.get_state(), []
+        for i in ids.tolist():
+            if shared:
+                generator.set_state(state)
+            rows.append(self._row(self._all[i], size, generator))
         points, occupancy, weight = (torch.stack(column) for column in zip(*rows, strict=True))
         return Samples(points, occupancy, weight)
 
@@ -181,11 +223,17 @@ class ObservationSet:
         return [torch.cat([part, part.new_zeros((size - count, *part.shape[1:]))]) for part in row]
 
 
-def border_voxels(occupancy: Bool[np.ndarray, "x y z"]) -> Int[np.ndarray, " n"]:
-    """Flat indices of occupied voxels with an empty neighbour by faces (beyond the cube is empty)."""
-    padded = np.pad(occupancy, 1)
-    inner = occupancy.copy()
+def border_faces(occupancy: Bool[np.ndarray, "x y z"]) -> Int[np.ndarray, " n"]:
+    """Faces between an occupied and an empty voxel, as 3 * (flat index of the lower voxel) + axis, sorted.
+
+    A volume that is all occupied or all empty has no border: there every face counts.
+    """
+    found = []
+    uniform = occupancy.all() or not occupancy.any()
     for axis in range(3):
-        for shift in (-1, 1):
-            inner &= np.roll(padded, shift, axis)[1:-1, 1:-1, 1:-1]
-    return np.flatnonzero(occupancy & ~inner).astype(np.int32)
+        lower, upper = ((slice(None),) * axis + (part,) for part in (slice(None, -1), slice(1, None)))
+        change = np.zeros_like(occupancy)
+        change[lower] = uniform or occupancy[lower] != occupancy[upper]
+        found.append(np.flatnonzero(change) * 3 + axis)
+    faces = np.sort(np.concatenate(found))
+    return faces.astype(np.int32 if occupancy.size * 3 < 2**31 else np.int64)

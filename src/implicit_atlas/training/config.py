@@ -30,6 +30,7 @@ class TrainConfig:
         max_minutes: fit the schedule into this time.
         batch: shapes a step.
         real_share: share of a batch that real shapes take, the others being warps.
+        hidden_learning_rate: of the hidden layers' weights (Muon); `learning_rate` is of the others (Adam).
         codes: start codes: "pca" of low-resolution signed distances, or "random" (the paper).
         warps: number of warped copies, each with a code of its own.
         precision: Lightning Fabric's name of the arithmetic.
@@ -41,6 +42,7 @@ class TrainConfig:
     batch: int = 16
     real_share: float = 1.0
     learning_rate: float = 2e-3
+    hidden_learning_rate: float = 3e-3
     code_learning_rate: float = 0.1
     codes: Literal["pca", "random"] = "pca"
     warps: int = 0

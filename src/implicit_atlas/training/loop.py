@@ -31,12 +31,13 @@ from implicit_atlas.losses import (
     total_loss,
 )
 from implicit_atlas.methods import ModelConfig, build, loss_weights
-from implicit_atlas.model import Atlas, Prediction
+from implicit_atlas.model import Atlas, Field, Prediction
 from implicit_atlas.sampling import Samples
 from implicit_atlas.tensors import load_state, save_state
 from implicit_atlas.training.config import TrainConfig
 from implicit_atlas.training.data import TrainingData
 from implicit_atlas.training.log import RunLog
+from implicit_atlas.training.muon import Muon
 
 Progress = Callable[[float, str], None]
 """Told the share of the work that is done, 0 to 1, and a line of text."""
@@ -147,14 +148,8 @@ class _Run:
         if isinstance(network, Atlas):
             network.start_selection(torch.from_numpy(data.centres(network.templates, config.seed)))
         module = AutoDecoder(network, torch.from_numpy(data.codes))
-        betas = (0.9, 0.99)
-        self.optimizers = [
-            torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=betas),
-            torch.optim.SparseAdam(
-                list(module.codes.parameters()), lr=config.code_learning_rate, betas=betas
-            ),
-        ]
-        self.peaks = (config.learning_rate, config.code_learning_rate)
+        self.optimizers = optimizers(network, module.codes, config)
+        self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         self.raw = module
         self.module, *self.optimizers = self.fabric.setup(module, *self.optimizers)
         self.weights = loss_weights(model, config.losses)
@@ -257,6 +252,21 @@ class _Run:
         network.zero_grad()  # frees the gradients
         codes = self.raw.codes.weight.detach().cpu().numpy().copy()
         return Trained(network, codes, self.clock.step, self.clock.seconds)
+
+
+def optimizers(
+    network: Field | Atlas, codes: nn.Embedding, config: TrainConfig
+) -> list[torch.optim.Optimizer]:
+    """Muon for the weights of hidden layers, Adam for the network's other parameters and for the codes."""
+    hidden = network.hidden_weights()
+    found = {id(weight) for weight in hidden}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in found]
+    betas = (0.9, 0.99)
+    return [
+        torch.optim.Adam(others, lr=config.learning_rate, betas=betas),
+        torch.optim.SparseAdam(list(codes.parameters()), lr=config.code_learning_rate, betas=betas),
+        Muon(hidden, lr=config.hidden_learning_rate),
+    ]
 
 
 def loss_terms(codes: Tensor, prediction: Prediction, samples: Samples, weights: LossWeights) -> LossTerms:
