@@ -73,7 +73,9 @@ def test_reconstructed_masks_lie_on_the_original_grids(masks, atlas, tmp_path):
         before, after = nibabel.load(path), nibabel.load(tmp_path / path.name)
         assert before.shape == after.shape
         np.testing.assert_allclose(before.affine, after.affine)
-        assert (tmp_path / path.name.replace(".nii.gz", ".ply")).stat().st_size > 1000
+        mesh = tmp_path / "meshes" / path.name.replace(".nii.gz", ".ply")
+        assert mesh.stat().st_size > 1000
+    assert run("check", tmp_path) == 0  # what was written is a folder of masks again
     rows = (tmp_path / "reconstructions.csv").read_text().splitlines()
     assert len(rows) == CASES + 1
 

@@ -24,7 +24,8 @@ def test_senseless_schedules_are_refused(options):
 
 def test_few_shapes_are_made_up_for_by_warps():
     few, many = default_config(5, "cpu"), default_config(FEW, "cpu")
-    assert few.warps > 5 and few.real_share < many.real_share
+    assert few.warps > 5 and few.warps / 5 > many.warps / FEW
+    assert round(few.batch * few.real_share) == 5  # five real shapes are in every step
     assert default_config(5, "cpu", 3.0, 7).max_minutes == 3.0
     assert default_config(5, "cpu", 3.0, 7).seed == 7
 

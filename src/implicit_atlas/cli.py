@@ -24,6 +24,8 @@ from implicit_atlas.cli_cases import (
 from implicit_atlas.errors import AtlasError
 from implicit_atlas.memory import keep_freed_memory
 
+INTERRUPTED = 130  # exit status that shells give to a command stopped by Ctrl-C
+
 app = typer.Typer(
     help="From a folder of organ masks to a shape atlas: train, reconstruct, evaluate.",
     no_args_is_help=True,
@@ -225,8 +227,11 @@ def main() -> None:
         app()
     except AtlasError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("stopped; what was finished is kept", 130)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Typer ends an interrupted command by itself, without a word.
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
+            raise
+        _fail("stopped; what was finished is kept", INTERRUPTED)
     except MemoryError:
         _fail("out of memory: use fewer or smaller cases at a time", 1)
     except OSError as error:

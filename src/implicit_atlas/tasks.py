@@ -16,12 +16,14 @@ from implicit_atlas.files import write_atomic
 from implicit_atlas.fitting import FitConfig
 from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_mask, write_mesh
+from implicit_atlas.io.output import make_folder
 from implicit_atlas.metrics import dsc
 from implicit_atlas.shapes import Shape, prepare, restore
 from implicit_atlas.surface import CubeMesh, volume_mesh
 from implicit_atlas.voxel_grid import Grid
 
 MESH_SUFFIX = ".ply"
+MESH_FOLDER = "meshes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,16 +115,20 @@ def _problem(source: Path | Shape, message: str) -> Problem:
 
 
 def write_reconstruction(found: Reconstruction, folder: Path) -> Written:
-    """Write a fit's mask on the case's own grid and its mesh in millimetres."""
+    """Write a fit's mask on the case's own grid, and its mesh in millimetres in the subfolder `meshes`.
+
+    Apart, so that the folder can be read again as a folder of masks, in which a name may stand for one file only.
+    """
     fit, case = found.fit, found.case
-    mask_path, mesh_path = folder / f"{fit.name}.nii.gz", folder / f"{fit.name}{MESH_SUFFIX}"
+    mask_path, mesh_path = folder / f"{fit.name}.nii.gz", folder / MESH_FOLDER / f"{fit.name}{MESH_SUFFIX}"
+    make_folder(mesh_path.parent)
     write_mask(mask_path, fit.mask(), case.mask.grid, _writable(case.mask.dtype))
     write_mesh(mesh_path, fit.mesh())
     code = fit.found
     return Written(
         fit.name,
         mask_path.name,
-        mesh_path.name,
+        mesh_path.relative_to(folder).as_posix(),
         code.degrees_of_freedom,
         code.iterations,
         code.seconds,
@@ -186,8 +192,9 @@ def write_templates(atlas: TrainedAtlas, found: Sequence[Template], folder: Path
         name = f"template-{template.index}"
         write_mask(folder / f"{name}.nii.gz", template.occupancy, Grid(template.occupancy.shape, affine))
         if len(template.mesh.faces):
+            make_folder(folder / MESH_FOLDER)
             write_mesh(
-                folder / f"{name}{MESH_SUFFIX}",
+                folder / MESH_FOLDER / f"{name}{MESH_SUFFIX}",
                 Mesh(template.mesh.vertices * (size / 2), template.mesh.faces),
             )
         volume_ml = template.occupancy.mean() * size.prod() / 1000

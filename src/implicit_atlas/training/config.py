@@ -71,8 +71,9 @@ def default_config(
     return TrainConfig(
         seed=seed,
         max_minutes=max_minutes,
+        batch=10 if few else 16,
+        real_share=0.5,
         warps=POOL - shapes if few else min(shapes, POOL),
-        real_share=0.25 if few else 0.5,
         device=device,
         points=FEWER_POINTS if device == "cpu" else PointConfig(),
         precision=fast_precision(device),
