@@ -3,6 +3,7 @@
 #   make demo                   the whole job on synthetic organs; DATA=folder takes real masks
 #   make test                   every check and every test
 #   make bench                  timings against reference code
+#   make paper                  cells of a table of the paper: ORGAN=hippocampus TABLE=2 MINUTES=25
 #
 # TORCH says what pip installs where .venv has no torch yet. Plain "torch==2.13.0" takes what your package index
 # offers (on Linux usually the CUDA build); add pip's --index-url to choose another, for example the CPU build:
@@ -13,6 +14,9 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 DATA ?=
 JOBS ?= 2
+ORGAN ?= hippocampus
+TABLE ?= 2
+MINUTES ?=
 
 BIN := .venv/bin
 SETUP := .venv/.setup-done
@@ -20,7 +24,7 @@ SETUP := .venv/.setup-done
 # pyright comes with its own JavaScript; without this it would also ask the network for newer versions.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench paper clean
 
 setup: $(SETUP)
 
@@ -42,6 +46,11 @@ lint: setup
 # One thread a worker: the tests' arrays are small, and idle threads would compete for the cores.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+# Cells that were run are kept in experiments/results; MINUTES stops in time, and the next call goes on.
+paper: setup
+	$(BIN)/python -m experiments.table$(TABLE) --organ $(ORGAN) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(DATA),--data "$(DATA)")
+	$(BIN)/python -m experiments.report
 
 bench: setup
 	set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done

@@ -142,7 +142,9 @@ def test_sigterm_stops_a_training_in_the_background(masks, tmp_path):
     # A script starts what it puts into the background with SIGINT ignored.
     start = "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); import implicit_atlas.cli as c; c.main()"
     words = ["train", str(masks), "-o", str(tmp_path / "x.atlas"), "--warps", "0", "--steps", "100000"]
-    with subprocess.Popen([sys.executable, "-c", start, *words], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", start, *words], stderr=subprocess.PIPE, text=True
+    ) as process:
         log = tmp_path / "x.run" / "log.jsonl"
         until = time.monotonic() + 120
         while not log.exists() and time.monotonic() < until:

@@ -6,26 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import distance_transform_edt
 
+from implicit_atlas.distance import squared_distance
 from implicit_atlas.shapes import unpack
 from implicit_atlas.workers import Message
-
-try:
-    from edt import edt as _edt
-except ImportError:  # the extra "fast" is not installed
-    _edt = None
 
 FEATURE_RESOLUTION = 16  # of the features that codes are encoded from
 WORKING = 64  # side of the volume that distances are taken on
 LIMIT = 0.3  # distances are cut off here, in cube units
-
-
-def _distance(inside: Bool[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
-    """Distance of occupied voxels to the nearest empty one, in voxels."""
-    if _edt is not None:
-        return _edt(np.ascontiguousarray(inside), black_border=False)
-    return distance_transform_edt(inside)  # pyright: ignore[reportReturnType]
 
 
 def _pool(volume: Float[np.ndarray, "x y z"], factor: int) -> Float[np.ndarray, "a b c"]:
@@ -42,7 +30,8 @@ def signed_distances(occupancy: Bool[np.ndarray, "r r r"], resolution: int) -> F
         if side <= WORKING or side % WORKING
         else _pool(occupancy.astype(np.float32), side // WORKING) > 0.5
     )
-    signed = (_distance(working) - _distance(~working)) * (2 / working.shape[0])
+    inner, outer = (np.sqrt(squared_distance(side_of)) for side_of in (working, ~working))
+    signed = (inner - outer) * (2 / working.shape[0])
     signed = np.clip(signed, -LIMIT, LIMIT)
     return _resize(signed.astype(np.float32), resolution).ravel()
 

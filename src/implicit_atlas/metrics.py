@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 
+from implicit_atlas.distance import squared_distance
 from implicit_atlas.errors import InputError
 from implicit_atlas.surface_elements import neighbourhood_codes, surface_areas
 
@@ -22,6 +23,8 @@ NSD_DEFINITION = (
     "DeepMind surface-distance: marching-cubes surface elements (sub-voxel) weighted by area, "
     "both surfaces pooled, distance <= tolerance"
 )
+
+NEAR_VOX = 6.0  # elements that are farther from the other surface are looked up in a distance transform
 
 
 @dataclass(frozen=True)
@@ -248,9 +251,19 @@ def _nearest(
     spacing = np.array(spacing_mm)
     points, others = (np.stack(np.unravel_index(flat, shape), axis=1) for flat in (at, other_at))
     tree = KDTree(others * spacing, balanced_tree=False, compact_nodes=False)
-    nearest = tree.query(points * spacing, workers=-1)[1]
+    reach = NEAR_VOX * spacing.max()
+    nearest = tree.query(points * spacing, distance_upper_bound=reach, workers=-1)[1]
+    near = nearest < len(others)
+    distances = np.empty(len(at))
     # From whole voxel offsets, so that a distance of exactly the tolerance is not spoilt by rounding.
-    return np.sqrt((((points - others[nearest]) * spacing) ** 2).sum(axis=1))
+    offsets = (points[near] - others[nearest[near]]) * spacing
+    distances[near] = np.sqrt((offsets**2).sum(axis=1))
+    if not near.all():
+        # A tree is slow where many elements are about equally far.
+        empty = np.ones(shape, bool)
+        empty.ravel()[other_at] = False
+        distances[~near] = np.sqrt(squared_distance(empty, spacing_mm).ravel()[at[~near]].astype(np.float64))
+    return distances
 
 
 def _weighted_percentile(

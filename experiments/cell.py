@@ -1,0 +1,200 @@
+"""One cell of a table: a method learns a subset of an organ, fits unseen shapes, and both are scored.
+
+A cell's result is kept under a hash of its configuration and of the shapes' content, so that it is run once. The
+commit is written down beside it and does not count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.classical import CLASSICAL, run_classical
+from experiments.data import HERE, Organ, Split, Subset
+from implicit_atlas.decoders import ConvConfig, MLPConfig
+from implicit_atlas.evaluate import evaluate, evaluate_known
+from implicit_atlas.files import write_atomic
+from implicit_atlas.fitting import FitConfig
+from implicit_atlas.learning import best_device, train
+from implicit_atlas.methods import ModelConfig
+from implicit_atlas.sampling import PointConfig
+from implicit_atlas.shapes import Shape
+from implicit_atlas.training import TrainConfig, default_config
+
+RESULTS = HERE / "results"
+RUNS = HERE.parent / "runs"
+# Where and how fast a cell was computed does not make it another cell.
+NOT_HASHED = ("device", "precision", "checkpoint_minutes", "max_minutes")
+
+SMALL_POINTS = PointConfig(lattice=6, band=256)
+SMALL_CONV = ConvConfig(channels=(16, 8), hidden=16, groups=4)
+
+Report = Callable[[float, str], None]
+
+
+class OutOfTime(Exception):
+    """The time limit of a queue came while a cell was training; its state is kept."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is run.
+
+    Args:
+        method: a name of `implicit_atlas.methods.METHODS`, or of `CLASSICAL`.
+        steps: length of the training schedule, the same for all methods of a table.
+        iterations: of the fit of an unknown shape.
+        smoke: with small networks and few points, to show that it runs.
+    """
+
+    method: str
+    organ: Organ
+    subset: Subset
+    seed: int = 0
+    steps: int = 2000
+    iterations: int = 200
+    smoke: bool = False
+
+    @property
+    def is_classical(self) -> bool:
+        """True for rows that learn no network."""
+        return self.method in CLASSICAL
+
+    def train_config(self, shapes: int) -> TrainConfig:
+        """The product's defaults for so many shapes, with this cell's schedule."""
+        config = default_config(shapes, best_device(), None, self.seed)
+        config = dataclasses.replace(config, steps=self.steps, checkpoint_minutes=0.5)
+        return dataclasses.replace(config, batch=2, warps=2, points=SMALL_POINTS) if self.smoke else config
+
+    def model_config(self) -> ModelConfig:
+        """The product's default network of the method."""
+        if not self.smoke:
+            return ModelConfig(method=self.method)
+        mlp = MLPConfig(width=32, layers=4, skip=2)
+        return ModelConfig(self.method, 16, 2, conv=SMALL_CONV, deformation=SMALL_CONV, mlp=mlp)
+
+    def fit_config(self) -> FitConfig:
+        """The product's default fit."""
+        config = FitConfig(iterations=self.iterations)
+        return dataclasses.replace(config, points=SMALL_POINTS) if self.smoke else config
+
+    def configuration(self, shapes: int) -> dict[str, Any]:
+        """All that decides the result, as JSON values."""
+        values: dict[str, Any] = {"method": self.method, "organ": self.organ, "subset": self.subset}
+        if self.is_classical:
+            return values
+        training = dataclasses.asdict(self.train_config(shapes))
+        values["training"] = {key: value for key, value in training.items() if key not in NOT_HASHED}
+        values["model"] = dataclasses.asdict(self.model_config())
+        values["fit"] = dataclasses.asdict(self.fit_config())
+        return values
+
+    def key(self, split: Split) -> str:
+        """Name of the result: readable, with the hash of configuration and content."""
+        known = split.training(self.subset)
+        content = [shape.content_hash for shape in (*known, *split.unknown)]
+        text = json.dumps([self.configuration(len(known)), content], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        return f"{self.organ}-{self.subset}-{self.method}-seed{self.seed}-{digest}"
+
+
+def run_cell(
+    cell: Cell, split: Split, folder: Path = RESULTS, runs: Path = RUNS, report: Report | None = None
+) -> dict[str, Any]:
+    """The cell's result, from its file where it was run before.
+
+    Args:
+        cell: what to run.
+        split: the organ's shapes.
+        folder: where results are kept.
+        runs: where the states of unfinished trainings are kept.
+        report: told how far it is.
+
+    Returns:
+        {"cell", "known", "unknown", "training", "commit"}; known and unknown as `evaluate --json` writes them.
+    """
+    path = folder / f"{cell.key(split)}.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    report = report or (lambda share, text: None)
+    shapes = split.training(cell.subset)
+    if cell.is_classical:
+        result = run_classical(cell.method, shapes, split.unknown)
+    else:
+        result = _run_method(cell, shapes, split.unknown, runs / path.stem, report)
+    result = {"cell": dataclasses.asdict(cell), **result, "commit": _commit()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
+    return result
+
+
+def _run_method(
+    cell: Cell, shapes: Sequence[Shape], unknown: Sequence[Shape], run: Path, report: Report
+) -> dict[str, Any]:
+    config = cell.train_config(len(shapes))
+    atlas = train(shapes, cell.model_config(), config, run=run, resume=True, progress=report)
+    begun = time.perf_counter()
+    fits = evaluate(atlas, unknown, cell.fit_config())
+    return {
+        "known": evaluate_known(atlas, shapes).to_json(),
+        "unknown": fits.to_json(),
+        "training": {
+            "seconds": atlas.provenance["seconds"],
+            "fit_seconds": (time.perf_counter() - begun) / max(1, len(unknown)),
+            "device": atlas.provenance["device"],
+            "configuration": dataclasses.asdict(config),
+        },
+    }
+
+
+def run_queue(
+    cells: Sequence[Cell],
+    split: Split,
+    minutes: float | None = None,
+    folder: Path = RESULTS,
+    runs: Path = RUNS,
+) -> list[dict[str, Any] | None]:
+    """Results of the cells in their order; None for those that the time limit left out.
+
+    A cell that was training when the time ran out goes on from its state the next time.
+    """
+    end = None if minutes is None else time.monotonic() + 60 * minutes
+
+    def report(share: float, text: str) -> None:
+        if end is not None and time.monotonic() > end:
+            raise OutOfTime
+
+    results: list[dict[str, Any] | None] = []
+    for cell in cells:
+        path = folder / f"{cell.key(split)}.json"
+        late = end is not None and time.monotonic() > end
+        if late and not path.exists():
+            results.append(None)
+            continue
+        try:
+            begun = time.monotonic()
+            results.append(run_cell(cell, split, folder, runs, report))
+            print(f"{path.stem}: {time.monotonic() - begun:.0f} s", flush=True)
+        except OutOfTime:
+            print(f"{path.stem}: out of time, goes on from its state the next time", flush=True)
+            results.append(None)
+    return results
+
+
+def _commit() -> str:
+    """The checkout's commit, with + where files differ from it."""
+    answer = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return answer.stdout.strip() or "unknown"

@@ -1,0 +1,8 @@
+"""Table 2 of the paper: python -m experiments.table2 --organ hippocampus --minutes 25."""
+
+import sys
+
+from experiments.tables import TABLE2, main
+
+if __name__ == "__main__":
+    sys.exit(main(TABLE2))

@@ -1,0 +1,8 @@
+"""Table 3 of the paper: python -m experiments.table3 --organ hippocampus --minutes 25."""
+
+import sys
+
+from experiments.tables import TABLE3, main
+
+if __name__ == "__main__":
+    sys.exit(main(TABLE3))

@@ -1,0 +1,8 @@
+"""Table 4 of the paper: python -m experiments.table4 --organ hippocampus --minutes 25."""
+
+import sys
+
+from experiments.tables import TABLE4, main
+
+if __name__ == "__main__":
+    sys.exit(main(TABLE4))

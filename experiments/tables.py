@@ -1,0 +1,202 @@
+"""The paper's tables as lists of cells, and our numbers beside the paper's."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from experiments.cell import RESULTS, Cell, run_queue
+from experiments.classical import CLASSICAL
+from experiments.data import PAPER, Organ, Subset, load_split, phantom_split
+from implicit_atlas.errors import AtlasError
+
+Result = dict[str, Any]
+SMOKE_STEPS, SMOKE_ITERATIONS = 2, 10
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the paper.
+
+    Args:
+        name: as in `paper.json`.
+        subset: what its cells learn from.
+        rows: methods with the name of the paper's row; None for rows beyond the paper's.
+    """
+
+    name: str
+    title: str
+    subset: Subset
+    rows: tuple[tuple[str, str | None], ...]
+
+    def cells(self, organ: Organ, seeds: Sequence[int], steps: int, iterations: int) -> list[Cell]:
+        """The cells of an organ, seed by seed, so that a short queue gives whole tables; classical rows once."""
+        return [
+            Cell(method, organ, self.subset, seed, steps, iterations)
+            for seed in seeds
+            for method, _ in self.rows
+            if seed == seeds[0] or method not in CLASSICAL
+        ]
+
+    def paper(self, row: str | None, organ: Organ) -> list[list[float]] | None:
+        """[DSC, NSD] of known and of unknown shapes, as printed; None for rows beyond the paper's."""
+        if row is None:
+            return None
+        columns = PAPER["columns"]
+        return [PAPER[self.name][row][columns.index(f"{organ}_{side}")] for side in ("known", "unknown")]
+
+
+_OURS = ("mlp", "mlp+template", "conv", "implicit-atlas", "implicit-atlas+reg")
+_BASELINES: tuple[tuple[str, str | None], ...] = (*((m, m) for m in _OURS), *((m, None) for m in CLASSICAL))
+TABLE2 = Table("table2", "Table 2: known and unknown shapes", "train", _BASELINES)
+TABLE3 = Table(
+    "table3",
+    "Table 3: ablation",
+    "train",
+    (
+        ("D", "D"),
+        ("MT", "MT"),
+        ("implicit-atlas", "D+MT"),
+        ("D+MT+LS", "D+MT+LS"),
+        ("D+MT+DP", "D+MT+DP"),
+        ("implicit-atlas+reg", "D+MT+LS+DP"),
+    ),
+)
+TABLE4 = Table("table4", "Table 4: five training shapes", "few_shot", _BASELINES)
+TABLES = (TABLE2, TABLE3, TABLE4)
+
+HEADER = (
+    "| method | known, ours | paper | unknown, ours | paper | HD95 / ASSD mm | free | weights | steps | seeds "
+    "| training s | fit s | device |\n" + "|---" * 13 + "|"
+)
+
+
+def read_results(folder: Path = RESULTS) -> list[Result]:
+    """All cells that were run."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return [result for result in found if "cell" in result]
+
+
+def markdown(table: Table, organ: Organ, results: Sequence[Result]) -> str:
+    """The table of one organ: a row for each method and length of schedule; a method not run shows as missing."""
+    lines = [f"### {table.title}, {organ}", "", _protocol(table, organ, results), "", HEADER]
+    for method, row in table.rows:
+        groups: dict[tuple[int, int], list[Result]] = defaultdict(list)
+        for result in results:
+            cell = result["cell"]
+            if (cell["method"], cell["organ"], cell["subset"]) == (method, organ, table.subset):
+                groups[cell["steps"], cell["iterations"]].append(result)
+        paper = table.paper(row, organ)
+        lines += [_row(method, groups[key], paper) for key in sorted(groups)] or [_missing(method, paper)]
+    return "\n".join(lines)
+
+
+def _protocol(table: Table, organ: Organ, results: Sequence[Result]) -> str:
+    for result in results:
+        if (result["cell"]["organ"], result["cell"]["subset"]) == (organ, table.subset):
+            protocol, unknown = result["unknown"]["protocol"], result["unknown"]["cases"]
+            return (
+                f"DSC / NSD in percent, means over shapes, then over seeds (± standard deviation). NSD: "
+                f"{protocol['nsd_definition']}, spacing 1, tolerance {protocol['tolerance_vox']:g} voxel of the "
+                f"{protocol['resolution']}³ box grid. {protocol['training_shapes']} training shapes, {len(unknown)} "
+                "unknown shapes. The paper's unknown shapes are other cases."
+            )
+    return "No cell has been run."
+
+
+def _row(method: str, runs: Sequence[Result], paper: list[list[float]] | None) -> str:
+    protocol, training = runs[0]["unknown"]["protocol"], [run["training"] for run in runs]
+    far = [_values(runs, "unknown", name) for name in ("hd95_mm", "assd_mm")]
+    mm = " / ".join(f"{np.mean(values):.2f}" if values else "none" for values in far)
+    learned = method not in CLASSICAL
+    cells = (
+        f"`{method}`",
+        _pair(runs, "known"),
+        _printed(paper, 0),
+        _pair(runs, "unknown"),
+        _printed(paper, 1),
+        mm,
+        str(protocol["degrees_of_freedom"]),
+        f"{protocol['parameters']:,}",
+        str(runs[0]["cell"]["steps"]) if learned else "-",
+        str(len(runs)) if learned else "-",
+        f"{np.mean([t['seconds'] for t in training]):.0f}",
+        f"{np.mean([t['fit_seconds'] for t in training]):.1f}",
+        ", ".join(sorted({t["device"] for t in training})),
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def _missing(method: str, paper: list[list[float]] | None) -> str:
+    cells = (f"`{method}`", "missing", _printed(paper, 0), "missing", _printed(paper, 1), *("",) * 8)
+    return "| " + " | ".join(cells) + " |"
+
+
+def _values(runs: Sequence[Result], side: str, name: str) -> list[float]:
+    """The mean of each run; a run whose every fit failed has none."""
+    return [run[side]["mean"][name] for run in runs if name in run[side]["mean"]]
+
+
+def _pair(runs: Sequence[Result], side: str) -> str:
+    """DSC / NSD, with the spread over seeds where there are several, and the number of fits that failed."""
+    out = []
+    for name in ("dsc", "nsd"):
+        values = _values(runs, side, name)
+        spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+        out.append(f"{np.mean(values):.2f}{spread}" if values else "none")
+    failed = sum(len(run[side].get("problems", ())) for run in runs)
+    return " / ".join(out) + (f" ({failed} fits failed)" if failed else "")
+
+
+def _printed(paper: list[list[float]] | None, side: int) -> str:
+    return "-" if paper is None else f"{paper[side][0]:.2f} / {paper[side][1]:.2f}"
+
+
+def main(table: Table) -> int:
+    """Run a table's cells and print it."""
+    parser = argparse.ArgumentParser(description=table.title)
+    parser.add_argument("--organ", choices=get_args(Organ), default="hippocampus")
+    parser.add_argument("--data", type=Path, help="masks with splits.json, or a Decathlon labelsTr")
+    parser.add_argument(
+        "--minutes", type=float, help="stop after this time; what was begun goes on next time"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
+    parser.add_argument("--steps", type=int, default=Cell.steps, help="length of each training")
+    parser.add_argument("--iterations", type=int, default=Cell.iterations, help="of each fit")
+    parser.add_argument("--only", nargs="*", help="methods to run")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a few steps on synthetic organs; nothing is kept"
+    )
+    options = parser.parse_args()
+    try:
+        if options.smoke:
+            with tempfile.TemporaryDirectory() as folder:
+                print(smoke(table, Path(folder)))
+            return 0
+        cells = table.cells(options.organ, range(options.seeds), options.steps, options.iterations)
+        cells = [cell for cell in cells if not options.only or cell.method in options.only]
+        run_queue(cells, load_split(options.organ, options.data), options.minutes)
+        print(markdown(table, options.organ, read_results()))
+    except AtlasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def smoke(table: Table, folder: Path) -> str:
+    """The table from a few steps on small phantoms: shows that every cell runs, and nothing else."""
+    split = phantom_split(folder / "masks")
+    cells = table.cells("hippocampus", [0], SMOKE_STEPS, SMOKE_ITERATIONS)
+    cells = [dataclasses.replace(cell, smoke=True) for cell in cells]
+    results = run_queue(cells, split, folder=folder / "results", runs=folder / "runs")
+    return markdown(table, "hippocampus", [result for result in results if result is not None])

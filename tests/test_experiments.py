@@ -1,0 +1,107 @@
+"""The paper's experiments: every cell of every table runs, is kept, goes on after a stop, and shows what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from experiments import cell as cells
+from experiments.cell import Cell, run_cell, run_queue
+from experiments.classical import CLASSICAL, cosines, nearest, pca
+from experiments.data import PAPER, load_split, phantom_split
+from experiments.tables import TABLE2, TABLES, markdown, smoke
+
+from implicit_atlas import InputError
+from implicit_atlas.metrics import dsc
+
+TINY = Cell("implicit-atlas+reg", "hippocampus", "few_shot", steps=3, iterations=5, smoke=True)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return phantom_split(tmp_path_factory.mktemp("phantoms"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_every_cell_of_a_table_runs_and_stands_beside_the_paper(table, tmp_path):
+    text = smoke(table, tmp_path)
+    assert "missing" not in text
+    for method, row in table.rows:
+        line = next(line for line in text.splitlines() if line.startswith(f"| `{method}` "))
+        if row is not None:
+            for dsc_percent, nsd_percent in table.paper(row, "hippocampus"):
+                assert f"{dsc_percent:.2f} / {nsd_percent:.2f}" in line
+
+
+def test_what_was_run_is_read_back_and_not_run_again(split, tmp_path, monkeypatch):
+    first = run_cell(TINY, split, tmp_path, tmp_path / "runs")
+    monkeypatch.setattr(cells, "train", lambda *given, **options: pytest.fail("was run again"))
+    assert run_cell(TINY, split, tmp_path, tmp_path / "runs") == json.loads(json.dumps(first))
+    assert len(first["known"]["cases"]) == 5 and len(first["unknown"]["cases"]) <= 2
+
+
+def test_the_key_is_of_all_that_decides_the_result(split):
+    keys = {
+        dataclasses.replace(TINY, **change).key(split)
+        for change in (
+            {},
+            {"seed": 1},
+            {"steps": 4},
+            {"iterations": 6},
+            {"method": "conv"},
+            {"subset": "train"},
+        )
+    }
+    other = dataclasses.replace(split, unknown=split.unknown[:1])
+    assert len(keys | {TINY.key(other)}) == 7
+    assert TINY.key(split) == dataclasses.replace(TINY).key(split)
+
+
+def test_out_of_time_a_queue_leaves_cells_out_and_later_goes_on(split, tmp_path):
+    queue = [TINY, dataclasses.replace(TINY, method="conv")]
+    assert run_queue(queue, split, 0.0, tmp_path, tmp_path / "runs") == [None, None]
+    assert not list(tmp_path.glob("*.json"))
+    assert None not in run_queue(queue, split, None, tmp_path, tmp_path / "runs")
+    assert None not in run_queue(queue, split, 0.0, tmp_path, tmp_path / "runs")
+
+
+def test_a_method_that_was_not_run_shows_as_missing():
+    text = markdown(TABLE2, "hippocampus", [])
+    assert text.count("missing") == 2 * len(TABLE2.rows)
+    assert "93.99 / 77.47" in text and PAPER["table2"]["conv"][0] == [98.47, 98.19]
+
+
+def test_enough_components_give_a_shape_back(split):
+    shapes = split.known
+    every = pca(shapes, 100)
+    assert every.degrees_of_freedom == len(shapes) - 1
+    for shape in shapes:
+        assert dsc(every.rebuild(shape.occupancy) > 0, shape.occupancy) > 0.995
+        np.testing.assert_array_equal(nearest(shapes).rebuild(shape.occupancy) > 0, shape.occupancy)
+    one = split.unknown[0].occupancy
+    scores = [dsc(cosines(count).rebuild(one) > 0, one) for count in (30, 300, 128**3)]
+    assert scores == sorted(scores) and scores[2] == 1.0
+
+
+def test_classical_rows_say_what_is_free(split, tmp_path):
+    found = {name: run_cell(dataclasses.replace(TINY, method=name), split, tmp_path) for name in CLASSICAL}
+    free = {name: result["unknown"]["protocol"]["degrees_of_freedom"] for name, result in found.items()}
+    assert free == {"pca-64": 4, "pca-128": 4, "dct-256": 256, "dct-1000": 1000, "nearest": 0}
+    assert found["nearest"]["known"]["mean"]["dsc"] == 100
+
+
+def test_a_folder_without_splits_is_divided_as_the_paper_says(split, tmp_path, monkeypatch):
+    monkeypatch.setitem(PAPER["table1"]["liver"], "known", 5)
+    monkeypatch.setitem(PAPER["table1"]["liver"], "unknown", 1)
+    names = [shape.name for shape in (*split.known, *split.unknown)]
+    monkeypatch.setattr("experiments.data.load_shapes", lambda folder: [*split.known, *split.unknown][:6])
+    found = load_split("liver", tmp_path)
+    assert [shape.name for shape in found.known] == names[:5] and len(found.unknown) == 1
+    monkeypatch.setitem(PAPER["table1"]["liver"], "known", 6)
+    with pytest.raises(InputError, match="holds 6 cases"):
+        load_split("liver", tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        load_split("liver", tmp_path / "nothing")
