@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.cell import RESULTS, Cell, run_queue
 from experiments.classical import CLASSICAL
-from experiments.data import PAPER, Organ, Subset, load_split, phantom_split
+from experiments.data import FEW, PAPER, Organ, Subset, load_split, phantom_split
 from implicit_atlas.errors import AtlasError
 
 Result = dict[str, Any]
@@ -195,7 +195,7 @@ def main(table: Table) -> int:
 
 def smoke(table: Table, folder: Path) -> str:
     """The table from a few steps on small phantoms: shows that every cell runs, and nothing else."""
-    split = phantom_split(folder / "masks")
+    split = phantom_split(folder / "masks", known=FEW, unknown=1)
     cells = table.cells("hippocampus", [0], SMOKE_STEPS, SMOKE_ITERATIONS)
     cells = [dataclasses.replace(cell, smoke=True) for cell in cells]
     results = run_queue(cells, split, folder=folder / "results", runs=folder / "runs")

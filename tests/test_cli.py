@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from implicit_atlas.cli import main
+from implicit_atlas.cli_cases import chosen
+from implicit_atlas.errors import InputError
 from implicit_atlas.phantoms import PhantomConfig, write_phantoms
 
 CASES = 5
@@ -117,6 +119,19 @@ def test_a_bad_case_does_not_stop_the_others(masks, atlas, tmp_path, capsys):
     assert run("reconstruct", atlas, bad, "-o", tmp_path / "out", "--iterations", 20) == 1
     assert (tmp_path / "out" / good.name).exists()
     assert "cut" in capsys.readouterr().err
+
+
+def test_cases_are_chosen_by_a_text_file_or_by_a_list_in_a_json_file(masks, tmp_path):
+    names = [path.name for path in sorted(masks.glob("*.nii.gz"))]
+    (tmp_path / "few.txt").write_text(f"{names[0]}\n\ncurved-tube-001\n")
+    (tmp_path / "splits.json").write_text(json.dumps({"few": names[:2], "count": 2}))
+    paths = sorted(masks.glob("*.nii.gz"))
+    assert chosen(paths, None) == paths
+    for only in ("few.txt", "splits.json:few"):
+        assert chosen(paths, str(tmp_path / only)) == paths[:2]
+    for only in ("splits.json:none", "splits.json:count", "nothing.json:few", "nothing.txt"):
+        with pytest.raises(InputError, match="cannot be read"):
+            chosen(paths, str(tmp_path / only))
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,12 @@ Labels = Annotated[
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="where the result is written")]
 AtlasFolder = Annotated[Path, typer.Argument(help="model folder (*.atlas)")]
+Only = Annotated[
+    str | None,
+    typer.Option(
+        help="names of the cases to use: a text file, one a line, or a list in a file, FILE.json:KEY"
+    ),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="also write the result as JSON")]
 
 
@@ -96,9 +102,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     resume: Annotated[
         bool, typer.Option("--resume", help="go on from the last state of this output")
     ] = False,
-    only: Annotated[
-        Path | None, typer.Option(help="text file with the names of the cases to use, one a line")
-    ] = None,
+    only: Only = None,
 ) -> None:
     """Learn an atlas. The run's state and log lie beside it in OUTPUT with the suffix .run."""
     from implicit_atlas import console, pictures
@@ -168,9 +172,7 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
     known: Annotated[
         bool, typer.Option("--known", help="score training shapes by their training codes")
     ] = False,
-    only: Annotated[
-        Path | None, typer.Option(help="text file with the names of the cases to use, one a line")
-    ] = None,
+    only: Only = None,
 ) -> None:
     """Score an atlas on masks: DSC, NSD, HD95 and ASSD, with the protocol that they follow."""
     from implicit_atlas import console

@@ -54,21 +54,27 @@ def _name(source: Any) -> str:
     return case_name(source) if isinstance(source, Path) else source.name
 
 
-def _wanted(only: Path) -> set[str]:
-    """Names in a text file, one a line; endings like .nii.gz do not count."""
+def _wanted(only: str) -> set[str]:
+    """Names in a text file, one a line, or of a list in a JSON file (FILE.json:KEY); endings do not count."""
     from implicit_atlas.io import case_name
 
+    file, colon, key = only.rpartition(":")
+    if not (colon and file.endswith(".json")):
+        file, key = only, ""
     try:
-        lines = only.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = Path(file).read_text(encoding="utf-8")
+        names = json.loads(text)[key] if key else text.splitlines()
+        return {case_name(Path(name.strip())) for name in names if name.strip()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            only, f"cannot be read ({error})", "Give a text file with one case name a line."
+            only,
+            f"cannot be read ({error})",
+            "Give a text file with one case name a line, or FILE.json:KEY for a list of names in a JSON file.",
         ) from error
-    return {case_name(Path(line.strip())) for line in lines if line.strip()}
 
 
-def chosen(sources: list[Any], only: Path | None) -> list[Any]:
-    """The mask files or shapes that a text file names."""
+def chosen(sources: list[Any], only: str | None) -> list[Any]:
+    """The mask files or shapes that a file names."""
     if only is None:
         return sources
     wanted = _wanted(only)
@@ -76,7 +82,7 @@ def chosen(sources: list[Any], only: Path | None) -> list[Any]:
     return [source for source in sources if _name(source) in wanted]
 
 
-def _refuse_missing(missing: set[str], only: Path) -> None:
+def _refuse_missing(missing: set[str], only: str) -> None:
     if missing:
         raise InputError(
             only, f"names cases that are not there: {', '.join(sorted(missing)[:5])}", "Correct the list."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import distance_transform_edt
@@ -14,13 +12,11 @@ except ImportError:
     _edtsq = None
 
 
-def squared_distance(
-    inside: Bool[np.ndarray, "x y z"], spacing: Sequence[float] = (1.0, 1.0, 1.0)
-) -> Float[np.ndarray, "x y z"]:
-    """Squared distance of each voxel to the nearest empty one, in the unit of the spacing; 0 at empty ones.
+def squared_distance(inside: Bool[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
+    """Squared distance of each voxel to the nearest empty one, in voxels: whole numbers, 0 at empty ones.
 
     Where no voxel is empty the values mean nothing.
     """
     if _edtsq is not None:
-        return _edtsq(np.ascontiguousarray(inside), anisotropy=tuple(spacing), black_border=False)
-    return np.square(distance_transform_edt(inside, sampling=spacing))  # pyright: ignore
+        return _edtsq(np.ascontiguousarray(inside), black_border=False)
+    return np.rint(np.square(distance_transform_edt(inside)))  # pyright: ignore

@@ -16,7 +16,7 @@ from implicit_atlas.fitting import FitConfig
 from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Problem, printable
 from implicit_atlas.metrics import NSD_DEFINITION, score
-from implicit_atlas.shapes import Shape, prepare
+from implicit_atlas.shapes import Shape, prepare, restore_lattice
 from implicit_atlas.tasks import Case, Reconstruction, read_case, reconstruct
 
 TOLERANCE_VOX = 1.0
@@ -152,9 +152,14 @@ def score_fit(case: Case, fit: Fit) -> CaseScore:
     DSC and NSD on the margin-free 128³ box grid of the true mask, whatever frame the atlas works in; HD95, ASSD
     and a second DSC on the mask's own grid, in millimetres.
     """
-    truth = case.shape if _is_protocol(case.shape) else prepare(case.mask, name=case.shape.name)
-    on_lattice = score(truth.occupancy, _on(truth, fit), tolerance=TOLERANCE_VOX)
-    native = score(case.mask.occupancy, fit.mask(), spacing=tuple(case.mask.grid.spacing_mm))
+    if _is_protocol(case.shape):
+        truth, logits = case.shape, fit.logits()  # decoded once for both
+        occupancy, mask = logits > 0, restore_lattice(logits, truth.frame, 0.0)
+    else:
+        truth = prepare(case.mask, name=case.shape.name)
+        occupancy, mask = _on(truth, fit), fit.mask()
+    on_lattice = score(truth.occupancy, occupancy, tolerance=TOLERANCE_VOX)
+    native = score(case.mask.occupancy, mask, spacing=tuple(case.mask.grid.spacing_mm))
     return CaseScore(
         name=fit.name,
         dsc=100 * on_lattice.dsc,
@@ -176,8 +181,6 @@ def _is_protocol(shape: Shape) -> bool:
 def _on(truth: Shape, fit: Fit) -> np.ndarray:
     """The fit's occupancy on the truth's lattice."""
     assert fit.frame is not None
-    if fit.frame is truth.frame:
-        return fit.occupancy()
     resolution = truth.frame.resolution
     points = truth.frame.cube_to_world(as_numpy(lattice(resolution)).reshape(-1, 3).astype(np.float64))
     inside = fit.logits_at(fit.frame.world_to_cube(points)) > 0

@@ -251,7 +251,10 @@ def _nearest(
     spacing = np.array(spacing_mm)
     points, others = (np.stack(np.unravel_index(flat, shape), axis=1) for flat in (at, other_at))
     tree = KDTree(others * spacing, balanced_tree=False, compact_nodes=False)
-    reach = NEAR_VOX * spacing.max()
+    # A tree is slow where many elements are about equally far. There a distance transform serves, exact in single
+    # precision as long as squared distances are whole numbers of one unit.
+    even = len(set(spacing_mm)) == 1
+    reach = NEAR_VOX * spacing_mm[0] if even else np.inf
     nearest = tree.query(points * spacing, distance_upper_bound=reach, workers=-1)[1]
     near = nearest < len(others)
     distances = np.empty(len(at))
@@ -259,10 +262,10 @@ def _nearest(
     offsets = (points[near] - others[nearest[near]]) * spacing
     distances[near] = np.sqrt((offsets**2).sum(axis=1))
     if not near.all():
-        # A tree is slow where many elements are about equally far.
         empty = np.ones(shape, bool)
         empty.ravel()[other_at] = False
-        distances[~near] = np.sqrt(squared_distance(empty, spacing_mm).ravel()[at[~near]].astype(np.float64))
+        squared = squared_distance(empty).ravel()[at[~near]]
+        distances[~near] = np.sqrt(squared.astype(np.float64)) * spacing_mm[0]
     return distances
 
 
