@@ -20,14 +20,16 @@ from torch import Tensor, nn
 
 from implicit_atlas import grid
 from implicit_atlas.losses import LossWeights, total_loss
+from implicit_atlas.memory import keep_freed_memory
 from implicit_atlas.methods import ModelConfig, build
 from implicit_atlas.model import Atlas, Prediction
 from implicit_atlas.phantoms import FAMILIES, make_phantoms
 from implicit_atlas.sampling import FEWER_POINTS, Samples, ShapeSet
 from implicit_atlas.shapes import Shape, prepare
-from implicit_atlas.training import default_config, gather, optimise
+from implicit_atlas.training import TrainConfig, default_config, gather, optimise
 from implicit_atlas.training.config import fast_precision
 from implicit_atlas.training.loop import loss_terms
+from implicit_atlas.training.loop import optimizers as optimizers_of
 
 BATCH, THREADS, REPEATS, GOAL = 16, 2, 5, 4.0
 SHAPES, MEMORY_STEPS, MEMORY_GOAL_GB, WORKERS = 221, 3, 4.0, 2
@@ -51,13 +53,14 @@ def samples_of(shapes: list[Shape]) -> Samples:
 def training_step(
     network: nn.Module, forward: Forward, samples: Samples, precision: AbstractContextManager
 ) -> Callable[[], float]:
-    """Forward, backward and update of the weights and of the batch's codes."""
+    """Forward, backward and update of the weights and of the batch's codes, each path by its own optimisers."""
     codes = nn.Embedding(BATCH, ModelConfig().code_size, sparse=True)
     torch.nn.init.normal_(codes.weight, generator=torch.Generator().manual_seed(0))
-    optimizers = [
-        torch.optim.Adam(network.parameters(), lr=1e-4),
-        torch.optim.SparseAdam(list(codes.parameters()), lr=1e-3),
-    ]
+    if isinstance(network, Atlas):
+        optimizers = optimizers_of(network, codes, TrainConfig())
+    else:
+        adam = torch.optim.Adam(network.parameters(), lr=1e-4)
+        optimizers = [adam, torch.optim.SparseAdam(list(codes.parameters()), lr=1e-3)]
     weights, ids = LossWeights(), torch.arange(BATCH)
 
     def step() -> float:
@@ -120,6 +123,7 @@ def measure_memory() -> None:
 def main() -> None:
     """Print the ratios and the peak memory."""
     grid.set_threads(THREADS)
+    keep_freed_memory()  # as the commands do; here it serves both paths
     samples = samples_of(phantom_shapes(BATCH))
     compare_steps("training step", nullcontext(), samples)
     if fast_precision("cpu") == "bf16-mixed":
