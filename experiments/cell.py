@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.classical import CLASSICAL, run_classical
+from experiments.completion import completion
 from experiments.data import HERE, Organ, Split, Subset
 from implicit_atlas.decoders import ConvConfig, MLPConfig
 from implicit_atlas.evaluate import evaluate, evaluate_known
@@ -24,7 +27,7 @@ from implicit_atlas.files import write_atomic
 from implicit_atlas.fitting import FitConfig
 from implicit_atlas.learning import best_device, train
 from implicit_atlas.methods import ModelConfig
-from implicit_atlas.sampling import PointConfig
+from implicit_atlas.sampling import Observations, PointConfig
 from implicit_atlas.shapes import Shape
 from implicit_atlas.training import TrainConfig, default_config
 
@@ -118,7 +121,8 @@ def run_cell(
         report: told how far it is.
 
     Returns:
-        {"cell", "known", "unknown", "training", "commit"}; known and unknown as `evaluate --json` writes them.
+        {"cell", "known", "unknown", "completion", "training", "commit"}; known and unknown as `evaluate --json`
+        writes them, completion as `experiments.completion` does.
     """
     path = folder / f"{cell.key(split)}.json"
     if path.exists():
@@ -142,12 +146,19 @@ def _run_method(
     atlas = train(shapes, cell.model_config(), config, run=run, resume=True, progress=report)
     begun = time.perf_counter()
     fits = evaluate(atlas, unknown, cell.fit_config())
+    fit_seconds = (time.perf_counter() - begun) / max(1, len(unknown))
+
+    def complete(seen: list[Observations]) -> list[np.ndarray | None]:
+        found = atlas.fit(seen, cell.fit_config())
+        return [fit.occupancy() if fit.failure is None else None for fit in found]
+
     return {
         "known": evaluate_known(atlas, shapes).to_json(),
         "unknown": fits.to_json(),
+        "completion": completion(unknown, complete),
         "training": {
             "seconds": atlas.provenance["seconds"],
-            "fit_seconds": (time.perf_counter() - begun) / max(1, len(unknown)),
+            "fit_seconds": fit_seconds,
             "device": atlas.provenance["device"],
             "configuration": dataclasses.asdict(config),
         },

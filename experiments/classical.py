@@ -12,11 +12,16 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from scipy.fft import dctn, idctn
+from scipy.optimize import minimize
 
+from experiments.completion import completion
 from implicit_atlas.distance import squared_distance
+from implicit_atlas.grid import voxel_at
 from implicit_atlas.metrics import NSD_DEFINITION, dsc, score
+from implicit_atlas.sampling import Observations
 from implicit_atlas.shapes import Shape, restore, restore_lattice
 
 LIMIT_VOX = 12.0
@@ -27,10 +32,14 @@ Rebuild = Callable[[Bool[np.ndarray, "r r r"]], Volume]
 
 @dataclass(frozen=True)
 class Rebuilder:
-    """A way to rebuild a shape: a signed field, positive inside, from an occupancy; and its degrees of freedom."""
+    """A way to rebuild a shape: a signed field, positive inside, from an occupancy; and its degrees of freedom.
+
+    `complete` does so from sparse points, where the method can.
+    """
 
     rebuild: Rebuild
     degrees_of_freedom: int
+    complete: Callable[[Observations], Volume] | None = None
 
 
 def signed_distance(occupancy: Bool[np.ndarray, "r r r"]) -> Volume:
@@ -40,21 +49,61 @@ def signed_distance(occupancy: Bool[np.ndarray, "r r r"]) -> Volume:
     return np.clip(signed, -LIMIT_VOX, LIMIT_VOX).astype(np.float32)
 
 
-def pca(shapes: Sequence[Shape], components: int) -> Rebuilder:
-    """Mean and principal components of the training shapes' signed distances, coefficients by projection."""
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """Mean and principal components of signed distances.
+
+    Args:
+        mean: (voxels,) in voxels.
+        basis: (k, voxels), orthonormal rows.
+        deviation: (k,) standard deviation of the training shapes along each.
+    """
+
+    mean: Float[np.ndarray, " voxels"]
+    basis: Float[np.ndarray, "k voxels"]
+    deviation: Float[np.ndarray, " k"]
+
+    def rebuild(self, occupancy: Bool[np.ndarray, "r r r"]) -> Volume:
+        """The field of a whole mask: coefficients by projection."""
+        field = signed_distance(occupancy)
+        return (self.mean + ((field.ravel() - self.mean) @ self.basis.T) @ self.basis).reshape(field.shape)
+
+    def complete(self, seen: Observations) -> Volume:
+        """The most probable field of some points inside and outside.
+
+        A point is inside with the odds exp(field), and coefficients are normal with the deviations of training.
+        """
+        resolution = round(len(self.mean) ** (1 / 3))
+        voxel = voxel_at(torch.from_numpy(seen.points).float(), resolution).numpy()
+        offset, matrix = self.mean[voxel], (self.basis[:, voxel] * self.deviation[:, None]).T
+        sign = 2 * seen.occupancy - 1
+
+        def negative_log_posterior(z: np.ndarray) -> tuple[float, np.ndarray]:
+            margin = sign * (offset + matrix @ z)
+            slope = -sign / (1 + np.exp(np.clip(margin, -50, 50)))
+            return float(np.logaddexp(0, -margin).sum() + z @ z / 2), matrix.T @ slope + z
+
+        z = minimize(negative_log_posterior, np.zeros(len(self.deviation)), jac=True, method="L-BFGS-B").x
+        return (self.mean + (z * self.deviation).astype(np.float32) @ self.basis).reshape((resolution,) * 3)
+
+
+def linear_model(shapes: Sequence[Shape], components: int) -> LinearModel:
+    """Principal components of the training shapes' signed distances."""
     fields = np.stack([signed_distance(shape.occupancy).ravel() for shape in shapes])
     mean = fields.mean(0)
     fields -= mean
-    values, vectors = np.linalg.eigh(fields @ fields.T)
+    values, vectors = np.linalg.eigh((fields @ fields.T).astype(np.float64))
     kept = min(components, len(shapes) - 1)
     order = np.argsort(values)[::-1][:kept]
-    basis = (vectors[:, order] / np.sqrt(np.maximum(values[order], 1e-9))).T.astype(np.float32) @ fields
+    size = np.sqrt(np.maximum(values[order], 1e-9))
+    basis = (vectors[:, order] / size).T.astype(np.float32) @ fields
+    return LinearModel(mean, basis, size / np.sqrt(max(1, len(shapes) - 1)))
 
-    def rebuild(occupancy: Bool[np.ndarray, "r r r"]) -> Volume:
-        field = signed_distance(occupancy)
-        return (mean + ((field.ravel() - mean) @ basis.T) @ basis).reshape(field.shape)
 
-    return Rebuilder(rebuild, kept)
+def pca(shapes: Sequence[Shape], components: int) -> Rebuilder:
+    """Mean and principal components of the training shapes' signed distances."""
+    model = linear_model(shapes, components)
+    return Rebuilder(model.rebuild, len(model.deviation), model.complete)
 
 
 def cosines(coefficients: int) -> Rebuilder:
@@ -112,9 +161,14 @@ def run_classical(method: str, shapes: Sequence[Shape], unknown: Sequence[Shape]
     begun = time.perf_counter()
     found = _scores(rebuilder, unknown)
     fit_seconds = (time.perf_counter() - begun) / max(1, len(unknown))
+    complete = rebuilder.complete
+    completed = (
+        {} if complete is None else completion(unknown, lambda seen: [complete(one) > 0 for one in seen])
+    )
     return {
         "known": {"protocol": {**protocol, "known": True}, **_scores(rebuilder, shapes)},
         "unknown": {"protocol": {**protocol, "known": False}, **found},
+        "completion": completed,
         "training": {"seconds": seconds, "fit_seconds": fit_seconds, "device": "cpu"},
     }
 

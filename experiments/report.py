@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+from experiments import figure6
 from experiments.data import HERE, Organ
 from experiments.tables import TABLES, read_results
 from experiments.tables import markdown as table_of
@@ -24,8 +25,12 @@ def page() -> str:
     for organ in get_args(Organ):
         if any(result["cell"]["organ"] == organ for result in results):
             parts += [f"## {organ.capitalize()}\n", *(table_of(t, organ, results) + "\n" for t in TABLES)]
+            if figure6.means(organ, results):
+                picture = f"![Completion of {organ}](figure6-{organ}.png)\n"
+                parts += [figure6.markdown(organ, results) + "\n", picture]
     return "\n".join(parts)
 
 
 if __name__ == "__main__":
     write_atomic(HERE.parent / "docs" / "results.md", page().encode())
+    figure6.draw_all(read_results())

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from experiments import cell as cells
 from experiments.cell import Cell, run_cell, run_queue
-from experiments.classical import CLASSICAL, cosines, nearest, pca
+from experiments.classical import CLASSICAL, cosines, linear_model, nearest, pca, signed_distance
+from experiments.completion import COUNTS, completion, observe
 from experiments.data import PAPER, load_split, phantom_split
+from experiments.figure6 import draw
+from experiments.figure6 import markdown as figure6_table
 from experiments.tables import TABLE2, TABLES, markdown, smoke
 
 from implicit_atlas import InputError
@@ -91,6 +94,32 @@ def test_classical_rows_say_what_is_free(split, tmp_path):
     free = {name: result["unknown"]["protocol"]["degrees_of_freedom"] for name, result in found.items()}
     assert free == {"pca-64": 4, "pca-128": 4, "dct-256": 256, "dct-1000": 1000, "nearest": 0}
     assert found["nearest"]["known"]["mean"]["dsc"] == 100
+
+
+def test_points_near_the_boundary_complete_a_shape_better_the_more_there_are(split):
+    model = linear_model(split.known, 100)
+    shapes = split.known[:2]
+    found = completion(shapes, lambda seen: [model.complete(one) > 0 for one in seen])
+    means = [found[str(count)]["mean"]["dsc"] for count in COUNTS]
+    assert means[-1] > 97 and means[-1] >= means[0] - 0.5
+    nothing = completion(shapes, lambda seen: [None for _ in seen])
+    assert nothing["64"]["mean"] == {"dsc": 0.0, "nsd": 0.0}
+
+
+def test_observed_points_lie_near_the_boundary_with_its_labels(split):
+    shape = split.known[0]
+    seen = observe(shape, 256)
+    resolution = shape.frame.resolution
+    voxel = np.clip(((seen.points + 1) * resolution / 2).astype(int), 0, resolution - 1)
+    np.testing.assert_array_equal(seen.occupancy > 0, shape.occupancy[tuple(voxel.T)])
+    assert np.median(np.abs(signed_distance(shape.occupancy)[tuple(voxel.T)])) < 3
+
+
+def test_the_figure_draws_what_was_run(split, tmp_path):
+    result = run_cell(dataclasses.replace(TINY, method="pca-64", subset="train"), split, tmp_path)
+    draw("hippocampus", [result], tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 5000
+    assert "pca-64 (5)" in figure6_table("hippocampus", [result])
 
 
 def test_a_folder_without_splits_is_divided_as_the_paper_says(split, tmp_path, monkeypatch):
