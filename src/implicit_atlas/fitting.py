@@ -44,7 +44,7 @@ class FitConfig:
 
     iterations: int = 200
     learning_rate: float = 0.2
-    patience: int = 3
+    patience: int = 8
     code_weight: float = 1e-3
     batch: int = 40
     seed: int = 0
