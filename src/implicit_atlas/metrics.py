@@ -255,7 +255,7 @@ def _nearest(
     # precision as long as squared distances are whole numbers of one unit.
     even = len(set(spacing_mm)) == 1
     reach = NEAR_VOX * spacing_mm[0] if even else np.inf
-    nearest = tree.query(points * spacing, distance_upper_bound=reach, workers=-1)[1]
+    nearest = np.asarray(tree.query(points * spacing, distance_upper_bound=reach, workers=-1)[1])
     near = nearest < len(others)
     distances = np.empty(len(at))
     # From whole voxel offsets, so that a distance of exactly the tolerance is not spoilt by rounding.

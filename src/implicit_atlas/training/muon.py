@@ -47,13 +47,13 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, group["lr"])
+                    self._update(parameter, parameter.grad, group["lr"])
 
-    def _update(self, parameter: Tensor, rate: float) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, rate: float) -> None:
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-        matrix = orthogonalised(parameter.grad.lerp(momentum, MOMENTUM).flatten(1))
+        momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+        matrix = orthogonalised(gradient.lerp(momentum, MOMENTUM).flatten(1))
         size = STEP * max(matrix.shape) ** 0.5
         parameter.add_(matrix.view_as(parameter), alpha=-rate * size)
