@@ -41,6 +41,8 @@ def run(*words: object) -> int:
     """Exit status of a command."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["implicit-atlas", *map(str, words)])
+        # The process is that of all tests: its allocator stays as it is.
+        patch.setattr("implicit_atlas.cli.keep_freed_memory", lambda: None)
         try:
             main()
         except SystemExit as stop:
