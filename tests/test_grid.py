@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +64,28 @@ def test_kernels_do_not_depend_on_the_number_of_threads():
         grid.set_threads(1)
     for a, b in zip(one, two, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+PRINTED = """
+import hashlib
+import test_grid as tests
+tests.grid.set_threads(1)
+found = tests.value_and_gradients(tests.grid.query_maps, tests.random_head(outputs=3, hidden=32))
+print(hashlib.sha256(b"".join(part.numpy().tobytes() for part in found)).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_compiled_code_and_what_is_kept_of_it_give_the_same_bits(tmp_path):
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = {**os.environ, "PYTHONPATH": paths, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", PRINTED]
+    compiled, kept = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert list(tmp_path.rglob("*.nbc"))
+    assert compiled == kept
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e38, -1e38])
