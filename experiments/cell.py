@@ -72,7 +72,7 @@ class Cell:
 
     def train_config(self, shapes: int) -> TrainConfig:
         """The product's defaults for so many shapes, with this cell's schedule."""
-        config = default_config(shapes, best_device(), None, self.seed)
+        config = default_config(shapes, best_device(), None, self.seed, self.method)
         config = dataclasses.replace(config, steps=self.steps, checkpoint_minutes=0.5)
         return dataclasses.replace(config, batch=2, warps=0, points=SMALL_POINTS) if self.smoke else config
 

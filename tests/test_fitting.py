@@ -8,11 +8,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from atlas_samples import CODE, FIT, RESOLUTION, dsc, phantom_shapes, tiny_atlas
+from atlas_samples import CODE, FIT, RESOLUTION, dsc, phantom_shapes, tiny_atlas, tiny_model
 
 from implicit_atlas.errors import FitError
-from implicit_atlas.fitting import Starts, fit_codes
-from implicit_atlas.sampling import Observations, ObservationSet, ShapeSet
+from implicit_atlas.fitting import RACE, FitConfig, Starts, fit_codes
+from implicit_atlas.methods import build
+from implicit_atlas.sampling import FEWER_POINTS, FEWEST_POINTS, Observations, ObservationSet, ShapeSet
 
 SHAPES = phantom_shapes(8)
 
@@ -52,6 +53,21 @@ def test_fitting_leaves_the_network_as_it_was():
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert [parameter.requires_grad for parameter in network.parameters()] == wanted
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+class Asked(ShapeSet):
+    """Remembers the points it was asked for."""
+
+    def sample(self, ids, config, generator, shared=False):
+        self.configs = {*getattr(self, "configs", ()), config}
+        return super().sample(ids, config, generator, shared)
+
+
+@pytest.mark.parametrize(("method", "points"), [("conv", FEWER_POINTS), ("mlp", FEWEST_POINTS)])
+def test_a_fit_asks_what_its_network_affords(method, points):
+    target = Asked(np.stack([SHAPES[0].packed]), RESOLUTION)
+    fit_codes(build(tiny_model(method)), target, mean_starts(1), FitConfig(iterations=1))
+    assert target.configs == {points, RACE}
 
 
 def test_a_fit_can_be_repeated():

@@ -30,6 +30,17 @@ def test_few_shapes_are_made_up_for_by_warps():
     assert default_config(5, "cpu", 3.0, 7).seed == 7
 
 
+def points_of(method: str, device) -> int:
+    points = default_config(5, device, method=method).points
+    return points.lattice**3 + points.band
+
+
+def test_perceptrons_get_fewer_points_on_cpus_only():
+    assert points_of("mlp", "cpu") < points_of("conv", "cpu") < points_of("conv", "cuda")
+    assert points_of("mlp+template", "cpu") == points_of("mlp", "cpu")
+    assert points_of("mlp", "cuda") == points_of("conv", "cuda")
+
+
 def test_terms_without_weight_are_not_computed():
     prediction = Prediction(torch.zeros(1, 27 + 5), torch.ones(1, 27 + 5, 3))
     samples = Samples(torch.zeros(1, 32, 3), torch.zeros(1, 32), torch.ones(1, 32), lattice=3)

@@ -120,7 +120,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     with console.task("prepare") as report:
         shapes = load_shapes(source, labels, progress=console.counted(report), on_problem=problems.append)
     shapes = chosen(shapes, only)
-    config = default_config(len(shapes), best_device(), max_minutes, seed)
+    config = default_config(len(shapes), best_device(), max_minutes, seed, method)
     given = {"steps": steps, "warps": warps}
     config = dataclasses.replace(
         config, **{name: value for name, value in given.items() if value is not None}

@@ -25,6 +25,9 @@ from implicit_atlas import grid
 class Decoder(Protocol):
     """What the model asks of a decoder."""
 
+    costly_points: bool
+    """True where a point costs much more than a look into a map."""
+
     def expand(self, codes: Float[Tensor, "batch c"]) -> Tensor:
         """Features of each code, batch first."""
         ...
@@ -84,6 +87,8 @@ class ConvDecoder(nn.Module):
     therefore applied to the maps, coarse parts are added up onto the finest nodes, and points read one map: the
     same values (to rounding) at a fraction of the cost. `benchmarks/reference.py` keeps the literal order.
     """
+
+    costly_points = False
 
     def __init__(self, code_size: int, outputs: int, config: ConvConfig, zero_head: bool = False) -> None:
         super().__init__()
@@ -149,6 +154,8 @@ class MLPDecoder(nn.Module):
 
     Where a layer reads the code, its product with the code is computed once in `expand`.
     """
+
+    costly_points = True
 
     def __init__(self, code_size: int, outputs: int, config: MLPConfig, zero_head: bool = False) -> None:
         super().__init__()

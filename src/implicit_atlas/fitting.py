@@ -20,7 +20,7 @@ from torch import Tensor
 
 from implicit_atlas.errors import FitError
 from implicit_atlas.model import Atlas, Expanded, Field
-from implicit_atlas.sampling import FEWER_POINTS, PointConfig, Samples, Target
+from implicit_atlas.sampling import FEWER_POINTS, PointConfig, Samples, Target, affordable_points
 
 Progress = Callable[[float, str], None]
 
@@ -39,6 +39,7 @@ class FitConfig:
         iterations: at most.
         patience: stop a shape after this many checks (every 20 iterations) without progress.
         code_weight: weight of the code penalty (Eq. 6).
+        points: of an iteration; by default FEWER_POINTS, and FEWEST_POINTS for perceptrons on a CPU.
         batch: shapes optimised together.
     """
 
@@ -48,7 +49,7 @@ class FitConfig:
     code_weight: float = 1e-3
     batch: int = 40
     seed: int = 0
-    points: PointConfig = FEWER_POINTS
+    points: PointConfig | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +135,8 @@ class _Batch:
     ) -> None:
         self.network, self.target, self.ids, self.config = network, target, ids, config
         self.device = next(network.parameters()).device
+        affordable = affordable_points(network.costly_points, self.device, most=FEWER_POINTS)
+        self.points = config.points or affordable
         with torch.no_grad():
             self.templates = network.expand_templates() if isinstance(network, Atlas) else None
 
@@ -209,7 +212,7 @@ class _Batch:
         for iteration in range(config.iterations):
             share = 0.5 * (1 + math.cos(math.pi * iteration / config.iterations))
             optimizer.param_groups[0]["lr"] = config.learning_rate * (0.02 + 0.98 * share)
-            samples = self.sample(config.points, config.seed + iteration)
+            samples = self.sample(self.points, config.seed + iteration)
             each = self.losses(codes, template, samples)
             penalty = (codes.square().sum(1) + 1e-12).sqrt()
             optimizer.zero_grad()

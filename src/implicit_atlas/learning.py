@@ -69,7 +69,7 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
     if not shapes:
         raise InputError("training set", "holds no shape", "Give at least one mask.")
     model = model or ModelConfig()
-    config = config or default_config(len(shapes), best_device())
+    config = config or default_config(len(shapes), best_device(), method=model.method)
     (progress or (lambda share, text: None))(0.0, "warping and encoding shapes")
     begun = time.perf_counter()
     data = gather(shapes, model.code_size, config)

@@ -68,6 +68,11 @@ class Field(nn.Module):
         super().__init__()
         self.decoder: Decoder = decoder  # pyright: ignore[reportAttributeAccessIssue]
 
+    @property
+    def costly_points(self) -> bool:
+        """As of its decoder."""
+        return self.decoder.costly_points
+
     def expand(self, codes: Codes, template: Int[Tensor, " batch"] | None = None) -> Expanded:
         """Features of the codes (`template` is for the Atlas and has no meaning here)."""
         return Expanded(shape_features=self.decoder.expand(codes))
@@ -137,6 +142,11 @@ class Atlas(nn.Module):
     def templates(self) -> int:
         """Number of templates, m."""
         return self.selection.templates
+
+    @property
+    def costly_points(self) -> bool:
+        """As of its decoders."""
+        return self.template.costly_points
 
     def expand_templates(self) -> Tensor:
         """Features of the m templates; they do not depend on any shape."""

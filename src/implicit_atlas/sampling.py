@@ -34,6 +34,15 @@ class PointConfig:
 
 FEWER_POINTS = PointConfig(lattice=20, band=8192)
 """Half of the points in the band and a third in all: on CPUs more steps are worth more than more points a step."""
+FEWEST_POINTS = PointConfig(lattice=10, band=2048)
+"""For perceptrons on CPUs, which take two million products a point where reading a map takes a few hundred."""
+
+
+def affordable_points(costly: bool, device: torch.device | str, most: PointConfig) -> PointConfig:
+    """Points of a step: `most`, or fewer on CPUs, by what a point costs (`costly`: a perceptron's)."""
+    if torch.device(device).type != "cpu":
+        return most
+    return FEWEST_POINTS if costly else FEWER_POINTS
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import torch
 from implicit_atlas.augment import WarpConfig
 from implicit_atlas.errors import InputError
 from implicit_atlas.losses import LossWeights
-from implicit_atlas.sampling import FEWER_POINTS, PointConfig
+from implicit_atlas.methods import DEFAULT_METHOD, METHODS
+from implicit_atlas.sampling import PointConfig, affordable_points
 
 Device = Literal["cpu", "cuda", "mps"]
 Precision = Literal["32-true", "bf16-mixed"]
@@ -64,9 +65,13 @@ class TrainConfig:
 
 
 def default_config(
-    shapes: int, device: Device, max_minutes: float | None = None, seed: int = 0
+    shapes: int,
+    device: Device,
+    max_minutes: float | None = None,
+    seed: int = 0,
+    method: str = DEFAULT_METHOD,
 ) -> TrainConfig:
-    """Options for a number of shapes on a device."""
+    """Options for a number of shapes on a device, for a method of `implicit_atlas.methods`."""
     few = shapes < FEW
     return TrainConfig(
         seed=seed,
@@ -75,7 +80,7 @@ def default_config(
         real_share=0.5,
         warps=POOL - shapes if few else min(shapes, POOL),
         device=device,
-        points=FEWER_POINTS if device == "cpu" else PointConfig(),
+        points=affordable_points(METHODS[method].decoder == "mlp", device, most=PointConfig()),
         precision=fast_precision(device),
     )
 
