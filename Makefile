@@ -17,6 +17,7 @@ JOBS ?= 2
 ORGAN ?= hippocampus
 TABLE ?= 2
 MINUTES ?=
+ARGS ?=
 
 BIN := .venv/bin
 SETUP := .venv/.setup-done
@@ -47,9 +48,10 @@ lint: setup
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
-# Cells that were run are kept in experiments/results; MINUTES stops in time, and the next call goes on.
+# Cells that were run are kept in experiments/results; MINUTES stops in time, and the next call goes on. ARGS takes
+# further options: ARGS="--steps 1000 --seeds 2 --only conv implicit-atlas".
 paper: setup
-	$(BIN)/python -m experiments.table$(TABLE) --organ $(ORGAN) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(DATA),--data "$(DATA)")
+	$(BIN)/python -m experiments.table$(TABLE) --organ $(ORGAN) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(DATA),--data "$(DATA)") $(ARGS)
 	$(BIN)/python -m experiments.report
 
 bench: setup

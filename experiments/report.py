@@ -13,7 +13,8 @@ from implicit_atlas.files import write_atomic
 INTRODUCTION = """# Results
 
 Written by `python -m experiments.report` from `experiments/results/*.json`; nothing here is typed. `make paper
-ORGAN=hippocampus TABLE=2 MINUTES=25` runs the cells of a table. "free": numbers that are free at test time. Paper:
+ORGAN=hippocampus TABLE=2 MINUTES=25` runs the cells of a table. "free": numbers that are free at test time;
+"points": of a shape in a step of training. Paper:
 ImplicitAtlas, CVPR 2022.
 """
 

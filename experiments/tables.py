@@ -76,8 +76,8 @@ TABLE4 = Table("table4", "Table 4: five training shapes", "few_shot", _BASELINES
 TABLES = (TABLE2, TABLE3, TABLE4)
 
 HEADER = (
-    "| method | known, ours | paper | unknown, ours | paper | HD95 / ASSD mm | free | weights | steps | seeds "
-    "| training s | fit s | device |\n" + "|---" * 13 + "|"
+    "| method | known, ours | paper | unknown, ours | paper | HD95 / ASSD mm | free | weights | steps "
+    "| points | seeds | training s | fit s | device |\n" + "|---" * 14 + "|"
 )
 
 
@@ -129,6 +129,7 @@ def _row(method: str, runs: Sequence[Result], paper: list[list[float]] | None) -
         str(protocol["degrees_of_freedom"]),
         f"{protocol['parameters']:,}",
         str(runs[0]["cell"]["steps"]) if learned else "-",
+        _points(training[0]) if learned else "-",
         str(len(runs)) if learned else "-",
         f"{np.mean([t['seconds'] for t in training]):.0f}",
         f"{np.mean([t['fit_seconds'] for t in training]):.1f}",
@@ -137,8 +138,14 @@ def _row(method: str, runs: Sequence[Result], paper: list[list[float]] | None) -
     return "| " + " | ".join(cells) + " |"
 
 
+def _points(training: dict[str, Any]) -> str:
+    """Points of a shape in a step of training."""
+    points = training["configuration"]["points"]
+    return f"{points['lattice'] ** 3 + points['band']:,}"
+
+
 def _missing(method: str, paper: list[list[float]] | None) -> str:
-    cells = (f"`{method}`", "missing", _printed(paper, 0), "missing", _printed(paper, 1), *("",) * 8)
+    cells = (f"`{method}`", "missing", _printed(paper, 0), "missing", _printed(paper, 1), *("",) * 9)
     return "| " + " | ".join(cells) + " |"
 
 
