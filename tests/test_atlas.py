@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 
 import nibabel
@@ -77,6 +78,16 @@ def test_an_altered_file_is_refused(folder, name):
     (folder / name).write_bytes(data)
     with pytest.raises(InputError, match=name.replace(".", r"\.")):
         TrainedAtlas.load(folder)
+
+
+def test_a_folder_of_the_first_schema_is_read(folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["model"]["motion"]
+    (folder / "config.json").write_text(json.dumps({**config, "schema_version": 1}))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["config.json"] = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert TrainedAtlas.load(folder).config == tiny_atlas().config
 
 
 def test_a_folder_without_codes_is_refused(folder):

@@ -222,6 +222,7 @@ class TestDamage:
         (model / "config.json").write_text(json.dumps({**CONFIG, "schema_version": 0}))
         refresh_hashes(model)
         monkeypatch.setattr(checkpoint, "MIGRATIONS", {0: rename_jitter})
+        monkeypatch.setattr(checkpoint, "SCHEMA_VERSION", 1)
         assert load_folder(model, EXPECTED).config["noise"] == 0.5
 
     def test_config_that_cannot_be_read_back_is_not_written(self, model: Path) -> None:

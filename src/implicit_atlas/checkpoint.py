@@ -17,8 +17,15 @@ from implicit_atlas.folders import leftovers, replace_folder
 from implicit_atlas.records import dump_json, from_json, parse_json
 from implicit_atlas.tensors import TensorSpec, encode_tensors, read_tensors
 
-SCHEMA_VERSION = 1
-MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+SCHEMA_VERSION = 2
+
+
+def _with_motion(config: dict[str, Any]) -> dict[str, Any]:
+    """Deformations of schema 1 were all additive."""
+    return {**config, "model": {**config["model"], "motion": "additive"}}
+
+
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_motion}
 """From schema n, what turns its config into that of schema n + 1; an older schema without one is refused."""
 
 CONFIG, MANIFEST, CARD = "config.json", "manifest.json", "README.md"

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from implicit_atlas.decoders import ConvConfig, ConvDecoder, MLPConfig, MLPDecoder
+from implicit_atlas.deformation import Motion
 from implicit_atlas.errors import InputError
 from implicit_atlas.losses import LossWeights
 from implicit_atlas.model import Atlas, Field, Selection
@@ -51,6 +52,7 @@ class ModelConfig:
     templates: int = 5
     gradient: Literal["outputs", "codes"] = "outputs"
     gumbel: bool = False
+    motion: Motion = "additive"
     conv: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 48, 32, 16), hidden=32))
     deformation: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 48, 32), hidden=32))
     mlp: MLPConfig = field(default_factory=MLPConfig)
@@ -75,7 +77,8 @@ def build(config: ModelConfig) -> Field | Atlas:
         _decoder(config, method, 3, config.deformation, zero_head=True) if method.deformation else None
     )
     selection = Selection(templates, config.gradient, gumbel=config.gumbel)
-    return Atlas(config.code_size, _decoder(config, method, 1, config.conv), deformation, selection)
+    template = _decoder(config, method, 1, config.conv)
+    return Atlas(config.code_size, template, deformation, selection, config.motion)
 
 
 def loss_weights(config: ModelConfig, weights: LossWeights | None = None) -> LossWeights:

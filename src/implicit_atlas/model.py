@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from implicit_atlas.decoders import Decoder
+from implicit_atlas.deformation import Motion, displacements
 
 Codes = Float[Tensor, "batch c"]
 Points = Float[Tensor, "batch points 3"]
@@ -113,14 +114,20 @@ class Atlas(nn.Module):
     """Deformable multi-template field: F(h, p) = 𝒯(t(h), p + 𝒟(d(h), p)) (Eq. 3).
 
     Without `deformation` it is static template matching ("MT" of Table 3); with one template there is nothing
-    to select ("D" of Table 3, and "MLP + Template" of Table 2).
+    to select ("D" of Table 3, and "MLP + Template" of Table 2). `motion` says what the deformation network's outputs
+    are: displacements (the paper), or velocities.
     """
 
     def __init__(
-        self, code_size: int, template: nn.Module, deformation: nn.Module | None, selection: Selection
+        self,
+        code_size: int,
+        template: nn.Module,
+        deformation: nn.Module | None,
+        selection: Selection,
+        motion: Motion = "additive",
     ) -> None:
         super().__init__()
-        self.selection = selection
+        self.selection, self.motion = selection, motion
         self.template: Decoder = template  # pyright: ignore[reportAttributeAccessIssue]
         self.deformation: Decoder | None = deformation  # pyright: ignore[reportAttributeAccessIssue]
         self.template_codes = nn.Parameter(torch.randn(selection.templates, code_size))
@@ -180,11 +187,12 @@ class Atlas(nn.Module):
         return Expanded(shape_features, features, assignment, assignment.detach().argmax(-1))
 
     def displacement(self, expanded: Expanded, points: Points) -> Float[Tensor, "batch points 3"]:
-        """𝒟(d(h), p), in cube units; zero without a deformation network."""
-        if self.deformation is None or expanded.shape_features is None:
+        """From points to where they lie in the template, in cube units; zero without a deformation network."""
+        deformation, features = self.deformation, expanded.shape_features
+        if deformation is None or features is None:
             return torch.zeros_like(points)
         owner = torch.arange(points.shape[0], device=points.device)
-        return self.deformation.query(expanded.shape_features, owner, points)
+        return displacements(self.motion, lambda at: deformation.query(features, owner, at), points)
 
     def query(self, expanded: Expanded, points: Points) -> Prediction:
         """Logits, displacement and assignment at points."""
