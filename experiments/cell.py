@@ -21,6 +21,10 @@ import numpy as np
 from experiments.classical import CLASSICAL, run_classical
 from experiments.completion import completion
 from experiments.data import HERE, Organ, Split, Subset
+from experiments.peers.difnet import NetworkConfig
+from experiments.peers.difnet_run import METHOD as DIF_NET
+from experiments.peers.difnet_run import run_difnet
+from experiments.peers.difnet_training import DifNetConfig, for_device
 from implicit_atlas.decoders import ConvConfig, MLPConfig
 from implicit_atlas.evaluate import evaluate, evaluate_known
 from implicit_atlas.files import write_atomic
@@ -51,7 +55,7 @@ class Cell:
     """What is run.
 
     Args:
-        method: a name of `implicit_atlas.methods.METHODS`, or of `CLASSICAL`.
+        method: a name of `implicit_atlas.methods.METHODS` or of `CLASSICAL`, or "dif-net".
         steps: length of the training schedule, the same for all methods of a table.
         iterations: of the fit of an unknown shape.
         smoke: with small networks and few points, to show that it runs.
@@ -88,13 +92,24 @@ class Cell:
         config = FitConfig(iterations=self.iterations)
         return dataclasses.replace(config, points=SMALL_POINTS) if self.smoke else config
 
+    def difnet_config(self) -> DifNetConfig:
+        """DIF-Net's settings with this cell's schedule."""
+        config = DifNetConfig(self.seed, self.steps, self.iterations)
+        if not self.smoke:
+            return for_device(config, best_device())
+        network = NetworkConfig(16, deform_width=8, template_width=8, hyper_width=8, layers=1)
+        return dataclasses.replace(
+            config, batch=2, surface_points=64, free_points=64, pool=256, network=network
+        )
+
     def configuration(self, shapes: int) -> dict[str, Any]:
         """All that decides the result, as JSON values."""
         values: dict[str, Any] = {"method": self.method, "organ": self.organ, "subset": self.subset}
         if self.is_classical:
             return values
-        training = dataclasses.asdict(self.train_config(shapes))
-        values["training"] = {key: value for key, value in training.items() if key not in NOT_HASHED}
+        if self.method == DIF_NET:
+            return {**values, "training": _hashed(self.difnet_config())}
+        values["training"] = _hashed(self.train_config(shapes))
         values["model"] = dataclasses.asdict(self.model_config())
         values["fit"] = dataclasses.asdict(self.fit_config())
         return values
@@ -131,6 +146,8 @@ def run_cell(
     shapes = split.training(cell.subset)
     if cell.is_classical:
         result = run_classical(cell.method, shapes, split.unknown)
+    elif cell.method == DIF_NET:
+        result = run_difnet(cell.difnet_config(), shapes, split.unknown, runs / path.stem, report)
     else:
         result = _run_method(cell, shapes, split.unknown, runs / path.stem, report)
     result = {"cell": dataclasses.asdict(cell), **result, "commit": _commit()}
@@ -197,6 +214,10 @@ def run_queue(
             print(f"{path.stem}: out of time, goes on from its state the next time", flush=True)
             results.append(None)
     return results
+
+
+def _hashed(config: TrainConfig | DifNetConfig) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(config).items() if key not in NOT_HASHED}
 
 
 def _commit() -> str:

@@ -18,11 +18,12 @@ from scipy.fft import dctn, idctn
 from scipy.optimize import minimize
 
 from experiments.completion import completion
+from experiments.scoring import protocol, score_fields
 from implicit_atlas.distance import squared_distance
 from implicit_atlas.grid import voxel_at
-from implicit_atlas.metrics import NSD_DEFINITION, dsc, score
+from implicit_atlas.metrics import dsc
 from implicit_atlas.sampling import Observations
-from implicit_atlas.shapes import Shape, restore, restore_lattice
+from implicit_atlas.shapes import Shape
 
 LIMIT_VOX = 12.0
 
@@ -42,11 +43,11 @@ class Rebuilder:
     complete: Callable[[Observations], Volume] | None = None
 
 
-def signed_distance(occupancy: Bool[np.ndarray, "r r r"]) -> Volume:
-    """Signed distance in voxels, positive inside, zero midway between voxels, cut off."""
+def signed_distance(occupancy: Bool[np.ndarray, "r r r"], limit_vox: float = LIMIT_VOX) -> Volume:
+    """Signed distance in voxels, positive inside, zero midway between voxels, cut off on both sides."""
     inner, outer = (np.sqrt(squared_distance(side)) for side in (occupancy, ~occupancy))
     signed = np.where(occupancy, inner - 0.5, 0.5 - outer)
-    return np.clip(signed, -LIMIT_VOX, LIMIT_VOX).astype(np.float32)
+    return np.clip(signed, -limit_vox, limit_vox).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,46 +150,18 @@ def run_classical(method: str, shapes: Sequence[Shape], unknown: Sequence[Shape]
     begun = time.perf_counter()
     rebuilder = CLASSICAL[method](shapes)
     seconds = time.perf_counter() - begun
-    protocol = {
-        "nsd_definition": NSD_DEFINITION,
-        "tolerance_vox": 1.0,
-        "resolution": 128,
-        "method": method,
-        "degrees_of_freedom": rebuilder.degrees_of_freedom,
-        "parameters": 0,
-        "training_shapes": len(shapes),
-    }
+    about = protocol(method, rebuilder.degrees_of_freedom, 0, len(shapes))
     begun = time.perf_counter()
-    found = _scores(rebuilder, unknown)
+    found = score_fields(unknown, (rebuilder.rebuild(shape.occupancy) for shape in unknown))
     fit_seconds = (time.perf_counter() - begun) / max(1, len(unknown))
     complete = rebuilder.complete
     completed = (
         {} if complete is None else completion(unknown, lambda seen: [complete(one) > 0 for one in seen])
     )
+    known = score_fields(shapes, (rebuilder.rebuild(shape.occupancy) for shape in shapes))
     return {
-        "known": {"protocol": {**protocol, "known": True}, **_scores(rebuilder, shapes)},
-        "unknown": {"protocol": {**protocol, "known": False}, **found},
+        "known": {"protocol": {**about, "known": True}, **known},
+        "unknown": {"protocol": {**about, "known": False}, **found},
         "completion": completed,
         "training": {"seconds": seconds, "fit_seconds": fit_seconds, "device": "cpu"},
     }
-
-
-def _scores(rebuilder: Rebuilder, shapes: Sequence[Shape]) -> dict[str, Any]:
-    cases = []
-    for shape in shapes:
-        field = rebuilder.rebuild(shape.occupancy)
-        lattice = score(shape.occupancy, field > 0)
-        back = restore_lattice(field, shape.frame, 0.0)
-        native = score(restore(shape), back, tuple(shape.frame.grid.spacing_mm))
-        cases.append(
-            {
-                "name": shape.name,
-                "dsc": 100 * lattice.dsc,
-                "nsd": 100 * lattice.nsd,
-                "hd95_mm": native.hd95,
-                "assd_mm": native.assd,
-                "dsc_native": 100 * native.dsc,
-            }
-        )
-    names = [name for name in cases[0] if name != "name"] if cases else []
-    return {"mean": {name: float(np.mean([c[name] for c in cases])) for name in names}, "cases": cases}

@@ -18,6 +18,7 @@ import numpy as np
 from experiments.cell import RESULTS, Cell, run_queue
 from experiments.classical import CLASSICAL
 from experiments.data import FEW, PAPER, Organ, Subset, load_split, phantom_split
+from experiments.peers.difnet_run import METHOD as DIF_NET
 from implicit_atlas.errors import AtlasError
 
 Result = dict[str, Any]
@@ -57,7 +58,10 @@ class Table:
 
 
 _OURS = ("mlp", "mlp+template", "conv", "implicit-atlas", "implicit-atlas+reg")
-_BASELINES: tuple[tuple[str, str | None], ...] = (*((m, m) for m in _OURS), *((m, None) for m in CLASSICAL))
+_BASELINES: tuple[tuple[str, str | None], ...] = (
+    *((method, method) for method in _OURS),
+    *((method, None) for method in (DIF_NET, *CLASSICAL)),
+)
 TABLE2 = Table("table2", "Table 2: known and unknown shapes", "train", _BASELINES)
 TABLE3 = Table(
     "table3",
@@ -140,8 +144,10 @@ def _row(method: str, runs: Sequence[Result], paper: list[list[float]] | None) -
 
 def _points(training: dict[str, Any]) -> str:
     """Points of a shape in a step of training."""
-    points = training["configuration"]["points"]
-    return f"{points['lattice'] ** 3 + points['band']:,}"
+    config = training["configuration"]
+    if "surface_points" in config:
+        return f"{config['surface_points'] + config['free_points']:,}"
+    return f"{config['points']['lattice'] ** 3 + config['points']['band']:,}"
 
 
 def _missing(method: str, paper: list[list[float]] | None) -> str:

@@ -14,7 +14,9 @@ from experiments.completion import COUNTS, completion, observe
 from experiments.data import PAPER, load_split, phantom_split
 from experiments.figure6 import draw
 from experiments.figure6 import markdown as figure6_table
-from experiments.tables import TABLE2, TABLES, markdown, smoke
+from experiments.peers.difnet import NetworkConfig
+from experiments.peers.difnet_losses import DifNetWeights
+from experiments.tables import TABLE2, TABLE4, TABLES, markdown, smoke
 
 from implicit_atlas import InputError
 from implicit_atlas.metrics import dsc
@@ -61,6 +63,33 @@ def test_the_key_is_of_all_that_decides_the_result(split):
     other = dataclasses.replace(split, unknown=split.unknown[:1])
     assert len(keys | {TINY.key(other)}) == 7
     assert TINY.key(split) == dataclasses.replace(TINY).key(split)
+
+
+def test_the_key_is_of_all_that_decides_a_foreign_method_s_result(split, monkeypatch):
+    cell = dataclasses.replace(TINY, method="dif-net")
+    changes = ({}, {"seed": 1}, {"steps": 4}, {"iterations": 6}, {"smoke": False})
+    keys = {dataclasses.replace(cell, **change).key(split) for change in changes}
+    weights = DifNetWeights(code=1e5)
+    other = dataclasses.replace(cell.difnet_config(), weights=weights, network=NetworkConfig(24))
+    monkeypatch.setattr(Cell, "difnet_config", lambda cell: other)
+    key = cell.key(split)
+    assert len(keys | {key}) == 6
+    elsewhere = dataclasses.replace(other, device="cuda", checkpoint_minutes=9.0)
+    monkeypatch.setattr(Cell, "difnet_config", lambda cell: elsewhere)
+    assert cell.key(split) == key
+
+
+def test_a_foreign_method_says_what_is_free_and_how_it_learned(split, tmp_path):
+    cell = dataclasses.replace(TINY, method="dif-net")
+    found = run_cell(cell, split, tmp_path, tmp_path / "runs")
+    for side, iterations in (("known", 0), ("unknown", 5)):
+        about = found[side]["protocol"]
+        assert (about["degrees_of_freedom"], about["iterations"], about["seed"]) == (16, iterations, 0)
+    assert set(found["completion"]) == {str(count) for count in COUNTS}
+    assert cell.difnet_config().network.code_size == 16
+    assert dataclasses.replace(cell, smoke=False).difnet_config().network.code_size == 256
+    line = next(line for line in markdown(TABLE4, "hippocampus", [found]).splitlines() if "dif-net" in line)
+    assert line.split("|")[10].strip() == "128"
 
 
 def test_out_of_time_a_queue_leaves_cells_out_and_later_goes_on(split, tmp_path):

@@ -1,0 +1,1 @@
+"""Foreign methods at their authors' settings, written from their published descriptions."""
