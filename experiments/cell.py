@@ -25,6 +25,8 @@ from experiments.peers.difnet import NetworkConfig
 from experiments.peers.difnet_run import METHOD as DIF_NET
 from experiments.peers.difnet_run import run_difnet
 from experiments.peers.difnet_training import DifNetConfig, for_device
+from experiments.variants import DEFAULTS, VARIANTS
+from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.decoders import ConvConfig, MLPConfig
 from implicit_atlas.evaluate import evaluate, evaluate_known
 from implicit_atlas.files import write_atomic
@@ -32,7 +34,6 @@ from implicit_atlas.fitting import FitConfig
 from implicit_atlas.learning import best_device, train
 from implicit_atlas.methods import ModelConfig
 from implicit_atlas.sampling import Observations, PointConfig
-from implicit_atlas.shapes import Shape
 from implicit_atlas.training import TrainConfig, default_config
 
 RESULTS = HERE / "results"
@@ -58,6 +59,7 @@ class Cell:
         method: a name of `implicit_atlas.methods.METHODS` or of `CLASSICAL`, or "dif-net".
         steps: length of the training schedule, the same for all methods of a table.
         iterations: of the fit of an unknown shape.
+        variant: a name of `VARIANTS`: one change of the defaults.
         smoke: with small networks and few points, to show that it runs.
     """
 
@@ -67,6 +69,7 @@ class Cell:
     seed: int = 0
     steps: int = 2000
     iterations: int = 200
+    variant: str = DEFAULTS
     smoke: bool = False
 
     @property
@@ -78,19 +81,23 @@ class Cell:
         """The product's defaults for so many shapes, with this cell's schedule."""
         config = default_config(shapes, best_device(), None, self.seed, self.method)
         config = dataclasses.replace(config, steps=self.steps, checkpoint_minutes=0.5)
+        config = dataclasses.replace(config, **VARIANTS[self.variant].training)
         return dataclasses.replace(config, batch=2, warps=0, points=SMALL_POINTS) if self.smoke else config
 
     def model_config(self) -> ModelConfig:
         """The product's default network of the method."""
+        config = dataclasses.replace(ModelConfig(method=self.method), **VARIANTS[self.variant].model)
         if not self.smoke:
-            return ModelConfig(method=self.method)
+            return config
         mlp = MLPConfig(width=32, layers=4, skip=2)
-        return ModelConfig(self.method, 16, 2, conv=SMALL_CONV, deformation=SMALL_CONV, mlp=mlp)
+        decoders = dict.fromkeys(("conv", "template", "deformation"), SMALL_CONV)
+        return dataclasses.replace(config, code_size=16, templates=2, mlp=mlp, **decoders)
 
     def fit_config(self) -> FitConfig:
         """The product's default fit."""
-        config = FitConfig(iterations=self.iterations)
-        return dataclasses.replace(config, points=SMALL_POINTS) if self.smoke else config
+        config = dataclasses.replace(FitConfig(iterations=self.iterations), **VARIANTS[self.variant].fit)
+        small = {"points": SMALL_POINTS, "iterations": self.iterations}
+        return dataclasses.replace(config, **small) if self.smoke else config
 
     def difnet_config(self) -> DifNetConfig:
         """DIF-Net's settings with this cell's schedule."""
@@ -118,9 +125,18 @@ class Cell:
         """Name of the result: readable, with the hash of configuration and content."""
         known = split.training(self.subset)
         content = [shape.content_hash for shape in (*known, *split.unknown)]
-        text = json.dumps([self.configuration(len(known)), content], sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        return f"{self.organ}-{self.subset}-{self.method}-seed{self.seed}-{digest}"
+        title = self.method if self.variant == DEFAULTS else f"{self.method}-{self.variant}"
+        return self._name(title, [self.configuration(len(known)), content])
+
+    def training_key(self, split: Split) -> str:
+        """Name of what is learned: cells that differ in their fits alone share it."""
+        known = split.training(self.subset)
+        learned = {key: v for key, v in self.configuration(len(known)).items() if key != "fit"}
+        return self._name(self.method, [learned, [shape.content_hash for shape in known]])
+
+    def _name(self, title: str, content: list[Any]) -> str:
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+        return f"{self.organ}-{self.subset}-{title}-seed{self.seed}-{digest}"
 
 
 def run_cell(
@@ -149,37 +165,59 @@ def run_cell(
     elif cell.method == DIF_NET:
         result = run_difnet(cell.difnet_config(), shapes, split.unknown, runs / path.stem, report)
     else:
-        result = _run_method(cell, shapes, split.unknown, runs / path.stem, report)
+        result = _run_method(cell, split, runs, report)
     result = {"cell": dataclasses.asdict(cell), **result, "commit": _commit()}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
     return result
 
 
-def _run_method(
-    cell: Cell, shapes: Sequence[Shape], unknown: Sequence[Shape], run: Path, report: Report
-) -> dict[str, Any]:
-    config = cell.train_config(len(shapes))
-    atlas = train(shapes, cell.model_config(), config, run=run, resume=True, progress=report)
-    begun = time.perf_counter()
-    fits = evaluate(atlas, unknown, cell.fit_config())
-    fit_seconds = (time.perf_counter() - begun) / max(1, len(unknown))
+def _run_method(cell: Cell, split: Split, runs: Path, report: Report) -> dict[str, Any]:
+    """Train, fit and complete; each part is kept in `runs` as soon as it is done."""
+    shapes, unknown = split.training(cell.subset), split.unknown
+    atlas, fit = _learned(cell, split, runs, report), cell.fit_config()
 
     def complete(seen: list[Observations]) -> list[np.ndarray | None]:
-        found = atlas.fit(seen, cell.fit_config())
+        found = atlas.fit(seen, fit, report)
         return [fit.occupancy() if fit.failure is None else None for fit in found]
 
-    return {
-        "known": evaluate_known(atlas, shapes).to_json(),
-        "unknown": fits.to_json(),
-        "completion": completion(unknown, complete),
-        "training": {
-            "seconds": atlas.provenance["seconds"],
-            "fit_seconds": fit_seconds,
-            "device": atlas.provenance["device"],
-            "configuration": dataclasses.asdict(config),
-        },
+    def fits() -> dict[str, Any]:
+        begun = time.perf_counter()
+        found = evaluate(atlas, unknown, fit, report=report).to_json()
+        return {**found, "seconds": (time.perf_counter() - begun) / max(1, len(unknown))}
+
+    parts = runs / cell.key(split)
+    known = _once(parts / "known.json", lambda: evaluate_known(atlas, shapes, report=report).to_json())
+    found = _once(parts / "unknown.json", fits)
+    # Figure 6 is drawn of atlases of all known shapes.
+    whole = cell.subset == "train" and cell.variant == DEFAULTS
+    completed = _once(parts / "completion.json", lambda: completion(unknown, complete)) if whole else {}
+    about = {
+        "seconds": atlas.provenance["seconds"],
+        "fit_seconds": found.pop("seconds"),
+        "device": atlas.provenance["device"],
+        "configuration": atlas.provenance["training"],
     }
+    return {"known": known, "unknown": found, "completion": completed, "training": about}
+
+
+def _learned(cell: Cell, split: Split, runs: Path, report: Report) -> TrainedAtlas:
+    """The cell's atlas, from its folder where it was learned before."""
+    run = runs / cell.training_key(split)
+    folder, shapes = run / "model.atlas", split.training(cell.subset)
+    if not folder.exists():
+        config = cell.train_config(len(shapes))
+        atlas = train(shapes, cell.model_config(), config, run=run, resume=True, progress=report)
+        atlas.save(folder, f"# {run.name}\n\nLearned by a cell of an experiment.\n")
+    return TrainedAtlas.load(folder)
+
+
+def _once(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was computed before, or now."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(compute()).encode())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def run_queue(

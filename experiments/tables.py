@@ -19,34 +19,50 @@ from experiments.cell import RESULTS, Cell, run_queue
 from experiments.classical import CLASSICAL
 from experiments.data import FEW, PAPER, Organ, Subset, load_split, phantom_split
 from experiments.peers.difnet_run import METHOD as DIF_NET
+from experiments.variants import DEFAULTS, VARIANTS
 from implicit_atlas.errors import AtlasError
+from implicit_atlas.methods import DEFAULT_METHOD
 
 Result = dict[str, Any]
 SMOKE_STEPS, SMOKE_ITERATIONS = 2, 10
 
 
 @dataclass(frozen=True)
+class Row:
+    """A method with one change of its defaults or none, and the paper's name of the row where it has one."""
+
+    method: str
+    paper: str | None = None
+    variant: str = DEFAULTS
+
+    @property
+    def title(self) -> str:
+        """What stands in the first column."""
+        return self.method if self.variant == DEFAULTS else self.variant
+
+
+@dataclass(frozen=True)
 class Table:
-    """One table of the paper.
+    """One table.
 
     Args:
         name: as in `paper.json`.
         subset: what its cells learn from.
-        rows: methods with the name of the paper's row; None for rows beyond the paper's.
+        rows: one a method or variant.
     """
 
     name: str
     title: str
     subset: Subset
-    rows: tuple[tuple[str, str | None], ...]
+    rows: tuple[Row, ...]
 
     def cells(self, organ: Organ, seeds: Sequence[int], steps: int, iterations: int) -> list[Cell]:
         """The cells of an organ, seed by seed, so that a short queue gives whole tables; classical rows once."""
         return [
-            Cell(method, organ, self.subset, seed, steps, iterations)
+            Cell(row.method, organ, self.subset, seed, steps, iterations, row.variant)
             for seed in seeds
-            for method, _ in self.rows
-            if seed == seeds[0] or method not in CLASSICAL
+            for row in self.rows
+            if seed == seeds[0] or row.method not in CLASSICAL
         ]
 
     def paper(self, row: str | None, organ: Organ) -> list[list[float]] | None:
@@ -58,9 +74,9 @@ class Table:
 
 
 _OURS = ("mlp", "mlp+template", "conv", "implicit-atlas", "implicit-atlas+reg")
-_BASELINES: tuple[tuple[str, str | None], ...] = (
-    *((method, method) for method in _OURS),
-    *((method, None) for method in (DIF_NET, *CLASSICAL)),
+_BASELINES = (
+    *(Row(method, paper=method) for method in _OURS),
+    *(Row(method) for method in (DIF_NET, *CLASSICAL)),
 )
 TABLE2 = Table("table2", "Table 2: known and unknown shapes", "train", _BASELINES)
 TABLE3 = Table(
@@ -68,16 +84,22 @@ TABLE3 = Table(
     "Table 3: ablation",
     "train",
     (
-        ("D", "D"),
-        ("MT", "MT"),
-        ("implicit-atlas", "D+MT"),
-        ("D+MT+LS", "D+MT+LS"),
-        ("D+MT+DP", "D+MT+DP"),
-        ("implicit-atlas+reg", "D+MT+LS+DP"),
+        Row("D", "D"),
+        Row("MT", "MT"),
+        Row("implicit-atlas", "D+MT"),
+        Row("D+MT+LS", "D+MT+LS"),
+        Row("D+MT+DP", "D+MT+DP"),
+        Row("implicit-atlas+reg", "D+MT+LS+DP"),
     ),
 )
 TABLE4 = Table("table4", "Table 4: five training shapes", "few_shot", _BASELINES)
-TABLES = (TABLE2, TABLE3, TABLE4)
+IDEAS = Table(
+    "ideas",
+    "Ideas beyond the paper, one change of the defaults each, five training shapes",
+    "few_shot",
+    tuple(Row(DEFAULT_METHOD, variant=variant) for variant in VARIANTS),
+)
+TABLES = (TABLE2, TABLE3, TABLE4, IDEAS)
 
 HEADER = (
     "| method | known, ours | paper | unknown, ours | paper | HD95 / ASSD mm | free | weights | steps "
@@ -94,14 +116,15 @@ def read_results(folder: Path = RESULTS) -> list[Result]:
 def markdown(table: Table, organ: Organ, results: Sequence[Result]) -> str:
     """The table of one organ: a row for each method and length of schedule; a method not run shows as missing."""
     lines = [f"### {table.title}, {organ}", "", _protocol(table, organ, results), "", HEADER]
-    for method, row in table.rows:
+    for row in table.rows:
         groups: dict[tuple[int, int], list[Result]] = defaultdict(list)
         for result in results:
             cell = result["cell"]
-            if (cell["method"], cell["organ"], cell["subset"]) == (method, organ, table.subset):
+            of = (cell["method"], cell.get("variant", DEFAULTS), cell["organ"], cell["subset"])
+            if of == (row.method, row.variant, organ, table.subset):
                 groups[cell["steps"], cell["iterations"]].append(result)
-        paper = table.paper(row, organ)
-        lines += [_row(method, groups[key], paper) for key in sorted(groups)] or [_missing(method, paper)]
+        paper = table.paper(row.paper, organ)
+        lines += [_row(row, groups[key], paper) for key in sorted(groups)] or [_missing(row, paper)]
     return "\n".join(lines)
 
 
@@ -118,13 +141,13 @@ def _protocol(table: Table, organ: Organ, results: Sequence[Result]) -> str:
     return "No cell has been run."
 
 
-def _row(method: str, runs: Sequence[Result], paper: list[list[float]] | None) -> str:
+def _row(row: Row, runs: Sequence[Result], paper: list[list[float]] | None) -> str:
     protocol, training = runs[0]["unknown"]["protocol"], [run["training"] for run in runs]
     far = [_values(runs, "unknown", name) for name in ("hd95_mm", "assd_mm")]
     mm = " / ".join(f"{np.mean(values):.2f}" if values else "none" for values in far)
-    learned = method not in CLASSICAL
+    learned = row.method not in CLASSICAL
     cells = (
-        f"`{method}`",
+        f"`{row.title}`",
         _pair(runs, "known"),
         _printed(paper, 0),
         _pair(runs, "unknown"),
@@ -150,8 +173,8 @@ def _points(training: dict[str, Any]) -> str:
     return f"{config['points']['lattice'] ** 3 + config['points']['band']:,}"
 
 
-def _missing(method: str, paper: list[list[float]] | None) -> str:
-    cells = (f"`{method}`", "missing", _printed(paper, 0), "missing", _printed(paper, 1), *("",) * 9)
+def _missing(row: Row, paper: list[list[float]] | None) -> str:
+    cells = (f"`{row.title}`", "missing", _printed(paper, 0), "missing", _printed(paper, 1), *("",) * 9)
     return "| " + " | ".join(cells) + " |"
 
 
@@ -186,7 +209,7 @@ def main(table: Table) -> int:
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
     parser.add_argument("--steps", type=int, default=Cell.steps, help="length of each training")
     parser.add_argument("--iterations", type=int, default=Cell.iterations, help="of each fit")
-    parser.add_argument("--only", nargs="*", help="methods to run")
+    parser.add_argument("--only", nargs="*", help="methods or variants to run")
     parser.add_argument(
         "--smoke", action="store_true", help="a few steps on synthetic organs; nothing is kept"
     )
@@ -197,7 +220,7 @@ def main(table: Table) -> int:
                 print(smoke(table, Path(folder)))
             return 0
         cells = table.cells(options.organ, range(options.seeds), options.steps, options.iterations)
-        cells = [cell for cell in cells if not options.only or cell.method in options.only]
+        cells = [cell for cell in cells if not options.only or {cell.method, cell.variant} & {*options.only}]
         run_queue(cells, load_split(options.organ, options.data), options.minutes)
         print(markdown(table, options.organ, read_results()))
     except AtlasError as error:

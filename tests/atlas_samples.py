@@ -39,7 +39,7 @@ def phantom_shapes(count: int, seed: int = 0) -> tuple[Shape, ...]:
 def tiny_model(method: str = "implicit-atlas+reg", **options: Any) -> ModelConfig:
     """A network of a few thousand weights."""
     mlp = MLPConfig(width=32, layers=4, skip=2)
-    return ModelConfig(method, CODE, 2, conv=TINY, deformation=TINY, mlp=mlp, **options)
+    return ModelConfig(method, CODE, 2, conv=TINY, template=TINY, deformation=TINY, mlp=mlp, **options)
 
 
 def tiny_training(**options: Any) -> TrainConfig:

@@ -82,7 +82,7 @@ def test_an_altered_file_is_refused(folder, name):
 
 def test_a_folder_of_the_first_schema_is_read(folder):
     config = json.loads((folder / "config.json").read_text())
-    del config["model"]["motion"]
+    del config["model"]["motion"], config["model"]["template"]
     (folder / "config.json").write_text(json.dumps({**config, "schema_version": 1}))
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"]["config.json"] = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()

@@ -37,7 +37,9 @@ def test_a_rotation_turns_by_its_angle_with_the_error_of_second_order():
     c, s = math.cos(0.5), math.sin(0.5)
     turned = points() @ torch.tensor([[c, s, 0], [-s, c, 0], [0, 0, 1.0]])
     errors = [float((flow(spin, points(), steps) - turned).abs().max()) for steps in (2, 4, 8)]
-    assert errors[0] < 0.5**3 / 6 / 2**2 * math.sqrt(2) * 1.1  # a step of angle a is wrong by a³ / 6 of the radius
+    assert (
+        errors[0] < 0.5**3 / 6 / 2**2 * math.sqrt(2) * 1.1
+    )  # a step of angle a is wrong by a³ / 6 of the radius
     assert errors[0] / errors[1] > 3.5 and errors[1] / errors[2] > 3.5
 
 
@@ -76,4 +78,6 @@ def test_an_atlas_of_velocities_reads_its_template_at_the_end_of_the_flow_and_le
     found.logits.square().sum().backward()
     for name, parameter in atlas.named_parameters():
         if name.startswith("deformation"):
-            assert parameter.grad is not None and torch.isfinite(parameter.grad).all() and parameter.grad.any()
+            assert (
+                parameter.grad is not None and torch.isfinite(parameter.grad).all() and parameter.grad.any()
+            )

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from experiments import cell as cells
-from experiments.cell import Cell, run_cell, run_queue
+from experiments.cell import Cell, OutOfTime, run_cell, run_queue
 from experiments.classical import CLASSICAL, cosines, linear_model, nearest, pca, signed_distance
 from experiments.completion import COUNTS, completion, observe
 from experiments.data import PAPER, load_split, phantom_split
@@ -17,6 +17,7 @@ from experiments.figure6 import markdown as figure6_table
 from experiments.peers.difnet import NetworkConfig
 from experiments.peers.difnet_losses import DifNetWeights
 from experiments.tables import TABLE2, TABLE4, TABLES, markdown, smoke
+from experiments.variants import DEFAULTS, VARIANTS
 
 from implicit_atlas import InputError
 from implicit_atlas.metrics import dsc
@@ -34,10 +35,10 @@ def split(tmp_path_factory):
 def test_every_cell_of_a_table_runs_and_stands_beside_the_paper(table, tmp_path):
     text = smoke(table, tmp_path)
     assert "missing" not in text
-    for method, row in table.rows:
-        line = next(line for line in text.splitlines() if line.startswith(f"| `{method}` "))
-        if row is not None:
-            for dsc_percent, nsd_percent in table.paper(row, "hippocampus"):
+    for row in table.rows:
+        line = next(line for line in text.splitlines() if line.startswith(f"| `{row.title}` "))
+        if row.paper is not None:
+            for dsc_percent, nsd_percent in table.paper(row.paper, "hippocampus"):
                 assert f"{dsc_percent:.2f} / {nsd_percent:.2f}" in line
 
 
@@ -63,6 +64,28 @@ def test_the_key_is_of_all_that_decides_the_result(split):
     other = dataclasses.replace(split, unknown=split.unknown[:1])
     assert len(keys | {TINY.key(other)}) == 7
     assert TINY.key(split) == dataclasses.replace(TINY).key(split)
+
+
+def test_every_idea_is_another_cell_and_those_of_the_fit_share_what_was_learned(split):
+    cells_of = {name: dataclasses.replace(TINY, variant=name, smoke=False) for name in VARIANTS}
+    assert len({cell.key(split) for cell in cells_of.values()}) == len(VARIANTS)
+    learned = {name: cell.training_key(split) for name, cell in cells_of.items()}
+    changed = {name for name, key in learned.items() if key != learned[DEFAULTS]}
+    assert changed == {name for name, variant in VARIANTS.items() if variant.model or variant.training}
+
+
+def test_what_was_learned_is_kept_when_the_time_runs_out_in_the_fits(split, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(cells, "evaluate", raise_out_of_time)
+        assert run_queue([TINY], split, None, tmp_path, tmp_path / "runs") == [None]
+    monkeypatch.setattr(cells, "train", lambda *given, **options: pytest.fail("was learned again"))
+    monkeypatch.setattr(cells, "evaluate_known", lambda *given, **options: pytest.fail("was scored again"))
+    (found,) = run_queue([TINY], split, None, tmp_path, tmp_path / "runs")
+    assert found is not None and found["known"]["mean"]["dsc"] > 0
+
+
+def raise_out_of_time(*given, **options):
+    raise OutOfTime
 
 
 def test_the_key_is_of_all_that_decides_a_foreign_method_s_result(split, monkeypatch):

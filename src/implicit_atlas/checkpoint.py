@@ -20,12 +20,13 @@ from implicit_atlas.tensors import TensorSpec, encode_tensors, read_tensors
 SCHEMA_VERSION = 2
 
 
-def _with_motion(config: dict[str, Any]) -> dict[str, Any]:
-    """Deformations of schema 1 were all additive."""
-    return {**config, "model": {**config["model"], "motion": "additive"}}
+def _from_schema_1(config: dict[str, Any]) -> dict[str, Any]:
+    """Deformations were all additive, and templates had the plain field's decoder."""
+    model = config["model"]
+    return {**config, "model": {**model, "motion": "additive", "template": model["conv"]}}
 
 
-MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_motion}
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_schema_1}
 """From schema n, what turns its config into that of schema n + 1; an older schema without one is refused."""
 
 CONFIG, MANIFEST, CARD = "config.json", "manifest.json", "README.md"

@@ -44,7 +44,8 @@ DEFAULT_METHOD = "implicit-atlas+reg"
 class ModelConfig:
     """Everything that fixes a network's shape; saved with the model and read back.
 
-    `conv` is the decoder of templates (and of the plain field), `deformation` that of displacements.
+    `conv` is the decoder of the plain field, `template` that of templates, `deformation` that of displacements. What the
+    plain field must say in 33³ nodes, templates and displacements say together in 17³.
     """
 
     method: str = DEFAULT_METHOD
@@ -54,7 +55,8 @@ class ModelConfig:
     gumbel: bool = False
     motion: Motion = "additive"
     conv: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 48, 32, 16), hidden=32))
-    deformation: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 48, 32), hidden=32))
+    template: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 48, 32), hidden=32))
+    deformation: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 48, 16), hidden=32))
     mlp: MLPConfig = field(default_factory=MLPConfig)
 
     def __post_init__(self) -> None:
@@ -77,7 +79,7 @@ def build(config: ModelConfig) -> Field | Atlas:
         _decoder(config, method, 3, config.deformation, zero_head=True) if method.deformation else None
     )
     selection = Selection(templates, config.gradient, gumbel=config.gumbel)
-    template = _decoder(config, method, 1, config.conv)
+    template = _decoder(config, method, 1, config.template)
     return Atlas(config.code_size, template, deformation, selection, config.motion)
 
 

@@ -1,0 +1,8 @@
+"""Ideas beyond the paper, as an ablation: python -m experiments.ideas --steps 400 --seeds 2 --minutes 25."""
+
+import sys
+
+from experiments.tables import IDEAS, main
+
+if __name__ == "__main__":
+    sys.exit(main(IDEAS))

@@ -1,0 +1,52 @@
+"""Ideas beyond the paper: each is one change of the defaults, and a row of the ablation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from implicit_atlas.augment import WarpConfig
+from implicit_atlas.decoders import ConvConfig
+from implicit_atlas.sampling import FEWER_POINTS, PointConfig
+
+DEFAULTS = "defaults"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What replaces the defaults of the network, of the training and of the fit."""
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _points(**change: Any) -> dict[str, PointConfig]:
+    return {"points": dataclasses.replace(FEWER_POINTS, **change)}
+
+
+VARIANTS: dict[str, Variant] = {
+    DEFAULTS: Variant(),
+    # Supervision where NSD is decided: the same number of points without a band around the surface.
+    "no-band": Variant(training=_points(lattice=25, band=0), fit=_points(lattice=25, band=0)),
+    # Warped copies: none, half as strong, or with a third, finer level.
+    "no-warps": Variant(training={"warps": 0}),
+    "weak-warps": Variant(training={"warp": WarpConfig(0.04, (0.04, 0.02), (4, 7))}),
+    "fine-warps": Variant(training={"warp": WarpConfig(0.08, (0.08, 0.04, 0.02), (4, 7, 12))}),
+    # Start of the codes as in the paper.
+    "random-codes": Variant(training={"codes": "random"}),
+    # The paper's gradient of the selection: the mixed code is decoded for each shape.
+    "gradient-of-codes": Variant(model={"gradient": "codes"}),
+    # A finer level of the templates.
+    "templates-33": Variant(model={"template": ConvConfig(channels=(64, 48, 32, 16), hidden=32)}),
+    # More channels at the finest level of the deformation.
+    "deformation-32": Variant(model={"deformation": ConvConfig(channels=(64, 48, 32), hidden=32)}),
+    # Velocities instead of displacements.
+    "velocity": Variant(model={"motion": "velocity"}),
+    # Test-time fit: longer, slower, nearly free of the code's penalty.
+    "fit-600": Variant(fit={"iterations": 600}),
+    "fit-slow": Variant(fit={"learning_rate": 0.05}),
+    "fit-free": Variant(fit={"code_weight": 1e-5}),
+}
