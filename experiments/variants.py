@@ -9,9 +9,10 @@ from typing import Any
 
 from implicit_atlas.augment import WarpConfig
 from implicit_atlas.decoders import ConvConfig
+from implicit_atlas.local import LocalConfig
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig
 
-DEFAULTS = "defaults"
+DEFAULTS, LOCAL = "defaults", "local-17"
 
 
 @dataclass(frozen=True)
@@ -49,4 +50,7 @@ VARIANTS: dict[str, Variant] = {
     "fit-600": Variant(fit={"iterations": 600}),
     "fit-slow": Variant(fit={"learning_rate": 0.05}),
     "fit-free": Variant(fit={"code_weight": 1e-5}),
+    # A local residual after the code (its degrees of freedom are printed).
+    "local-9": Variant(fit={"local": LocalConfig(9)}),
+    LOCAL: Variant(fit={"local": LocalConfig(17)}),
 }

@@ -152,14 +152,21 @@ class TrainedAtlas:
         chosen = [self.selected_template(code) for code in self.codes]
         return [chosen.count(index) for index in range(self.templates)]
 
-    def expand(self, code: Float[np.ndarray, " c"], template: int | None) -> Expanded:
-        """Features of one code, ready to be queried."""
-        which = None if template is None else torch.tensor([template], device=self.device)
-        with torch.no_grad():
-            codes = torch.from_numpy(np.asarray(code, np.float32))[None].to(self.device)
-            if isinstance(self.network, Atlas):
-                return self.network.expand(codes, which, self._template_features())
+    @torch.no_grad()
+    def expand(self, found: CodeFit) -> Expanded:
+        """Features of one fit, ready to be queried."""
+        codes, residual = self._row(found.code), self._row(found.residual)
+        assert codes is not None
+        if not isinstance(self.network, Atlas):
             return self.network.expand(codes)
+        which = None if found.template is None else torch.tensor([found.template], device=self.device)
+        return self.network.expand(codes, which, self._template_features(), residual)
+
+    def _row(self, values: np.ndarray | None) -> Tensor | None:
+        """A batch of one."""
+        return (
+            None if values is None else torch.from_numpy(np.asarray(values, np.float32))[None].to(self.device)
+        )
 
     def template_logits(self, index: int, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         """Occupancy logits of an undeformed template.
@@ -286,7 +293,7 @@ class Fit:
         return self.frame
 
     def _field(self):
-        expanded = self.atlas.expand(self.found.code, self.found.template)
+        expanded = self.atlas.expand(self.found)
 
         def values(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
             with torch.no_grad():

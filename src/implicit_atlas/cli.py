@@ -14,6 +14,7 @@ from implicit_atlas import __version__
 from implicit_atlas.cli_cases import (
     chosen,
     finish,
+    fit_config,
     labels_of,
     load_atlas,
     mask_paths,
@@ -43,6 +44,13 @@ Only = Annotated[
     str | None,
     typer.Option(
         help="names of the cases to use: a text file, one a line, or a list in a file, FILE.json:KEY"
+    ),
+]
+Iterations = Annotated[int, typer.Option(min=1, help="iterations of the fit, at most")]
+Local = Annotated[
+    int,
+    typer.Option(
+        help="nodes a side of a local residual (5, 9, 17 or 33): closer to the mask, with 3 n³ more numbers a shape"
     ),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="also write the result as JSON")]
@@ -141,11 +149,11 @@ def reconstruct(
     masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
     output: Output,
     label: Labels = "",
-    iterations: Annotated[int, typer.Option(help="iterations of the fit, at most")] = 200,
+    iterations: Iterations = 200,
+    local: Local = 0,
 ) -> None:
     """Fit masks and write each as the atlas sees it: a mask on the original grid, and a mesh in millimetres."""
     from implicit_atlas import console
-    from implicit_atlas.fitting import FitConfig
     from implicit_atlas.io.output import make_folder
     from implicit_atlas.tasks import reconstruct as fit_all
     from implicit_atlas.tasks import write_reconstruction
@@ -153,7 +161,7 @@ def reconstruct(
     atlas, problems, rows = load_atlas(model), [], []
     paths = mask_paths(masks, problems)
     make_folder(output)
-    config = FitConfig(iterations=iterations)
+    config = fit_config(iterations, local)
     with console.task("reconstruct") as report:
         for found in fit_all(atlas, paths, config, labels_of(label, masks[0]), problems.append, report):
             rows.append(dataclasses.asdict(write_reconstruction(found, output)))
@@ -168,7 +176,8 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
     folder: Annotated[Path, typer.Argument(help="folder of masks, or store of shapes")],
     label: Labels = "",
     json_file: JsonFile = None,
-    iterations: Annotated[int, typer.Option(help="iterations of the fit, at most")] = 200,
+    iterations: Iterations = 200,
+    local: Local = 0,
     known: Annotated[
         bool, typer.Option("--known", help="score training shapes by their training codes")
     ] = False,
@@ -178,7 +187,6 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas import console
     from implicit_atlas.evaluate import evaluate as score_all
     from implicit_atlas.evaluate import evaluate_known
-    from implicit_atlas.fitting import FitConfig
 
     atlas, problems = load_atlas(model), []
     paths = chosen(sources_of(folder, problems), only)
@@ -187,7 +195,7 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
         if known:
             result = evaluate_known(atlas, paths, labels, report)
         else:
-            result = score_all(atlas, paths, FitConfig(iterations=iterations), labels, report)
+            result = score_all(atlas, paths, fit_config(iterations, local), labels, report)
     result = dataclasses.replace(result, problems=(*problems, *result.problems))
     print(result.table())
     write_json(json_file, result.to_json())

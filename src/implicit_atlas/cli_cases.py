@@ -29,6 +29,14 @@ def load_atlas(path: Path) -> Any:
     return TrainedAtlas.load(path).to(best_device())
 
 
+def fit_config(iterations: int, local: int) -> Any:
+    """How to fit: at most so many iterations, with a local residual of `local` nodes a side (0: none)."""
+    from implicit_atlas.fitting import FitConfig
+    from implicit_atlas.local import LocalConfig
+
+    return FitConfig(iterations=iterations, local=LocalConfig(local) if local else None)
+
+
 def mask_paths(sources: list[Path], problems: list[Any]) -> list[Path]:
     """Mask files of files and folders; cases that cannot be used are added to `problems`."""
     from implicit_atlas.io import find_cases

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from implicit_atlas import grid
+from implicit_atlas import grid, kernels
+from implicit_atlas.errors import InputError
 
 
 @runtime_checkable
@@ -36,6 +37,10 @@ class Decoder(Protocol):
         self, features: Tensor, owner: Int[Tensor, " batch"], points: Float[Tensor, "batch points 3"]
     ) -> Float[Tensor, "batch points out"]:
         """Values of field owner[b] at points[b]."""
+        ...
+
+    def add_residual(self, features: Tensor, residual: Tensor) -> Tensor:
+        """Features of fields to whose values a residual on a lattice of nodes is added."""
         ...
 
     def hidden_weights(self) -> list[nn.Parameter]:
@@ -132,7 +137,28 @@ class ConvDecoder(nn.Module):
         self, features: Tensor, owner: Int[Tensor, " batch"], points: Float[Tensor, "batch points 3"]
     ) -> Float[Tensor, "batch points out"]:
         """Values at points; outside the cube the nearest face's features are read."""
-        return grid.query_maps(features, owner, points, self.head.weight, self.head.bias)
+        weight = self.head.weight
+        if features.shape[-1] > self.config.hidden:  # a residual was added
+            # leaky(r) - leaky(-r) = (1 + leak) r: the head reads it as it is.
+            ones = torch.eye(len(weight), device=weight.device) / (1 + kernels.LEAK)
+            weight = torch.cat([weight, ones, -ones], dim=1)
+        return grid.query_maps(features, owner, points, weight, self.head.bias)
+
+    def add_residual(
+        self, features: Float[Tensor, "batch n n n hidden"], residual: Float[Tensor, "batch k k k out"]
+    ) -> Float[Tensor, "batch m m m more"]:
+        """Features of fields to whose values a residual is added, trilinear between its k³ nodes.
+
+        The maps get the finer of both node sets, which must nest (4 · 2^i + 1 nodes a side).
+        """
+        side = max(features.shape[1], residual.shape[1])
+        parts = [
+            part
+            if part.shape[1] == side
+            else grid.upsample_nested(part.permute(0, 4, 1, 2, 3), side).permute(0, 2, 3, 4, 1)
+            for part in (features, residual)
+        ]
+        return torch.cat([parts[0], parts[1], -parts[1]], dim=-1)
 
     def hidden_weights(self) -> list[nn.Parameter]:
         """Kernels of the convolutions, and what takes the maps to the point layer."""
@@ -187,6 +213,16 @@ class MLPDecoder(nn.Module):
                 values = values + entering[1]
             values = F.relu(values)
         return self.head(values)
+
+    def add_residual(self, features: Tensor, residual: Tensor) -> Tensor:
+        """Not for perceptrons.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "local residual", "needs a convolutional deformation", "Fit without it, or train another method."
+        )
 
     def hidden_weights(self) -> list[nn.Parameter]:
         """Weights of the layers after the first."""

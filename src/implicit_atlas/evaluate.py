@@ -189,6 +189,7 @@ def _on(truth: Shape, fit: Fit) -> np.ndarray:
 
 def _protocol(atlas: TrainedAtlas, config: FitConfig, known: bool) -> Protocol:
     about, source = atlas.config, atlas.provenance
+    local = 0 if known or config.local is None else config.local.degrees_of_freedom
     return Protocol(
         nsd_definition=NSD_DEFINITION,
         tolerance_vox=TOLERANCE_VOX,
@@ -198,7 +199,7 @@ def _protocol(atlas: TrainedAtlas, config: FitConfig, known: bool) -> Protocol:
         method=about.model.method,
         code_size=about.model.code_size,
         templates=atlas.templates,
-        degrees_of_freedom=about.model.code_size,
+        degrees_of_freedom=about.model.code_size + local,
         parameters=atlas.parameters,
         training_shapes=len(about.names),
         training_warps=source["training"]["warps"],

@@ -2,7 +2,7 @@
 
 Every shape is started from several codes (the mean of the training codes, the nearest of them, a linear
 encoding of the shape) with every template; the best start goes on. Degrees of freedom at test time: the c
-entries of the code, and the choice of one of m templates.
+entries of the code, the choice of one of m templates, and those of a local residual where one is asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from implicit_atlas.errors import FitError
+from implicit_atlas.errors import FitError, InputError
+from implicit_atlas.local import LocalConfig, fit_residuals
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig, Samples, Target, affordable_points
 
@@ -41,6 +42,7 @@ class FitConfig:
         code_weight: weight of the code penalty (Eq. 6).
         points: of an iteration; by default FEWER_POINTS, and FEWEST_POINTS for perceptrons on a CPU.
         batch: shapes optimised together.
+        local: fit a local residual after the code, too.
     """
 
     iterations: int = 200
@@ -50,6 +52,7 @@ class FitConfig:
     batch: int = 40
     seed: int = 0
     points: PointConfig | None = None
+    local: LocalConfig | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,7 @@ class CodeFit:
         mean_loss: the same for the mean code with its best template.
         degrees_of_freedom: numbers that were free at test time.
         failure: why the fit is not valid, or None.
+        residual: (n, n, n, 3) local displacements in cube units, or None.
     """
 
     code: Float[np.ndarray, " c"]
@@ -85,6 +89,7 @@ class CodeFit:
     seconds: float
     degrees_of_freedom: int
     failure: str | None = None
+    residual: Float[np.ndarray, "n n n 3"] | None = None
 
     def checked(self, name: str) -> CodeFit:
         """The fit itself.
@@ -151,7 +156,10 @@ class _Batch:
 
     def losses(self, codes: Tensor, template: Tensor | None, samples: Samples) -> Float[Tensor, " n"]:
         """Weighted mean cross entropy of each shape."""
-        logits = self.network.query(self.expand(codes, template), samples.points).logits
+        return self.losses_of(self.expand(codes, template), samples)
+
+    def losses_of(self, expanded: Expanded, samples: Samples) -> Float[Tensor, " n"]:
+        logits = self.network.query(expanded, samples.points).logits
         each = F.binary_cross_entropy_with_logits(logits, samples.occupancy, samples.weight, reduction="none")
         return each.sum(1) / samples.weight.sum(1).clamp_min(1e-12)  # a random part may have no weight at all
 
@@ -179,9 +187,11 @@ class _Batch:
         chosen, template, mean_loss = self.race(candidates)
         codes = candidates[torch.arange(len(self.ids)), chosen].clone().requires_grad_()
         history, counts, best = self.optimise(codes, template, report)
+        expanded, residual = self.refine(best, template)
         samples = self.sample(RACE, self.config.seed + CHECK_SEED)
         with torch.no_grad():
-            final, chance = self.losses(best, template, samples), _chance(samples)
+            final, chance = self.losses_of(expanded, samples), _chance(samples)
+        free = codes.shape[1] + (0 if residual is None else residual[0].numel())
         seconds = (time.perf_counter() - begun) / len(self.ids)
         fits = []
         for i in range(len(self.ids)):
@@ -195,8 +205,9 @@ class _Batch:
                     mean_loss=float(mean_loss[i]),
                     iterations=int(counts[i]),
                     seconds=seconds,
-                    degrees_of_freedom=codes.shape[1],
+                    degrees_of_freedom=free,
                     failure=_failure(float(final[i]), float(mean_loss[i]), float(chance[i])),
+                    residual=None if residual is None else residual[i].cpu().numpy(),
                 )
             )
         return fits
@@ -225,6 +236,28 @@ class _Batch:
                 if not watch.active.any():
                     break
         return history, watch.iterations, watch.best
+
+    def refine(self, codes: Tensor, template: Tensor | None) -> tuple[Expanded, Tensor | None]:
+        """The fitted codes' features, with a local residual where one is asked for."""
+        with torch.no_grad():
+            expanded = self.expand(codes, template)
+        local, features = self.config.local, expanded.shape_features
+        if local is None:
+            return expanded, None
+        deformation = self.network.deformation if isinstance(self.network, Atlas) else None
+        if deformation is None or features is None:
+            raise InputError(
+                "local residual", "needs a deformation", "Fit without it, or train another method."
+            )
+
+        def added(residual: Tensor) -> Expanded:
+            return replace(expanded, shape_features=deformation.add_residual(features, residual))
+
+        def losses(residual: Tensor, iteration: int) -> Tensor:
+            return self.losses_of(added(residual), self.sample(self.points, self.config.seed + iteration))
+
+        residual = fit_residuals(losses, len(self.ids), local, self.device)
+        return added(residual), residual
 
     @torch.no_grad()
     def check_losses(self, codes: Tensor, template: Tensor | None) -> Tensor:

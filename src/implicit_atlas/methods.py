@@ -44,8 +44,8 @@ DEFAULT_METHOD = "implicit-atlas+reg"
 class ModelConfig:
     """Everything that fixes a network's shape; saved with the model and read back.
 
-    `conv` is the decoder of the plain field, `template` that of templates, `deformation` that of displacements. What the
-    plain field must say in 33³ nodes, templates and displacements say together in 17³.
+    `conv` is the decoder of the plain field, `template` that of templates, `deformation` that of displacements. What
+    the plain field must say in 33³ nodes, templates and displacements say together in 17³.
     """
 
     method: str = DEFAULT_METHOD

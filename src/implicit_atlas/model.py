@@ -127,7 +127,8 @@ class Atlas(nn.Module):
         motion: Motion = "additive",
     ) -> None:
         super().__init__()
-        self.selection, self.motion = selection, motion
+        self.selection = selection
+        self.motion: Motion = motion
         self.template: Decoder = template  # pyright: ignore[reportAttributeAccessIssue]
         self.deformation: Decoder | None = deformation  # pyright: ignore[reportAttributeAccessIssue]
         self.template_codes = nn.Parameter(torch.randn(selection.templates, code_size))
@@ -164,6 +165,7 @@ class Atlas(nn.Module):
         codes: Codes,
         template: Int[Tensor, " batch"] | None = None,
         template_features: Tensor | None = None,
+        residual: Float[Tensor, "batch k k k 3"] | None = None,
     ) -> Expanded:
         """Features of templates and deformations.
 
@@ -171,6 +173,7 @@ class Atlas(nn.Module):
             codes: (B, c).
             template: index of the template of each shape; by default the one its code selects.
             template_features: what `expand_templates` returned, where it is at hand.
+            residual: added to the deformation network's outputs (`implicit_atlas.local`); convolutional ones only.
         """
         if template is None:
             assignment = straight_through(self.selector(codes), self.selection.gumbel and self.training)
@@ -179,6 +182,8 @@ class Atlas(nn.Module):
         shape_features = None
         if self.deformation is not None and self.to_deformation is not None:
             shape_features = self.deformation.expand(self.to_deformation(codes))
+            if residual is not None:
+                shape_features = self.deformation.add_residual(shape_features, residual)
         if self.selection.gradient == "codes" and self.training:
             mixed = self.template.expand(assignment @ self.template_codes)
             owner = torch.arange(len(codes), device=codes.device)
