@@ -22,6 +22,7 @@ from implicit_atlas.io.meshes import Mesh
 from implicit_atlas.linear import LinearEncoder, signed_distances
 from implicit_atlas.methods import ModelConfig, build
 from implicit_atlas.model import Atlas, Expanded, Field
+from implicit_atlas.prior import fit_prior
 from implicit_atlas.records import from_json
 from implicit_atlas.sampling import Observations, ObservationSet, ShapeSet
 from implicit_atlas.shapes import Shape, restore_lattice
@@ -115,14 +116,16 @@ class TrainedAtlas:
         config = config or FitConfig()
         names = [shape.name for shape in shapes]
         masks = [shape for shape in shapes if isinstance(shape, Shape)]
+        prior = None
         if masks:
             target, starts = self._target(masks), self._starts(self._features(masks), len(masks))
             frames = [mask.frame for mask in masks]
         else:
             observed = [shape for shape in shapes if isinstance(shape, Observations)]
             target, starts = ObservationSet(observed, self.device), self._starts(None, len(observed))
+            prior = fit_prior(self.codes, self.device)
             frames = [None] * len(observed)
-        found = fit_codes(self.network, target, starts, config, progress)
+        found = fit_codes(self.network, target, starts, config, progress, prior)
         return [Fit(self, name, fit, frame) for name, fit, frame in zip(names, found, frames, strict=True)]
 
     def known(self, name: str, frame: Frame | None = None) -> Fit:

@@ -21,6 +21,7 @@ from torch import Tensor
 from implicit_atlas.errors import FitError, InputError
 from implicit_atlas.local import LocalConfig, fit_residuals
 from implicit_atlas.model import Atlas, Expanded, Field
+from implicit_atlas.prior import CodePrior
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig, Samples, Target, affordable_points
 
 Progress = Callable[[float, str], None]
@@ -29,6 +30,7 @@ CHECK_EVERY = 20
 REGAIN = 1e-3  # a check counts as progress when the loss has fallen by this share
 RACE = PointConfig(lattice=12, band=2048)
 CHECK_SEED = 987_654_321
+WHITENED_LEARNING_RATE = 0.1
 CLEARLY = 0.95  # a fit must lower the loss of the best constant answer at least to this share
 
 
@@ -43,6 +45,8 @@ class FitConfig:
         points: of an iteration; by default FEWER_POINTS, and FEWEST_POINTS for perceptrons on a CPU.
         batch: shapes optimised together.
         local: fit a local residual after the code, too.
+        evidence: points that say as much as one independent observation, where a code's prior is used: clicks near
+            a boundary lie closer together than what a model does not know of a shape is wide.
     """
 
     iterations: int = 200
@@ -53,6 +57,7 @@ class FitConfig:
     seed: int = 0
     points: PointConfig | None = None
     local: LocalConfig | None = None
+    evidence: float = 12.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +115,13 @@ def fit_codes(
     starts: Starts,
     config: FitConfig,
     progress: Progress | None = None,
+    prior: CodePrior | None = None,
 ) -> list[CodeFit]:
-    """Fit a code to every shape of a target; failed fits are marked, never dropped."""
+    """Fit a code to every shape of a target; failed fits are marked, never dropped.
+
+    With a prior, the most probable code of what was observed is sought, from the mean on; without one, the code with
+    the least loss and a small norm (Eq. 6), from the best start on.
+    """
     report = progress or (lambda share, text: None)
     fits: list[CodeFit] = []
     total = len(target)
@@ -125,7 +135,7 @@ def fit_codes(
             def overall(share: float, text: str, done: int = first, size: int = ids.numel()) -> None:
                 report((done + share * size) / total, text)
 
-            fits += _Batch(network, target, ids, config).run(starts, overall)
+            fits += _Batch(network, target, ids, config, prior).run(starts, overall)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
@@ -136,9 +146,14 @@ class _Batch:
     """Shapes that are optimised together."""
 
     def __init__(
-        self, network: Field | Atlas, target: Target, ids: Int[Tensor, " n"], config: FitConfig
+        self,
+        network: Field | Atlas,
+        target: Target,
+        ids: Int[Tensor, " n"],
+        config: FitConfig,
+        prior: CodePrior | None,
     ) -> None:
-        self.network, self.target, self.ids, self.config = network, target, ids, config
+        self.network, self.target, self.ids, self.config, self.prior = network, target, ids, config, prior
         self.device = next(network.parameters()).device
         affordable = affordable_points(network.costly_points, self.device, most=FEWER_POINTS)
         self.points = config.points or affordable
@@ -185,13 +200,13 @@ class _Batch:
         begun = time.perf_counter()
         candidates = torch.from_numpy(starts.codes[self.ids.numpy()]).to(self.device)
         chosen, template, mean_loss = self.race(candidates)
-        codes = candidates[torch.arange(len(self.ids)), chosen].clone().requires_grad_()
-        history, counts, best = self.optimise(codes, template, report)
+        start = candidates[torch.arange(len(self.ids)), chosen].clone()
+        history, counts, best = self.optimise(start if self.prior is None else 0 * start, template, report)
         expanded, residual = self.refine(best, template)
         samples = self.sample(RACE, self.config.seed + CHECK_SEED)
         with torch.no_grad():
             final, chance = self.losses_of(expanded, samples), _chance(samples)
-        free = codes.shape[1] + (0 if residual is None else residual[0].numel())
+        free = best.shape[1] + (0 if residual is None else residual[0].numel())
         seconds = (time.perf_counter() - begun) / len(self.ids)
         fits = []
         for i in range(len(self.ids)):
@@ -213,29 +228,43 @@ class _Batch:
         return fits
 
     def optimise(
-        self, codes: Float[Tensor, "n c"], template: Tensor | None, report: Progress
+        self, free: Float[Tensor, "n c"], template: Tensor | None, report: Progress
     ) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        """Adam with cosine decay; each shape keeps its best checked code and stops when it no longer gains."""
-        config, count = self.config, len(codes)
-        optimizer = torch.optim.Adam([codes], lr=config.learning_rate, betas=(0.9, 0.99))
-        watch = _Watch(codes, config.patience)
+        """Adam with cosine decay; each shape keeps its best checked code and stops when it no longer gains.
+
+        `free` are codes, or whitened ones where there is a prior.
+        """
+        config, count = self.config, len(free)
+        free = free.requires_grad_()
+        rate = config.learning_rate if self.prior is None else WHITENED_LEARNING_RATE
+        optimizer = torch.optim.Adam([free], lr=rate, betas=(0.9, 0.99))
+        watch = _Watch(free, config.patience)
         history = np.full((config.iterations, count), np.nan, np.float32)
         for iteration in range(config.iterations):
             share = 0.5 * (1 + math.cos(math.pi * iteration / config.iterations))
-            optimizer.param_groups[0]["lr"] = config.learning_rate * (0.02 + 0.98 * share)
+            optimizer.param_groups[0]["lr"] = rate * (0.02 + 0.98 * share)
             samples = self.sample(self.points, config.seed + iteration)
-            each = self.losses(codes, template, samples)
-            penalty = (codes.square().sum(1) + 1e-12).sqrt()
+            each = self.losses(self.codes(free), template, samples)
             optimizer.zero_grad()
-            (each + config.code_weight * penalty).sum().backward()
+            (each + self.penalty(free, samples)).sum().backward()
             optimizer.step()
             history[iteration] = each.detach().cpu().numpy()
             if (iteration + 1) % CHECK_EVERY == 0 or iteration + 1 == config.iterations:
-                watch.check(codes, self.check_losses(codes, template), iteration + 1)
+                watch.check(free, self.check(free, template), iteration + 1)
                 report((iteration + 1) / config.iterations, f"loss {float(each.detach().mean()):.4f}")
                 if not watch.active.any():
                     break
-        return history, watch.iterations, watch.best
+        return history, watch.iterations, self.codes(watch.best)
+
+    def codes(self, free: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+        return free if self.prior is None else self.prior.codes(free)
+
+    def penalty(self, free: Float[Tensor, "n c"], samples: Samples) -> Float[Tensor, " n"]:
+        """What a code costs beside the mean loss of a point: its norm (Eq. 6), or its improbability."""
+        squared = free.square().sum(1)
+        if self.prior is None:
+            return self.config.code_weight * (squared + 1e-12).sqrt()
+        return squared * (self.config.evidence / 2) / samples.weight.sum(1).clamp_min(1e-12)
 
     def refine(self, codes: Tensor, template: Tensor | None) -> tuple[Expanded, Tensor | None]:
         """The fitted codes' features, with a local residual where one is asked for."""
@@ -260,8 +289,11 @@ class _Batch:
         return added(residual), residual
 
     @torch.no_grad()
-    def check_losses(self, codes: Tensor, template: Tensor | None) -> Tensor:
-        return self.losses(codes, template, self.sample(RACE, self.config.seed + CHECK_SEED))
+    def check(self, free: Tensor, template: Tensor | None) -> Tensor:
+        """What is minimised, on points that are not optimised on."""
+        samples = self.sample(RACE, self.config.seed + CHECK_SEED)
+        losses = self.losses(self.codes(free), template, samples)
+        return losses if self.prior is None else losses + self.penalty(free, samples)
 
 
 class _Watch:
