@@ -12,7 +12,7 @@ from implicit_atlas.decoders import ConvConfig
 from implicit_atlas.local import LocalConfig
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig
 
-DEFAULTS, LOCAL = "defaults", "local-17"
+DEFAULTS, NO_WARPS, LOCAL = "defaults", "no-warps", "local-17"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ VARIANTS: dict[str, Variant] = {
     # Supervision where NSD is decided: the same number of points without a band around the surface.
     "no-band": Variant(training=_points(lattice=25, band=0), fit=_points(lattice=25, band=0)),
     # Warped copies: none, half as strong, or with a third, finer level.
-    "no-warps": Variant(training={"warps": 0}),
+    NO_WARPS: Variant(training={"warps": 0}),
     "weak-warps": Variant(training={"warp": WarpConfig(0.04, (0.04, 0.02), (4, 7))}),
     "fine-warps": Variant(training={"warp": WarpConfig(0.08, (0.08, 0.04, 0.02), (4, 7, 12))}),
     # Start of the codes as in the paper.
