@@ -158,18 +158,12 @@ class TrainedAtlas:
     @torch.no_grad()
     def expand(self, found: CodeFit) -> Expanded:
         """Features of one fit, ready to be queried."""
-        codes, residual = self._row(found.code), self._row(found.residual)
-        assert codes is not None
+        codes = torch.tensor(found.code, dtype=torch.float32, device=self.device)[None]
         if not isinstance(self.network, Atlas):
             return self.network.expand(codes)
         which = None if found.template is None else torch.tensor([found.template], device=self.device)
+        residual = None if found.residual is None else torch.tensor(found.residual, device=self.device)[None]
         return self.network.expand(codes, which, self._template_features(), residual)
-
-    def _row(self, values: np.ndarray | None) -> Tensor | None:
-        """A batch of one."""
-        return (
-            None if values is None else torch.from_numpy(np.asarray(values, np.float32))[None].to(self.device)
-        )
 
     def template_logits(self, index: int, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         """Occupancy logits of an undeformed template.

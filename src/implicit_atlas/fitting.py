@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from implicit_atlas.errors import FitError, InputError
+from implicit_atlas.fit_watch import Watch, chance_loss, failure_of
 from implicit_atlas.local import LocalConfig, fit_residuals
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.prior import CodePrior
@@ -27,11 +28,9 @@ from implicit_atlas.sampling import FEWER_POINTS, PointConfig, Samples, Target, 
 Progress = Callable[[float, str], None]
 
 CHECK_EVERY = 20
-REGAIN = 1e-3  # a check counts as progress when the loss has fallen by this share
 RACE = PointConfig(lattice=12, band=2048)
 CHECK_SEED = 987_654_321
 WHITENED_LEARNING_RATE = 0.1
-CLEARLY = 0.95  # a fit must lower the loss of the best constant answer at least to this share
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ class _Batch:
         expanded, residual = self.refine(best, template)
         samples = self.sample(RACE, self.config.seed + CHECK_SEED)
         with torch.no_grad():
-            final, chance = self.losses_of(expanded, samples), _chance(samples)
+            final, chance = self.losses_of(expanded, samples), chance_loss(samples)
         free = best.shape[1] + (0 if residual is None else residual[0].numel())
         seconds = (time.perf_counter() - begun) / len(self.ids)
         fits = []
@@ -221,7 +220,7 @@ class _Batch:
                     iterations=int(counts[i]),
                     seconds=seconds,
                     degrees_of_freedom=free,
-                    failure=_failure(float(final[i]), float(mean_loss[i]), float(chance[i])),
+                    failure=failure_of(float(final[i]), float(mean_loss[i]), float(chance[i])),
                     residual=None if residual is None else residual[i].cpu().numpy(),
                 )
             )
@@ -238,7 +237,7 @@ class _Batch:
         free = free.requires_grad_()
         rate = config.learning_rate if self.prior is None else WHITENED_LEARNING_RATE
         optimizer = torch.optim.Adam([free], lr=rate, betas=(0.9, 0.99))
-        watch = _Watch(free, config.patience)
+        watch = Watch(free, config.patience)
         history = np.full((config.iterations, count), np.nan, np.float32)
         for iteration in range(config.iterations):
             share = 0.5 * (1 + math.cos(math.pi * iteration / config.iterations))
@@ -294,42 +293,3 @@ class _Batch:
         samples = self.sample(RACE, self.config.seed + CHECK_SEED)
         losses = self.losses(self.codes(free), template, samples)
         return losses if self.prior is None else losses + self.penalty(free, samples)
-
-
-class _Watch:
-    """Keeps the best code of each shape and tells which still gain."""
-
-    def __init__(self, codes: Float[Tensor, "n c"], patience: int) -> None:
-        self.patience = patience
-        self.best = codes.detach().clone()
-        self.loss = torch.full((len(codes),), math.inf, device=codes.device)
-        self.stale = torch.zeros(len(codes), dtype=torch.long, device=codes.device)
-        self.iterations = np.zeros(len(codes), np.int64)
-        self.active: Bool[Tensor, " n"] = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
-
-    def check(self, codes: Tensor, losses: Tensor, iteration: int) -> None:
-        better = (losses < self.loss) & self.active
-        gained = losses < self.loss * (1 - REGAIN)
-        self.stale = torch.where(gained, 0, self.stale + 1)
-        self.best = torch.where(better[:, None], codes.detach(), self.best)
-        self.loss = torch.where(better, losses, self.loss)
-        self.iterations[self.active.cpu().numpy()] = iteration
-        self.active &= self.stale < self.patience
-
-
-def _chance(samples: Samples) -> Float[Tensor, " n"]:
-    """Loss of the best constant answer for each whole mask; infinite for sparse points, which may all be alike."""
-    if not samples.lattice:
-        return samples.occupancy.new_full((len(samples.occupancy),), math.inf)
-    share = samples.occupancy.mean(1)
-    return F.binary_cross_entropy(share, share, reduction="none")
-
-
-def _failure(loss: float, mean_loss: float, chance: float) -> str | None:
-    if not math.isfinite(loss):
-        return "its values are not finite"
-    if loss >= mean_loss:
-        return "it is no better than the mean shape"
-    if loss >= CLEARLY * chance:
-        return "it is hardly better than no shape at all"
-    return None
