@@ -175,15 +175,15 @@ def run_cell(
 def _run_method(cell: Cell, split: Split, runs: Path, report: Report) -> dict[str, Any]:
     """Train, fit and complete; each part is kept in `runs` as soon as it is done."""
     shapes, unknown = split.training(cell.subset), split.unknown
-    atlas, fit = _learned(cell, split, runs, report), cell.fit_config()
+    atlas, config = _learned(cell, split, runs, report), cell.fit_config()
 
     def complete(seen: list[Observations]) -> list[np.ndarray | None]:
-        found = atlas.fit(seen, fit, report)
+        found = atlas.fit(seen, config, report)
         return [fit.occupancy() if fit.failure is None else None for fit in found]
 
     def fits() -> dict[str, Any]:
         begun = time.perf_counter()
-        found = evaluate(atlas, unknown, fit, report=report).to_json()
+        found = evaluate(atlas, unknown, config, report=report).to_json()
         return {**found, "seconds": (time.perf_counter() - begun) / max(1, len(unknown))}
 
     parts = runs / cell.key(split)

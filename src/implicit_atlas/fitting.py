@@ -7,7 +7,6 @@ entries of the code, the choice of one of m templates, and those of a local resi
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,10 +19,11 @@ from torch import Tensor
 
 from implicit_atlas.errors import FitError, InputError
 from implicit_atlas.fit_watch import Watch, chance_loss, failure_of
-from implicit_atlas.local import LocalConfig, fit_residuals
+from implicit_atlas.local import FLOOR, LocalConfig, fit_residuals
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.prior import CodePrior
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig, Samples, Target, affordable_points
+from implicit_atlas.schedule import cosine_decay
 
 Progress = Callable[[float, str], None]
 
@@ -200,7 +200,9 @@ class _Batch:
         candidates = torch.from_numpy(starts.codes[self.ids.numpy()]).to(self.device)
         chosen, template, mean_loss = self.race(candidates)
         start = candidates[torch.arange(len(self.ids)), chosen].clone()
-        history, counts, best = self.optimise(start if self.prior is None else 0 * start, template, report)
+        if self.prior is not None:  # whitened codes start at the mean
+            start = torch.zeros_like(start)
+        history, counts, best = self.optimise(start, template, report)
         expanded, residual = self.refine(best, template)
         samples = self.sample(RACE, self.config.seed + CHECK_SEED)
         with torch.no_grad():
@@ -240,8 +242,7 @@ class _Batch:
         watch = Watch(free, config.patience)
         history = np.full((config.iterations, count), np.nan, np.float32)
         for iteration in range(config.iterations):
-            share = 0.5 * (1 + math.cos(math.pi * iteration / config.iterations))
-            optimizer.param_groups[0]["lr"] = rate * (0.02 + 0.98 * share)
+            optimizer.param_groups[0]["lr"] = rate * cosine_decay(iteration / config.iterations, FLOOR)
             samples = self.sample(self.points, config.seed + iteration)
             each = self.losses(self.codes(free), template, samples)
             optimizer.zero_grad()

@@ -6,7 +6,6 @@ of 3 n³ more numbers at test time. It is penalised, and fitted after the code, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,8 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from implicit_atlas.errors import InputError
+from implicit_atlas.schedule import cosine_decay
 
 Residual = Float[Tensor, "batch n n n 3"]
+FLOOR = 0.02  # the rate of a fit ends at this share of its peak
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def fit_residuals(
     residual = torch.zeros((shapes, *(config.nodes,) * 3, 3), device=device, requires_grad=True)
     optimizer = torch.optim.Adam([residual], lr=config.learning_rate, betas=(0.9, 0.99))
     for iteration in range(config.iterations):
-        share = 0.5 * (1 + math.cos(math.pi * iteration / config.iterations))
-        optimizer.param_groups[0]["lr"] = config.learning_rate * (0.02 + 0.98 * share)
+        share = cosine_decay(iteration / config.iterations, FLOOR)
+        optimizer.param_groups[0]["lr"] = config.learning_rate * share
         penalty = residual.square().mean((1, 2, 3, 4))
         optimizer.zero_grad()
         (losses(residual, iteration) + config.weight * penalty).sum().backward()

@@ -33,6 +33,7 @@ from implicit_atlas.losses import (
 from implicit_atlas.methods import ModelConfig, build, loss_weights
 from implicit_atlas.model import Atlas, Field, Prediction
 from implicit_atlas.sampling import Samples
+from implicit_atlas.schedule import cosine_decay
 from implicit_atlas.tensors import load_state, save_state
 from implicit_atlas.training.config import TrainConfig
 from implicit_atlas.training.data import TrainingData
@@ -197,7 +198,7 @@ class _Run:
         return terms, value
 
     def _set_rates(self) -> None:
-        share = FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * self.clock.progress))
+        share = cosine_decay(self.clock.progress, FLOOR)
         share *= min(1.0, (self.clock.step + 1) / WARM_UP_STEPS)
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             for group in optimizer.param_groups:
