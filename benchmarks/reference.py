@@ -1,7 +1,8 @@
 """The paper-literal path, kept to be compared with: slow, and plain to read beside the paper.
 
 At every point, the maps of all levels are read by grid_sample, concatenated with the coordinates and fed to the
-point head. The template is decoded for every shape from its mixed code. Volumes are asked densely.
+point head. The template is decoded for every shape from its mixed code. Volumes are asked densely. Warps of training
+shapes are read by grid_sample, too.
 
 The modules take the weights of the product's, so that their values are the same to rounding.
 """
@@ -108,3 +109,16 @@ class LiteralAtlas(nn.Module):
         maps = self.expand(code[None])
         parts = lattice.reshape(1, -1, 3).split(POINTS_PER_CALL, dim=1)
         return torch.cat([self.query(maps, part)[0][0] for part in parts]).view(lattice.shape[:3])
+
+
+def warp_occupancy_literal(
+    volume: Tensor, displacement: Tensor, reach: float, matrix: Tensor, axes: Tensor
+) -> Tensor:
+    """`kernels.warp_occupancy` by grid_sample: volume (r, r, r), displacement (n, n, n, 3), axes (o, 3)."""
+    points = torch.stack(torch.meshgrid(*axes.unbind(1), indexing="ij"), dim=-1)
+    where = (points / reach).flip(-1)[None]  # grid_sample wants the last array axis first
+    lattice = displacement.permute(3, 0, 1, 2)[None]
+    moved = F.grid_sample(lattice, where, padding_mode="border", align_corners=True)[0].permute(1, 2, 3, 0)
+    moved = points @ matrix.T + moved
+    read = F.grid_sample(volume[None, None], moved.flip(-1)[None], padding_mode="zeros", align_corners=False)
+    return read[0, 0] > 0.5

@@ -171,15 +171,6 @@ def read_points(maps, points):
     return grid.query_reference(nodes_last, torch.tensor([0]), points.reshape(1, -1, 3), *head)[0]
 
 
-def test_read_lattice_equals_reading_point_by_point():
-    torch.manual_seed(0)
-    maps = torch.rand(4, 5, 5, 5)
-    axes = torch.rand(6, 3) * 2.6 - 1.3
-    points = torch.stack(torch.meshgrid(*axes.unbind(1), indexing="ij"), dim=-1)
-    expected = read_points(maps, points).view(6, 6, 6, 4)
-    torch.testing.assert_close(grid.read_lattice(maps, axes), expected, atol=1e-5, rtol=1e-5)
-
-
 @pytest.mark.parametrize(("nodes", "finer"), [(2, 3), (5, 9), (5, 17)])
 def test_upsampling_nested_nodes_keeps_the_interpolant(nodes, finer):
     torch.manual_seed(0)
@@ -195,15 +186,13 @@ def test_a_volume_read_at_its_nodes_is_itself():
     torch.manual_seed(0)
     volume = torch.rand(5, 5, 5)
     nodes = grid.lattice(5).view(-1, 3)
-    for outside in ("nearest", "zero"):
-        read = grid.sample_volume(volume, nodes, outside).view(5, 5, 5)
-        torch.testing.assert_close(read, volume, atol=1e-5, rtol=1e-5)
+    read = grid.sample_volume(volume, nodes).view(5, 5, 5)
+    torch.testing.assert_close(read, volume, atol=1e-5, rtol=1e-5)
 
 
-def test_volumes_end_as_asked():
+def test_outside_of_a_volume_its_nearest_value_is_read():
     volume = torch.arange(1.0, 28.0).view(3, 3, 3)
     beyond = torch.tensor([[3.0, 0.0, 0.0], [0.0, -3.0, 0.0]])
-    assert grid.sample_volume(volume, beyond, "zero").tolist() == [0, 0]
     torch.testing.assert_close(
         grid.sample_volume(volume, beyond), torch.stack([volume[2, 1, 1], volume[1, 0, 1]])
     )

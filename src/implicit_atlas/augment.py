@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import zoom
 from torch import Tensor
 
-from implicit_atlas import grid
+from implicit_atlas.kernels import warp_occupancy
 from implicit_atlas.records import from_json
 from implicit_atlas.shapes import unpack
 from implicit_atlas.workers import Message
@@ -32,15 +32,18 @@ class WarpConfig:
     nodes: tuple[int, ...] = (4, 7)
 
 
-def _displacement(config: WarpConfig, rng: np.random.Generator, nodes: int = 33) -> Float[Tensor, "3 n n n"]:
-    """Random smooth displacement on a lattice over the reach."""
+def random_warp(
+    config: WarpConfig, rng: np.random.Generator, nodes: int = 33
+) -> tuple[Float[np.ndarray, "n n n 3"], Float[np.ndarray, "3 3"]]:
+    """Random smooth displacement on a lattice over the reach, and a random matrix near the identity."""
     total = np.zeros((3, nodes, nodes, nodes), np.float32)
     for count, strength in zip(config.nodes, config.elastic, strict=True):
         coarse = rng.standard_normal((3, count, count, count)) * strength
         # Cubic upsampling of one axis, as a matrix.
         spline = np.asarray(zoom(np.eye(count), (nodes / count, 1), order=3))
         total += np.einsum("cxyz,ax,by,dz->cabd", coarse, spline, spline, spline, optimize=True)
-    return torch.from_numpy(total)
+    matrix = (np.eye(3) + rng.standard_normal((3, 3)) * config.affine).astype(np.float32)
+    return np.ascontiguousarray(np.moveaxis(total, 0, -1)), matrix
 
 
 def _box(inside: Bool[Tensor, "x y z"], axes: Float[Tensor, "r 3"]) -> tuple[Tensor, Tensor]:
@@ -55,17 +58,15 @@ def warp(occupancy: Bool[np.ndarray, "r r r"], config: WarpConfig, seed: int) ->
     A warp that leaves nothing (possible only at absurd strengths) returns the shape itself.
     """
     rng = np.random.default_rng(seed)
-    volume = torch.from_numpy(occupancy.astype(np.float32))
-    displacement = _displacement(config, rng)
-    matrix = torch.eye(3) + torch.from_numpy(rng.standard_normal((3, 3)).astype(np.float32)) * config.affine
+    padded = np.pad(occupancy.astype(np.uint8), 1)
+    displacement, matrix = random_warp(config, rng)
 
     def inside_at(low: Tensor, high: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
         """Occupancy on a lattice from corner to corner, and the lattice's positions along each axis."""
         axes = low + torch.linspace(0, 1, nodes)[:, None] * (high - low)
-        points = torch.stack(torch.meshgrid(*axes.unbind(1), indexing="ij"), dim=-1)
-        moved = points @ matrix.T + grid.read_lattice(displacement, axes / REACH)
-        inside = grid.sample_volume(volume, moved.view(-1, 3), outside="zero") > 0.5
-        return inside.view(points.shape[:3]), axes
+        inside = np.empty((nodes,) * 3, bool)
+        warp_occupancy(padded, displacement, np.float32(REACH), matrix, axes.numpy(), inside)
+        return torch.from_numpy(inside), axes
 
     low, high = torch.full((3,), -REACH), torch.full((3,), REACH)
     # Each look is good to one pitch of its lattice: narrow the box twice, then read the shape in it.

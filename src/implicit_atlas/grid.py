@@ -7,8 +7,6 @@ of 2^k + 1 nodes nest.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -52,27 +50,12 @@ def read_bits(
     return ((byte >> (7 - (voxel & 7)).to(torch.uint8)) & 1).bool()
 
 
-def read_lattice(maps: Float[Tensor, "c n n n"], axes: Float[Tensor, "r 3"]) -> Float[Tensor, "r r r c"]:
-    """Trilinear vectors of a corner-aligned map on the lattice whose positions along the axes are given.
-
-    The same as reading point by point, by one small matrix product along each axis.
-    """
-    last = maps.shape[-1] - 1
-    place = ((axes + 1) * (last / 2)).clamp(0, last)
-    hats = (1 - (place[..., None] - torch.arange(last + 1)).abs()).clamp_min(0)
-    x, y, z = hats.unbind(1)
-    return torch.einsum("cxyz,ax,by,dz->abdc", maps, x, y, z)
-
-
 def sample_volume(
-    volume: Float[Tensor, "x y z"],
-    points: Float[Tensor, "points 3"],
-    outside: Literal["nearest", "zero"] = "nearest",
+    volume: Float[Tensor, "x y z"], points: Float[Tensor, "points 3"]
 ) -> Float[Tensor, " points"]:
-    """Trilinear value of a cell-centred volume at cube points."""
+    """Trilinear value of a cell-centred volume at cube points; the nearest one outside."""
     where = points.flip(-1).view(1, -1, 1, 1, 3).to(volume.dtype)
-    mode = "border" if outside == "nearest" else "zeros"
-    return F.grid_sample(volume[None, None], where, padding_mode=mode, align_corners=False).view(-1)
+    return F.grid_sample(volume[None, None], where, padding_mode="border", align_corners=False).view(-1)
 
 
 def query_reference(

@@ -23,7 +23,7 @@ from implicit_atlas.workers import START_SECONDS, Message, run_cases
 
 RANDOM_DEVIATION = 0.1
 # One core, a shape of 128³.
-_WARP_SECONDS = 0.2
+_WARP_SECONDS = 0.08
 _FEATURE_SECONDS = 0.05
 
 
