@@ -117,7 +117,8 @@ class Cell:
         if self.method == DIF_NET:
             return {**values, "training": _hashed(self.difnet_config())}
         values["training"] = _hashed(self.train_config(shapes))
-        values["model"] = dataclasses.asdict(self.model_config())
+        model = self.model_config()
+        values["model"] = dataclasses.asdict(dataclasses.replace(model, modes=model.mode_nodes))
         values["fit"] = dataclasses.asdict(self.fit_config())
         return values
 

@@ -12,7 +12,7 @@ from implicit_atlas.decoders import ConvConfig
 from implicit_atlas.local import LocalConfig
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig
 
-DEFAULTS, NO_WARPS, LOCAL = "defaults", "no-warps", "local-17"
+DEFAULTS, PLAIN, NO_MODES, LOCAL = "defaults", "plain", "no-modes", "local-17"
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,15 @@ VARIANTS: dict[str, Variant] = {
     # Supervision where NSD is decided: the same number of points without a band around the surface.
     "no-band": Variant(training=_points(lattice=25, band=0), fit=_points(lattice=25, band=0)),
     # Warped copies: none, half as strong, or with a third, finer level.
-    NO_WARPS: Variant(training={"warps": 0}),
+    "no-warps": Variant(training={"warps": 0}),
     "weak-warps": Variant(training={"warp": WarpConfig(0.04, (0.04, 0.02), (4, 7))}),
     "fine-warps": Variant(training={"warp": WarpConfig(0.08, (0.08, 0.04, 0.02), (4, 7, 12))}),
     # Start of the codes as in the paper.
     "random-codes": Variant(training={"codes": "random"}),
+    # Without the part of the deformation that is linear in the code.
+    NO_MODES: Variant(model={"modes": 0}),
+    # Without both, as in the paper.
+    PLAIN: Variant(model={"modes": 0}, training={"warps": 0}),
     # The paper's gradient of the selection: the mixed code is decoded for each shape.
     "gradient-of-codes": Variant(model={"gradient": "codes"}),
     # A finer level of the templates.

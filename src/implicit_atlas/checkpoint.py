@@ -17,7 +17,7 @@ from implicit_atlas.folders import leftovers, replace_folder
 from implicit_atlas.records import dump_json, from_json, parse_json
 from implicit_atlas.tensors import TensorSpec, encode_tensors, read_tensors
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _from_schema_1(config: dict[str, Any]) -> dict[str, Any]:
@@ -26,7 +26,12 @@ def _from_schema_1(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "model": {**model, "motion": "additive", "template": model["conv"]}}
 
 
-MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_schema_1}
+def _from_schema_2(config: dict[str, Any]) -> dict[str, Any]:
+    """There were no modes."""
+    return {**config, "model": {**config["model"], "modes": 0}}
+
+
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_schema_1, 2: _from_schema_2}
 """From schema n, what turns its config into that of schema n + 1; an older schema without one is refused."""
 
 CONFIG, MANIFEST, CARD = "config.json", "manifest.json", "README.md"

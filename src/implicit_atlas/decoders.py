@@ -151,14 +151,17 @@ class ConvDecoder(nn.Module):
 
         The maps get the finer of both node sets, which must nest (4 · 2^i + 1 nodes a side).
         """
-        side = max(features.shape[1], residual.shape[1])
-        parts = [
+        side, hidden = max(features.shape[1], residual.shape[1]), self.config.hidden
+        features, residual = (
             part
             if part.shape[1] == side
             else grid.upsample_nested(part.permute(0, 4, 1, 2, 3), side).permute(0, 2, 3, 4, 1)
             for part in (features, residual)
-        ]
-        return torch.cat([parts[0], parts[1], -parts[1]], dim=-1)
+        )
+        signed = torch.cat([residual, -residual], dim=-1)
+        if features.shape[-1] > hidden:  # upon an earlier one
+            signed = signed + features[..., hidden:]
+        return torch.cat([features[..., :hidden], signed], dim=-1)
 
     def hidden_weights(self) -> list[nn.Parameter]:
         """Kernels of the convolutions, and what takes the maps to the point layer."""

@@ -72,7 +72,7 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
     config = config or default_config(len(shapes), best_device(), method=model.method)
     (progress or (lambda share, text: None))(0.0, "warping and encoding shapes")
     begun = time.perf_counter()
-    data = gather(shapes, model.code_size, config)
+    data = gather(shapes, model.code_size, config, model.mode_nodes)
     spent = time.perf_counter() - begun
     if run is None:
         trained = optimise(data, model, config, progress=progress, spent_seconds=spent)

@@ -12,6 +12,7 @@ from implicit_atlas.shapes import unpack
 from implicit_atlas.workers import Message
 
 FEATURE_RESOLUTION = 16  # of the features that codes are encoded from
+DISTANCE_RESOLUTION = 32  # of the distances that shapes are registered by
 WORKING = 64  # side of the volume that distances are taken on
 LIMIT = 0.3  # distances are cut off here, in cube units
 
@@ -22,8 +23,10 @@ def _pool(volume: Float[np.ndarray, "x y z"], factor: int) -> Float[np.ndarray, 
     return volume.reshape(n, factor, n, factor, n, factor).mean((1, 3, 5))
 
 
-def signed_distances(occupancy: Bool[np.ndarray, "r r r"], resolution: int) -> Float[np.ndarray, " features"]:
-    """Truncated signed distance (positive inside, cube units) at `resolution`³, flat."""
+def signed_distances(
+    occupancy: Bool[np.ndarray, "r r r"], *resolutions: int
+) -> Float[np.ndarray, " features"]:
+    """Truncated signed distance (positive inside, cube units) at one or more resolutions, flat, one after the other."""
     side = occupancy.shape[0]
     working = (
         occupancy
@@ -32,8 +35,8 @@ def signed_distances(occupancy: Bool[np.ndarray, "r r r"], resolution: int) -> F
     )
     inner, outer = (np.sqrt(squared_distance(side_of)) for side_of in (working, ~working))
     signed = (inner - outer) * (2 / working.shape[0])
-    signed = np.clip(signed, -LIMIT, LIMIT)
-    return _resize(signed.astype(np.float32), resolution).ravel()
+    signed = np.clip(signed, -LIMIT, LIMIT).astype(np.float32)
+    return np.concatenate([_resize(signed, resolution).ravel() for resolution in resolutions])
 
 
 def _resize(volume: Float[np.ndarray, "x y z"], resolution: int) -> Float[np.ndarray, "r r r"]:
@@ -115,6 +118,6 @@ def fit_ridge(
 
 
 def feature_case(case: Message) -> Message:
-    """`signed_distances` for a worker process: packed bits and their resolution in, features out."""
+    """`signed_distances` for a worker process: packed bits and their resolution in; features and distances out."""
     occupancy = unpack(np.frombuffer(case.payload, np.uint8), case.values["resolution"])
-    return Message({}, signed_distances(occupancy, FEATURE_RESOLUTION).tobytes())
+    return Message({}, signed_distances(occupancy, FEATURE_RESOLUTION, DISTANCE_RESOLUTION).tobytes())

@@ -12,6 +12,7 @@ from implicit_atlas.deformation import Motion
 from implicit_atlas.errors import InputError
 from implicit_atlas.losses import LossWeights
 from implicit_atlas.model import Atlas, Field, Selection
+from implicit_atlas.modes import Modes
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class ModelConfig:
     """Everything that fixes a network's shape; saved with the model and read back.
 
     `conv` is the decoder of the plain field, `template` that of templates, `deformation` that of displacements. What
-    the plain field must say in 33³ nodes, templates and displacements say together in 17³.
+    the plain field must say in 33³ nodes, templates and displacements say together in 17³. `modes` is the number of
+    nodes a side of the lattice of modes, which convolutional deformations have beside the decoder; 0 is the paper.
     """
 
     method: str = DEFAULT_METHOD
@@ -54,6 +56,7 @@ class ModelConfig:
     gradient: Literal["outputs", "codes"] = "outputs"
     gumbel: bool = False
     motion: Motion = "additive"
+    modes: int = 9
     conv: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 48, 32, 16), hidden=32))
     template: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 48, 32), hidden=32))
     deformation: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 48, 16), hidden=32))
@@ -67,6 +70,15 @@ class ModelConfig:
         if self.code_size < 1 or self.templates < 1:
             problem = f"code size {self.code_size} and {self.templates} templates are not both positive"
             raise InputError("model configuration", problem, "Give positive numbers.")
+        if self.modes not in (0, 5, 9, 17):
+            problem = f"cannot have modes on {self.modes} nodes a side"
+            raise InputError("model configuration", problem, "Choose 5, 9 or 17, or 0 for none.")
+
+    @property
+    def mode_nodes(self) -> int:
+        """Nodes a side of the modes' lattice; 0 where the method has none."""
+        method = METHODS[self.method]
+        return self.modes if method.deformation and method.decoder == "conv" else 0
 
 
 def build(config: ModelConfig) -> Field | Atlas:
@@ -80,7 +92,8 @@ def build(config: ModelConfig) -> Field | Atlas:
     )
     selection = Selection(templates, config.gradient, gumbel=config.gumbel)
     template = _decoder(config, method, 1, config.template)
-    return Atlas(config.code_size, template, deformation, selection, config.motion)
+    modes = Modes(config.code_size, config.mode_nodes) if config.mode_nodes else None
+    return Atlas(config.code_size, template, deformation, selection, config.motion, modes)
 
 
 def loss_weights(config: ModelConfig, weights: LossWeights | None = None) -> LossWeights:

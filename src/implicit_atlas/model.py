@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from implicit_atlas.decoders import Decoder
 from implicit_atlas.deformation import Motion, displacements
+from implicit_atlas.modes import Modes
 
 Codes = Float[Tensor, "batch c"]
 Points = Float[Tensor, "batch points 3"]
@@ -115,7 +116,7 @@ class Atlas(nn.Module):
 
     Without `deformation` it is static template matching ("MT" of Table 3); with one template there is nothing
     to select ("D" of Table 3, and "MLP + Template" of Table 2). `motion` says what the deformation network's outputs
-    are: displacements (the paper), or velocities.
+    are: displacements (the paper), or velocities. `modes` add a part that is linear in the code (not in the paper).
     """
 
     def __init__(
@@ -125,9 +126,11 @@ class Atlas(nn.Module):
         deformation: nn.Module | None,
         selection: Selection,
         motion: Motion = "additive",
+        modes: Modes | None = None,
     ) -> None:
         super().__init__()
         self.selection = selection
+        self.modes = modes
         self.motion: Motion = motion
         self.template: Decoder = template  # pyright: ignore[reportAttributeAccessIssue]
         self.deformation: Decoder | None = deformation  # pyright: ignore[reportAttributeAccessIssue]
@@ -182,6 +185,8 @@ class Atlas(nn.Module):
         shape_features = None
         if self.deformation is not None and self.to_deformation is not None:
             shape_features = self.deformation.expand(self.to_deformation(codes))
+            if self.modes is not None:
+                shape_features = self.deformation.add_residual(shape_features, self.modes(codes))
             if residual is not None:
                 shape_features = self.deformation.add_residual(shape_features, residual)
         if self.selection.gradient == "codes" and self.training:

@@ -32,7 +32,8 @@ class TrainConfig:
         batch: shapes a step.
         real_share: share of a batch that real shapes take, the others being warps.
         hidden_learning_rate: of the hidden layers' weights (Muon); `learning_rate` is of the others (Adam).
-        codes: start codes: "pca" of low-resolution signed distances, or "random" (the paper).
+        codes: start codes: "linear" (coordinates in the network's modes, where it has them; else a PCA of
+            low-resolution signed distances), or "random" (the paper).
         warps: number of warped copies, each with a code of its own.
         precision: Lightning Fabric's name of the arithmetic.
     """
@@ -45,7 +46,7 @@ class TrainConfig:
     learning_rate: float = 2e-3
     hidden_learning_rate: float = 3e-3
     code_learning_rate: float = 0.1
-    codes: Literal["pca", "random"] = "pca"
+    codes: Literal["linear", "random"] = "linear"
     warps: int = 0
     warp: WarpConfig = field(default_factory=WarpConfig)
     points: PointConfig = field(default_factory=PointConfig)

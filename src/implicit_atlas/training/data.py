@@ -15,7 +15,8 @@ from torch import Tensor
 
 from implicit_atlas.augment import warp_case
 from implicit_atlas.errors import InputError, TrainingError
-from implicit_atlas.linear import FEATURE_RESOLUTION, feature_case, fit_pca
+from implicit_atlas.linear import DISTANCE_RESOLUTION, FEATURE_RESOLUTION, feature_case, fit_pca
+from implicit_atlas.modes import modal_start
 from implicit_atlas.sampling import ShapeSet
 from implicit_atlas.shapes import Shape
 from implicit_atlas.training.config import TrainConfig
@@ -35,6 +36,7 @@ class TrainingData:
         packed: (n, R³ / 8) bits.
         features: (n, 16³) truncated signed distances.
         codes: (n, c) start codes.
+        modes: (rows, c) displacement fields that modes start from, where the network has them.
         real: number of real shapes.
         content_hash: of all the above that is not derived.
     """
@@ -45,6 +47,7 @@ class TrainingData:
     codes: Float[np.ndarray, "n c"]
     real: int
     content_hash: str
+    modes: Float[np.ndarray, "rows c"] | None = None
 
     def target(self, device: torch.device) -> ShapeSet:
         """The shapes ready to be sampled."""
@@ -73,8 +76,10 @@ class TrainingData:
         return torch.from_numpy(ids)
 
 
-def gather(shapes: Sequence[Shape], code_size: int, config: TrainConfig, workers: int = 2) -> TrainingData:
-    """Warp, measure and encode shapes for training.
+def gather(
+    shapes: Sequence[Shape], code_size: int, config: TrainConfig, modes: int = 0, workers: int = 2
+) -> TrainingData:
+    """Warp, measure and encode shapes for training, for a network whose modes have so many nodes a side (or none).
 
     Raises:
         InputError: there is no shape, or their resolutions differ.
@@ -97,11 +102,15 @@ def gather(shapes: Sequence[Shape], code_size: int, config: TrainConfig, workers
     packed = np.stack([*real, *warps])
     jobs = [Message({"resolution": resolution}, row.tobytes()) for row in packed]
     worth = _worth(workers, len(jobs) * _FEATURE_SECONDS * volume)
-    features = np.stack(_in_order(feature_case, jobs, np.float32, worth))
+    measured = np.stack(_in_order(feature_case, jobs, np.float32, worth))
+    features, distances = np.split(measured, [FEATURE_RESOLUTION**3], axis=1)
     digest = hashlib.sha256(np.stack(real).tobytes()).hexdigest()
-    return TrainingData(
-        packed, resolution, features, _start_codes(features, code_size, config), len(real), digest
-    )
+    fields = None
+    codes = _start_codes(features, code_size, config)
+    if modes and config.codes == "linear" and len(packed) > 1:
+        distances = distances.reshape(-1, *(DISTANCE_RESOLUTION,) * 3)
+        fields, codes = modal_start(packed, resolution, distances, len(real), code_size, modes)
+    return TrainingData(packed, resolution, features, codes, len(real), digest, fields)
 
 
 def _worth(workers: int, seconds: float) -> int:
@@ -122,7 +131,7 @@ def _in_order(
 
 
 def _start_codes(features: np.ndarray, code_size: int, config: TrainConfig) -> Float[np.ndarray, "n c"]:
-    if config.codes == "pca" and len(features) > 1:
+    if config.codes == "linear" and len(features) > 1:
         return fit_pca(features, code_size, FEATURE_RESOLUTION).encode(features)
     rng = np.random.default_rng(config.seed)
     return (rng.standard_normal((len(features), code_size)) * RANDOM_DEVIATION).astype(np.float32)

@@ -148,6 +148,8 @@ class _Run:
         network = build(model)
         if isinstance(network, Atlas):
             network.start_selection(torch.from_numpy(data.centres(network.templates, config.seed)))
+            if network.modes is not None and data.modes is not None:
+                network.modes.start(torch.from_numpy(data.modes))
         module = AutoDecoder(network, torch.from_numpy(data.codes))
         self.optimizers = optimizers(network, module.codes, config)
         self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
