@@ -167,6 +167,8 @@ def run_cell(
         result = run_difnet(cell.difnet_config(), shapes, split.unknown, runs / path.stem, report)
     else:
         result = _run_method(cell, split, runs, report)
+    for problem in result["unknown"].get("problems", ()):  # where the data lies is nobody's business
+        problem["path"] = Path(problem["path"]).name
     result = {"cell": dataclasses.asdict(cell), **result, "commit": _commit()}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())

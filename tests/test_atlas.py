@@ -80,14 +80,20 @@ def test_an_altered_file_is_refused(folder, name):
         TrainedAtlas.load(folder)
 
 
-def test_a_folder_of_the_first_schema_is_read(folder):
+@pytest.mark.parametrize("schema", [1, 2])
+def test_folders_of_earlier_schemas_are_read(tmp_path, schema):
+    """Their atlases had no modes; the first one's had neither a motion nor a template decoder of their own."""
+    atlas = train(phantom_shapes(2), tiny_model(modes=0), tiny_training(steps=1))
+    folder = tmp_path / "old.atlas"
+    atlas.save(folder, "")
     config = json.loads((folder / "config.json").read_text())
-    del config["model"]["motion"], config["model"]["template"]
-    (folder / "config.json").write_text(json.dumps({**config, "schema_version": 1}))
+    for name in ("modes", "motion", "template")[: 3 if schema == 1 else 1]:
+        del config["model"][name]
+    (folder / "config.json").write_text(json.dumps({**config, "schema_version": schema}))
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"]["config.json"] = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert TrainedAtlas.load(folder).config == tiny_atlas().config
+    assert TrainedAtlas.load(folder).config == atlas.config
 
 
 def test_a_folder_without_codes_is_refused(folder):
