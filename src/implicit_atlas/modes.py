@@ -115,7 +115,7 @@ def _surface(
     faces = rng.choice(border_faces(occupancy), count)
     voxel = np.stack(np.unravel_index(faces // 3, (r,) * 3), axis=-1)
     smooth = gaussian_filter(occupancy.astype(np.float32), SMOOTHING_VOX, mode="nearest")
-    slope = np.stack([part[tuple(voxel.T)] for part in np.gradient(smooth)], axis=-1)
+    slope = np.asarray(np.gradient(smooth))[:, *voxel.T].T
     normals = slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-12)
     return ((voxel + np.eye(3)[faces % 3] / 2) * 2 + 1) / r - 1, normals
 
@@ -145,7 +145,7 @@ def coordinates(
     points = (np.stack(np.unravel_index(near, mean.shape), axis=-1) * 2 + 1) / side - 1
     moved = hats(points, nodes) @ fields.reshape(nodes**3, -1)
     moved = moved.reshape(len(points), 3, -1)
-    slopes = np.gradient(mean, 2 / side)
+    slopes = np.asarray(np.gradient(mean, 2 / side))
     volumes = [torch.from_numpy(np.ascontiguousarray(v, np.float32)) for v in (mean, *slopes)]
     ridge = len(points) * (NOISE_VOX * 2 / resolution / PRIOR) ** 2
     found = np.zeros((len(distances), fields.shape[1]))
