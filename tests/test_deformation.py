@@ -67,17 +67,18 @@ def test_an_atlas_of_velocities_reads_its_template_at_the_end_of_the_flow_and_le
     torch.manual_seed(0)
     model = dataclasses.replace(tiny_model("implicit-atlas+reg"), motion="velocity")
     atlas = shaken(build(model)).eval()
-    assert isinstance(atlas, Atlas) and atlas.deformation is not None and atlas.to_deformation is not None
+    assert isinstance(atlas, Atlas) and atlas.deformation is not None and atlas.modes is not None
     codes, at = torch.randn(2, CODE), points(20).expand(2, -1, -1).contiguous()
     found = atlas(codes, at)
-    features, owner = atlas.deformation.expand(atlas.to_deformation(codes)), torch.arange(2)
+    features, owner = atlas.expand(codes).shape_features, torch.arange(2)
+    assert features is not None
     end = flow(lambda where: atlas.deformation.query(features, owner, where), at)
     torch.testing.assert_close(at + found.displacement, end)
     template = atlas.template.query(atlas.expand_templates(), found.assignment.argmax(-1), end)[..., 0]
     torch.testing.assert_close(found.logits, template)
     found.logits.square().sum().backward()
     for name, parameter in atlas.named_parameters():
-        if name.startswith("deformation"):
+        if name.startswith(("deformation", "modes")):
             assert (
                 parameter.grad is not None and torch.isfinite(parameter.grad).all() and parameter.grad.any()
             )
