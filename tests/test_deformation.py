@@ -72,7 +72,8 @@ def test_an_atlas_of_velocities_reads_its_template_at_the_end_of_the_flow_and_le
     found = atlas(codes, at)
     features, owner = atlas.expand(codes).shape_features, torch.arange(2)
     assert features is not None
-    end = flow(lambda where: atlas.deformation.query(features, owner, where), at)
+    deformation = atlas.deformation
+    end = flow(lambda where: deformation.query(features, owner, where), at)
     torch.testing.assert_close(at + found.displacement, end)
     template = atlas.template.query(atlas.expand_templates(), found.assignment.argmax(-1), end)[..., 0]
     torch.testing.assert_close(found.logits, template)
