@@ -20,7 +20,8 @@ import numpy as np
 
 from experiments.completion import BAND_WIDTH_VOX, COUNTS
 from experiments.data import HERE, Organ
-from experiments.tables import TABLE2, main, read_results
+from experiments.tables import TABLE2, Row, main, read_results
+from experiments.variants import DEFAULTS
 from implicit_atlas.files import write_atomic
 
 Means = dict[str, list[tuple[float, float]]]
@@ -32,7 +33,8 @@ def means(organ: Organ, results: Sequence[dict[str, Any]]) -> Means:
     for result in results:
         cell, found = result["cell"], result.get("completion")
         if (cell["organ"], cell["subset"]) == (organ, "train") and found:
-            runs[f"{cell['method']} ({result['unknown']['protocol']['degrees_of_freedom']})"].append(found)
+            title = Row(cell["method"], variant=cell.get("variant", DEFAULTS)).title
+            runs[f"{title} ({result['unknown']['protocol']['degrees_of_freedom']})"].append(found)
     return {
         name: [
             tuple(float(np.mean([run[str(count)]["mean"][key] for run in found])) for key in ("dsc", "nsd"))
