@@ -9,6 +9,8 @@ The modules take the weights of the product's, so that their values are the same
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +19,15 @@ from implicit_atlas.decoders import ConvDecoder
 from implicit_atlas.model import Atlas
 
 POINTS_PER_CALL = 2**17
+
+Maps = tuple[list[Tensor], list[Tensor], Tensor | None]
+
+
+def _read(maps: Tensor, points: Tensor) -> Tensor:
+    """Vectors (B, P, k) of maps (B, k, n, n, n) at points (B, P, 3), trilinear on corner-aligned nodes."""
+    where = points.flip(-1)[:, :, None, None]  # grid_sample wants the last array axis first
+    read = F.grid_sample(maps, where, padding_mode="border", align_corners=True)
+    return read[..., 0, 0].transpose(1, 2)
 
 
 class LiteralDecoder(nn.Module):
@@ -60,11 +71,7 @@ class LiteralDecoder(nn.Module):
 
     def values(self, levels: list[Tensor], points: Tensor) -> Tensor:
         """Values at points (B, P, 3) of the shapes with these maps, (B, P, outputs)."""
-        where = points.flip(-1)[:, :, None, None]  # grid_sample wants the last array axis first
-        read = [
-            F.grid_sample(maps, where, padding_mode="border", align_corners=True)[..., 0, 0].transpose(1, 2)
-            for maps in levels
-        ]
+        read = [_read(maps, points) for maps in levels]
         read.append(points.clamp(-1, 1))  # what lies outside the cube reads the nearest face, as the maps do
         return self.head(F.leaky_relu(self.to_hidden(torch.cat(read, dim=-1))))
 
@@ -81,6 +88,8 @@ class LiteralAtlas(nn.Module):
         self.selector, self.to_deformation = nn.Linear(size, count), nn.Linear(size, size)
         self.selector.load_state_dict(atlas.selector.state_dict())
         self.to_deformation.load_state_dict(atlas.to_deformation.state_dict())
+        # Not the paper's, but a part of the same values: displacements on a lattice, linear in the code.
+        self.modes = copy.deepcopy(atlas.modes)
 
     def mixed_code(self, codes: Tensor) -> Tensor:
         """t(h) = STE-Softmax(W h) · T."""
@@ -92,15 +101,18 @@ class LiteralAtlas(nn.Module):
         """Logits (B, P) and displacements (B, P, 3)."""
         return self.query(self.expand(codes), points)
 
-    def expand(self, codes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Maps of the template and of the deformation of each shape."""
+    def expand(self, codes: Tensor) -> Maps:
+        """Maps of the template and of the deformation of each shape, and the lattice of its modes."""
         template = self.template.levels(self.mixed_code(codes))
-        return template, self.deformation.levels(self.to_deformation(codes))
+        deformation = self.deformation.levels(self.to_deformation(codes))
+        return template, deformation, None if self.modes is None else self.modes(codes)
 
-    def query(self, maps: tuple[list[Tensor], list[Tensor]], points: Tensor) -> tuple[Tensor, Tensor]:
+    def query(self, maps: Maps, points: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and displacements at points."""
-        template, deformation = maps
+        template, deformation, lattice = maps
         displacement = self.deformation.values(deformation, points)
+        if lattice is not None:
+            displacement = displacement + _read(lattice.permute(0, 4, 1, 2, 3), points)
         return self.template.values(template, points + displacement).squeeze(-1), displacement
 
     @torch.no_grad()
