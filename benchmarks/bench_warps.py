@@ -27,8 +27,7 @@ def main() -> None:
     axes = np.repeat(np.linspace(-1, 1, RESOLUTION, dtype=np.float32)[:, None], 3, axis=1)
     out = np.empty((RESOLUTION,) * 3, bool)
     volume = torch.from_numpy(occupancy.astype(np.float32))
-    tensors = (torch.from_numpy(array) for array in (displacement, matrix, axes))
-    lattice, square, lines = tensors
+    lattice, square, lines = (torch.from_numpy(array) for array in (displacement, matrix, axes))
 
     def product() -> np.ndarray:
         padded = np.pad(occupancy.astype(np.uint8), 1)

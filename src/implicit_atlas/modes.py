@@ -21,9 +21,8 @@ from implicit_atlas.grid import sample_volume
 from implicit_atlas.sampling import border_faces
 from implicit_atlas.shapes import unpack
 
-UNIT = (
-    2.0**-8
-)  # cube units of a weight of 1, so that an optimiser's steps suit weights and displacements alike
+# Cube units of a weight of 1, so that an optimiser's steps suit weights and displacements alike.
+UNIT = 2.0**-8
 MOTION_VOX = 0.3  # root mean square motion of surfaces by a mode at coordinate 1, in voxels of the lattice
 SURFACE_POINTS = 16_384  # of all shapes together
 SMOOTHING_VOX = 3.0  # of the occupancy whose slope is the surface's normal

@@ -36,9 +36,9 @@ class TrainingData:
         packed: (n, R³ / 8) bits.
         features: (n, 16³) truncated signed distances.
         codes: (n, c) start codes.
-        modes: (rows, c) displacement fields that modes start from, where the network has them.
         real: number of real shapes.
         content_hash: of all the above that is not derived.
+        modes: (rows, c) displacement fields that modes start from, where the network has them.
     """
 
     packed: UInt8[np.ndarray, "n bytes"]
@@ -105,11 +105,11 @@ def gather(
     measured = np.stack(_in_order(feature_case, jobs, np.float32, worth))
     features, distances = np.split(measured, [FEATURE_RESOLUTION**3], axis=1)
     digest = hashlib.sha256(np.stack(real).tobytes()).hexdigest()
-    fields = None
-    codes = _start_codes(features, code_size, config)
     if modes and config.codes == "linear" and len(packed) > 1:
         distances = distances.reshape(-1, *(DISTANCE_RESOLUTION,) * 3)
         fields, codes = modal_start(packed, resolution, distances, len(real), code_size, modes)
+    else:
+        fields, codes = None, _start_codes(features, code_size, config)
     return TrainingData(packed, resolution, features, codes, len(real), digest, fields)
 
 
