@@ -88,7 +88,7 @@ class LiteralAtlas(nn.Module):
         self.selector, self.to_deformation = nn.Linear(size, count), nn.Linear(size, size)
         self.selector.load_state_dict(atlas.selector.state_dict())
         self.to_deformation.load_state_dict(atlas.to_deformation.state_dict())
-        # Not the paper's, but a part of the same values: displacements on a lattice, linear in the code.
+        # Not the paper's, but a part of the same values: displacements of the template, linear in the code.
         self.modes = copy.deepcopy(atlas.modes)
 
     def mixed_code(self, codes: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class LiteralAtlas(nn.Module):
         template, deformation, lattice = maps
         displacement = self.deformation.values(deformation, points)
         if lattice is not None:
-            displacement = displacement + _read(lattice.permute(0, 4, 1, 2, 3), points)
+            displacement = displacement + _read(lattice.permute(0, 4, 1, 2, 3), points + displacement)
         return self.template.values(template, points + displacement).squeeze(-1), displacement
 
     @torch.no_grad()

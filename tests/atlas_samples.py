@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from implicit_atlas import grid
@@ -39,7 +40,8 @@ def phantom_shapes(count: int, seed: int = 0) -> tuple[Shape, ...]:
 def tiny_model(method: str = "implicit-atlas+reg", **options: Any) -> ModelConfig:
     """A network of a few thousand weights."""
     mlp = MLPConfig(width=32, layers=4, skip=2)
-    return ModelConfig(method, CODE, 2, conv=TINY, template=TINY, deformation=TINY, mlp=mlp, **options)
+    sizes = {"code_size": CODE, "templates": 2, "modes": 9, "mlp": mlp}
+    return ModelConfig(method, **sizes | options, conv=TINY, template=TINY, deformation=TINY)
 
 
 def tiny_training(**options: Any) -> TrainConfig:
@@ -64,4 +66,7 @@ def shaken(network: nn.Module, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        for name, buffer in network.named_buffers():
+            if name.endswith("modes.normals"):
+                buffer.copy_(F.normalize(torch.randn(buffer.shape, generator=generator), dim=1))
     return network

@@ -12,6 +12,7 @@ import pytest
 import torch
 from atlas_samples import CODE, FIT, RESOLUTION, dsc, phantom_shapes, tiny_atlas, tiny_model, tiny_training
 from nibabel import orientations
+from safetensors.torch import load_file, save_file
 
 from implicit_atlas import grid
 from implicit_atlas.atlas import TrainedAtlas
@@ -80,20 +81,45 @@ def test_an_altered_file_is_refused(folder, name):
         TrainedAtlas.load(folder)
 
 
-@pytest.mark.parametrize("schema", [1, 2])
+LACKING = {1: ("modes", "motion", "template"), 2: ("modes",), 3: ()}
+
+
+@pytest.mark.parametrize("schema", LACKING)
 def test_folders_of_earlier_schemas_are_read(tmp_path, schema):
-    """Their atlases had no modes; the first one's had neither a motion nor a template decoder of their own."""
+    """Of atlases without modes; the first schema had neither a motion nor a template decoder of their own."""
     atlas = train(phantom_shapes(2), tiny_model(modes=0), tiny_training(steps=1))
     folder = tmp_path / "old.atlas"
     atlas.save(folder, "")
     config = json.loads((folder / "config.json").read_text())
-    for name in ("modes", "motion", "template")[: 3 if schema == 1 else 1]:
+    for name in LACKING[schema]:
         del config["model"][name]
     (folder / "config.json").write_text(json.dumps({**config, "schema_version": schema}))
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["config.json"] = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    renew_hash(folder, "config.json")
     assert TrainedAtlas.load(folder).config == atlas.config
+
+
+def renew_hash(folder, name):
+    """As if the file had always been so."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_modes_of_an_earlier_schema_are_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "schema_version": 3}))
+    renew_hash(folder, "config.json")
+    with pytest.raises(InputError, match="schema 3, which this program no longer reads"):
+        TrainedAtlas.load(folder)
+
+
+def test_modes_at_nodes_that_do_not_exist_are_refused(folder):
+    weights = load_file(folder / "weights.safetensors")
+    weights["network.modes.kept"][-1] = 10**6
+    save_file(weights, folder / "weights.safetensors")
+    renew_hash(folder, "weights.safetensors")
+    with pytest.raises(InputError, match="modes at nodes that its lattice has not"):
+        TrainedAtlas.load(folder)
 
 
 def test_a_folder_without_codes_is_refused(folder):

@@ -54,6 +54,22 @@ def test_kernels_give_the_gradients_of_points_alone():
     torch.testing.assert_close(points.grad, expected, atol=2e-5, rtol=1e-4)
 
 
+def test_maps_are_read_at_their_own_points_with_exact_gradients():
+    torch.manual_seed(0)
+    arguments = [torch.randn(2, 5, 5, 5, 3), torch.rand(2, 60, 3) * 2.8 - 1.4]
+
+    def reference(maps, points):
+        where = points.flip(-1)[:, :, None, None]
+        read = torch.nn.functional.grid_sample(
+            maps.permute(0, 4, 1, 2, 3), where, padding_mode="border", align_corners=True
+        )
+        return read[..., 0, 0].transpose(1, 2)
+
+    ours, expected = (value_and_gradients(query, arguments) for query in (grid.interpolate_maps, reference))
+    for mine, theirs in zip(ours, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-4)
+
+
 def test_kernels_do_not_depend_on_the_number_of_threads():
     arguments = random_head()
     one = value_and_gradients(grid.query_maps, arguments)

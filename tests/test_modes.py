@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,34 +15,54 @@ from implicit_atlas.learning import train
 from implicit_atlas.linear import DISTANCE_RESOLUTION, signed_distances
 from implicit_atlas.methods import METHODS, ModelConfig, build
 from implicit_atlas.model import Atlas
-from implicit_atlas.modes import MOTION_VOX, UNIT, Modes, _surface, coordinates, hats, surface_modes
-from implicit_atlas.sampling import border_faces
+from implicit_atlas.modes import (
+    MOTION,
+    UNIT,
+    Modes,
+    SurfaceModes,
+    coordinates,
+    hats,
+    kept_nodes,
+    surface_modes,
+)
 from implicit_atlas.training import gather, optimise
 
 SHAPES = phantom_shapes(6)
-PACKED = np.stack([shape.packed for shape in SHAPES])
-RESOLUTION = SHAPES[0].frame.resolution
-NODES, COUNT = 5, 40
+NODES, COUNT = 9, 40
 
 
-def fields(count: int = COUNT) -> np.ndarray:
-    return surface_modes(PACKED, RESOLUTION, count, NODES)
-
-
-def distances_of_all() -> np.ndarray:
+@cache
+def distances() -> np.ndarray:
     rows = [signed_distances(shape.occupancy, DISTANCE_RESOLUTION) for shape in SHAPES]
     return np.stack(rows).reshape(-1, *(DISTANCE_RESOLUTION,) * 3)
 
 
-def motion_vox(displacements: np.ndarray, seed: int = 1) -> np.ndarray:
-    """Normal motion, in voxels, of random surface points of the shapes by fields (rows, k): (points, k)."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for shape in SHAPES:
-        points, normals = _surface(shape.occupancy, 2000, rng)
-        moved = (hats(points, NODES) @ displacements.reshape(NODES**3, -1)).reshape(len(points), 3, -1)
-        found.append(np.einsum("pa,pak->pk", normals, moved))
-    return np.concatenate(found) * RESOLUTION / 2
+def mean_shape() -> np.ndarray:
+    return distances().mean(0)
+
+
+@cache
+def modes(count: int = COUNT, nodes: int = NODES) -> SurfaceModes:
+    return surface_modes(mean_shape(), count, nodes)
+
+
+def lattice(side: int) -> np.ndarray:
+    """Cell-centred points of the cube, in C order."""
+    axis = (np.arange(side) * 2 + 1) / side - 1
+    return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def surface() -> tuple[np.ndarray, np.ndarray]:
+    """Points near the mean surface, and unit vectors towards the inside there."""
+    mean = mean_shape()
+    slope = np.stack(np.gradient(mean), axis=-1).reshape(-1, 3)
+    near = np.abs(mean.ravel()) < 1 / len(mean)
+    return lattice(len(mean))[near], slope[near] / np.linalg.norm(slope[near], axis=1, keepdims=True)
+
+
+def motion_along_normals(found: SurfaceModes) -> np.ndarray:
+    points, inwards = surface()
+    return np.einsum("pa,pak->pk", inwards, found.motions(points))
 
 
 def test_hats_read_trilinearly_and_keep_constants():
@@ -54,89 +75,106 @@ def test_hats_read_trilinearly_and_keep_constants():
     np.testing.assert_allclose(weights @ nodes, points.clip(-1, 1), atol=1e-12)
 
 
-def test_normals_point_inwards_and_points_lie_on_the_border():
-    shape = SHAPES[0]
-    points, normals = _surface(shape.occupancy, 500, np.random.default_rng(0))
-    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
-    volume = torch.from_numpy(signed_distances(shape.occupancy, 32).reshape(32, 32, 32))
-    step = 3 / RESOLUTION
+def test_nodes_with_lengths_are_those_nearest_to_the_surface_and_point_inwards():
+    found = modes()
+    axis = np.linspace(-1, 1, NODES)
+    nodes = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    volume = torch.from_numpy(mean_shape().astype(np.float32))
+    far = sample_volume(volume, torch.from_numpy(nodes).float()).abs().numpy()
+    rest = np.delete(far, found.kept)
+    assert len(found.kept) == kept_nodes(NODES) and far[found.kept].max() <= rest.min() + 1e-6
+    np.testing.assert_allclose(np.linalg.norm(found.normals, axis=1), 1, atol=1e-6)
+    near = found.kept[far[found.kept] < 0.1]
     inner, outer = (
-        sample_volume(volume, torch.from_numpy(points + s * normals).float()) for s in (step, -step)
+        sample_volume(
+            volume, torch.from_numpy(nodes[near] + step * found.normals[np.isin(found.kept, near)]).float()
+        )
+        for step in (0.05, -0.05)
     )
     assert (inner > outer).float().mean() > 0.95
-    assert len(border_faces(shape.occupancy)) > 500
 
 
-def test_every_mode_moves_surfaces_alike_and_they_are_orthogonal_there():
-    motion = motion_vox(fields())
-    np.testing.assert_allclose(np.sqrt((motion**2).mean(0)), MOTION_VOX, rtol=0.1)
-    gram = motion.T @ motion / len(motion) / MOTION_VOX**2
-    assert np.abs(gram - np.diag(np.diag(gram))).max() < 0.15
+def test_every_mode_moves_the_surface_alike_and_they_are_orthogonal_there():
+    motion = motion_along_normals(modes())
+    np.testing.assert_allclose(np.sqrt((motion**2).mean(0)), MOTION, rtol=0.2)
+    gram = motion.T @ motion / len(motion) / MOTION**2
+    assert np.abs(gram - np.diag(np.diag(gram))).max() < 0.2
 
 
-def test_the_first_modes_need_the_least_displacement():
-    sizes = np.linalg.norm(fields(), axis=0)
-    assert (np.diff(sizes) > -1e-9).all() and sizes[-1] > 1.3 * sizes[0]
+def test_the_first_modes_are_the_widest():
+    points, _ = surface()
+    motion = motion_along_normals(modes())
+    apart = np.linalg.norm(points[:, None] - points, axis=-1)
+    first, second = np.nonzero(np.triu(apart < 0.15, 1))
+    roughness = np.square(motion[first] - motion[second]).mean(0) / np.square(motion).mean(0)
+    assert roughness[:5].mean() < 0.5 * roughness[-5:].mean()
 
 
-def test_more_modes_than_there_are_stay_still():
-    found = surface_modes(PACKED, RESOLUTION, 3 * NODES**3 + 7, NODES)
-    assert found.shape == (3 * NODES**3, 3 * NODES**3 + 7)
-    assert np.isfinite(found).all() and not found[:, -7:].any() and found[:, -8].any()
+def test_more_modes_than_there_are_sources_stay_still():
+    found = modes(300, 5)
+    still = ~found.lengths.any(0)
+    assert found.lengths.shape == (kept_nodes(5), 300) and np.isfinite(found.lengths).all()
+    assert still[-1] and not still[0] and (np.diff(still.astype(int)) >= 0).all()
 
 
 def test_the_mean_shape_has_no_coordinates():
-    mean = distances_of_all().mean(0)
-    found = coordinates(mean[None], mean, fields(), NODES, RESOLUTION)
+    found = coordinates(mean_shape()[None], mean_shape(), modes())
     np.testing.assert_allclose(found, 0, atol=1e-4)
 
 
 def test_coordinates_explain_a_shape_that_modes_have_moved():
-    mean, rng = distances_of_all().mean(0), np.random.default_rng(0)
-    modes, truth = fields(), rng.normal(size=COUNT)
-    side = len(mean)
-    points = (
-        np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3) * 2 + 1
-    ) / side - 1
-    moved = points + (hats(points, NODES) @ modes.reshape(NODES**3, -1)).reshape(-1, 3, COUNT) @ truth
+    mean, rng = mean_shape(), np.random.default_rng(0)
+    truth = rng.normal(size=COUNT)
+    points = lattice(len(mean))
+    moved = points + modes().motions(points) @ truth
     shape = sample_volume(torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(moved).float())
-    found = coordinates(shape.numpy().reshape(1, *mean.shape), mean, modes, NODES, RESOLUTION)[0]
-    left, before = (np.sqrt((motion_vox(modes) @ c) ** 2).mean() for c in (found - truth, truth))
+    found = coordinates(shape.numpy().reshape(1, *mean.shape), mean, modes())[0]
+    motion = motion_along_normals(modes())
+    left, before = (np.sqrt(np.square(motion @ c).mean()) for c in (found - truth, truth))
     assert left < 0.25 * before
 
 
-def test_a_module_reads_back_the_fields_that_it_starts_from():
-    module, modes = Modes(COUNT, NODES), fields().astype(np.float32)
-    codes = torch.randn(3, COUNT)
-    assert not module(codes).any()
-    module.start(torch.from_numpy(modes))
-    expected = (codes.numpy() @ modes.T).reshape(3, NODES, NODES, NODES, 3)
-    np.testing.assert_allclose(module(codes).detach().numpy(), expected, atol=1e-6)
-    np.testing.assert_allclose(module.weight.detach().numpy() * UNIT, modes, rtol=1e-6)
+def test_a_module_moves_points_as_the_patterns_that_it_starts_from():
+    module, codes = Modes(COUNT, NODES), torch.randn(3, COUNT)
+    assert not module(codes).any() and module.is_valid()
+    module.start(modes())
+    points = np.random.default_rng(0).uniform(-1, 1, (3, 50, 3))
+    expected = [modes().motions(p) @ code for p, code in zip(points, codes.numpy(), strict=True)]
+    found = module.query(module(codes), torch.from_numpy(points).float()).detach()
+    np.testing.assert_allclose(found, np.stack(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [-1, NODES**3, 0])
+def test_nodes_beyond_the_lattice_or_twice_are_noticed(wrong):
+    module = Modes(COUNT, NODES)
+    module.start(modes())
+    assert module.is_valid()
+    module.kept[-1 if wrong else 1] = wrong if wrong else module.kept[0]
+    assert not module.is_valid()
 
 
 def test_a_fresh_atlas_deforms_by_its_modes_alone():
     torch.manual_seed(0)
     network = build(tiny_model(modes=NODES))
     assert isinstance(network, Atlas) and network.modes is not None
-    modes = surface_modes(PACKED, RESOLUTION, CODE, NODES).astype(np.float32)
-    network.modes.start(torch.from_numpy(modes))
+    network.modes.start(modes(CODE))
     codes, points = torch.randn(1, CODE), torch.rand(1, 60, 3) * 2 - 1
     found = network.displacement(network.expand(codes), points)[0].detach().numpy()
-    expected = (hats(points[0].numpy(), NODES) @ modes.reshape(NODES**3, -1)).reshape(-1, 3, CODE)
-    np.testing.assert_allclose(found, expected @ codes[0].numpy(), atol=1e-5)
+    expected = modes(CODE).motions(points[0].numpy()) @ codes[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_codes_start_as_coordinates_and_training_learns_the_modes_on():
     config = tiny_training(steps=3, warps=4)
     model = tiny_model(modes=NODES)
     data = gather(SHAPES, CODE, config, NODES, workers=1)
-    assert data.modes is not None and data.modes.shape == (3 * NODES**3, CODE)
+    assert data.modes is not None and data.modes.lengths.shape == (kept_nodes(NODES), CODE)
     assert np.mean(data.codes**2) == pytest.approx(1, rel=0.05)
     network = optimise(data, model, config).network
     assert isinstance(network, Atlas) and network.modes is not None
-    moved = network.modes.weight.detach().numpy() * UNIT - data.modes
-    assert 0 < np.abs(moved).max() < 0.2 * np.abs(data.modes).max()
+    np.testing.assert_array_equal(network.modes.kept, data.modes.kept)
+    moved = network.modes.weight.detach().numpy() * UNIT - data.modes.lengths
+    assert 0 < np.abs(moved).max() < 0.2 * np.abs(data.modes.lengths).max()
 
 
 def test_random_codes_and_methods_without_a_convolutional_deformation_have_no_modes():

@@ -206,6 +206,9 @@ class TrainedAtlas:
         network.load_state_dict(
             {k.removeprefix("network."): v for k, v in content.weights.items() if k.startswith("network.")}
         )
+        if isinstance(network, Atlas) and network.modes is not None and not network.modes.is_valid():
+            problem = "has modes at nodes that its lattice has not"
+            raise InputError(path, problem, "Copy the whole model folder again, or train again.")
         parts = {name: content.weights[f"encoder.{name}"].float().numpy() for name in ENCODER_PARTS}
         encoder = LinearEncoder(resolution=resolution, **parts)
         if content.codes is None:

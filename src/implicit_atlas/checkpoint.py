@@ -17,7 +17,7 @@ from implicit_atlas.folders import leftovers, replace_folder
 from implicit_atlas.records import dump_json, from_json, parse_json
 from implicit_atlas.tensors import TensorSpec, encode_tensors, read_tensors
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def _from_schema_1(config: dict[str, Any]) -> dict[str, Any]:
@@ -31,8 +31,17 @@ def _from_schema_2(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "model": {**config["model"], "modes": 0}}
 
 
-MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_schema_1, 2: _from_schema_2}
-"""From schema n, what turns its config into that of schema n + 1; an older schema without one is refused."""
+def _from_schema_3(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Modes were read at points of the shape, by other weights; atlases without them are the same."""
+    return config if config["model"]["modes"] == 0 else None
+
+
+Migration = Callable[[dict[str, Any]], dict[str, Any] | None]
+MIGRATIONS: Mapping[int, Migration] = {1: _from_schema_1, 2: _from_schema_2, 3: _from_schema_3}
+"""From schema n, what turns its config into that of schema n + 1, or None where that cannot be.
+
+An older schema without one is refused.
+"""
 
 CONFIG, MANIFEST, CARD = "config.json", "manifest.json", "README.md"
 WEIGHTS, CODES = "weights.safetensors", "codes.safetensors"
@@ -150,7 +159,10 @@ def _load(folder: Path, expected: Expected | Callable[[dict[str, Any]], Expected
     card = _read_bytes(folder / CARD)
     _check_digest(folder / CARD, card, manifest)
     for old in range(version, SCHEMA_VERSION):
-        config = MIGRATIONS[old](config)
+        migrated = MIGRATIONS[old](config)
+        if migrated is None:
+            raise _too_old(version, folder)
+        config = migrated
     specs = expected(config) if callable(expected) else expected
     weights = read_tensors(folder / WEIGHTS, specs.weights, manifest.files[WEIGHTS], REMEDY)
     codes = None
@@ -166,9 +178,13 @@ def _checked_version(version: object, folder: Path) -> int:
         problem = f"is of schema {version}, this program reads up to {SCHEMA_VERSION}"
         raise InputError(folder, problem, "Update implicit-atlas (pip install --upgrade implicit-atlas).")
     if any(old not in MIGRATIONS for old in range(version, SCHEMA_VERSION)):
-        problem = f"is of schema {version}, which this program no longer reads"
-        raise InputError(folder, problem, "Use the version of implicit-atlas that wrote it, or train again.")
+        raise _too_old(version, folder)
     return version
+
+
+def _too_old(version: int, folder: Path) -> InputError:
+    problem = f"is of schema {version}, which this program no longer reads"
+    return InputError(folder, problem, "Use the version of implicit-atlas that wrote it, or train again.")
 
 
 def _read_manifest(folder: Path) -> Manifest:

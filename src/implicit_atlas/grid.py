@@ -116,6 +116,18 @@ def query_maps(
     return query_reference(maps, owner, points, weight, bias)
 
 
+def interpolate_maps(
+    maps: Float[Tensor, "batch x y z k"], points: Float[Tensor, "batch points 3"]
+) -> Float[Tensor, "batch points k"]:
+    """Trilinear values of maps at their own points; the nearest face's outside the cube."""
+    channels = maps.shape[-1]
+    # leaky(r) - leaky(-r) = (1 + leak) r: the head of `query_maps` can hand on what it reads.
+    ones = torch.eye(channels, device=maps.device) / (1 + kernels.LEAK)
+    owner = torch.arange(len(maps), device=maps.device)
+    signed, weight = torch.cat([maps, -maps], dim=-1), torch.cat([ones, -ones], dim=1)
+    return query_maps(signed, owner, points, weight, torch.zeros(channels, device=maps.device))
+
+
 def upsample_nested(maps: Float[Tensor, "batch c n n n"], nodes: int) -> Float[Tensor, "batch c k k k"]:
     """Trilinear, corner-aligned upsampling; exact for the interpolant where the node sets nest."""
     return F.interpolate(maps, size=(nodes,) * 3, mode="trilinear", align_corners=True)

@@ -39,6 +39,7 @@ METHODS = {
     "D+MT+DP": Method("conv", template=True, deformation=True, penalty=True),
 }
 DEFAULT_METHOD = "implicit-atlas+reg"
+MODE_NODES = (0, 5, 9, 13, 17, 25, 33)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class ModelConfig:
 
     `conv` is the decoder of the plain field, `template` that of templates, `deformation` that of displacements. What
     the plain field must say in 33³ nodes, templates and displacements say together in 17³. `modes` is the number of
-    nodes a side of the lattice of modes, which convolutional deformations have beside the decoder; 0 is the paper.
+    nodes a side of the lattice of modes, which convolutional deformations have beside the decoder (a third of the nodes
+    are used); 0 is the paper.
     """
 
     method: str = DEFAULT_METHOD
@@ -56,7 +58,7 @@ class ModelConfig:
     gradient: Literal["outputs", "codes"] = "outputs"
     gumbel: bool = False
     motion: Motion = "additive"
-    modes: int = 9
+    modes: int = 25
     conv: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 48, 32, 16), hidden=32))
     template: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 48, 32), hidden=32))
     deformation: ConvConfig = field(default_factory=lambda: ConvConfig(channels=(64, 48, 16), hidden=32))
@@ -70,9 +72,9 @@ class ModelConfig:
         if self.code_size < 1 or self.templates < 1:
             problem = f"code size {self.code_size} and {self.templates} templates are not both positive"
             raise InputError("model configuration", problem, "Give positive numbers.")
-        if self.modes not in (0, 5, 9, 17):
+        if self.modes not in MODE_NODES:
             problem = f"cannot have modes on {self.modes} nodes a side"
-            raise InputError("model configuration", problem, "Choose 5, 9 or 17, or 0 for none.")
+            raise InputError("model configuration", problem, f"Choose one of {MODE_NODES}; 0 is none.")
 
     @property
     def mode_nodes(self) -> int:

@@ -41,12 +41,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Expanded:
-    """Codes after the expensive half of the model; `query` may be called on it many times."""
+    """Codes after the expensive half of the model; `query` may be called on it many times.
+
+    `motion` is what modes add, on their lattice.
+    """
 
     shape_features: Tensor | None
     template_features: Tensor | None = None
     assignment: Tensor | None = None
     owner: Tensor | None = None
+    motion: Tensor | None = None
 
 
 def straight_through(
@@ -116,7 +120,8 @@ class Atlas(nn.Module):
 
     Without `deformation` it is static template matching ("MT" of Table 3); with one template there is nothing
     to select ("D" of Table 3, and "MLP + Template" of Table 2). `motion` says what the deformation network's outputs
-    are: displacements (the paper), or velocities. `modes` add a part that is linear in the code (not in the paper).
+    are: displacements (the paper), or velocities. `modes` (not in the paper) add displacements that are linear in the
+    code: with q = p + 𝒟(d(h), p), F(h, p) = 𝒯(t(h), q + M(h, q)).
     """
 
     def __init__(
@@ -178,6 +183,7 @@ class Atlas(nn.Module):
             template_features: what `expand_templates` returned, where it is at hand.
             residual: added to the deformation network's outputs (`implicit_atlas.local`); convolutional ones only.
         """
+        motion = None if self.modes is None else self.modes(codes)
         if template is None:
             assignment = straight_through(self.selector(codes), self.selection.gumbel and self.training)
         else:
@@ -185,16 +191,14 @@ class Atlas(nn.Module):
         shape_features = None
         if self.deformation is not None and self.to_deformation is not None:
             shape_features = self.deformation.expand(self.to_deformation(codes))
-            if self.modes is not None:
-                shape_features = self.deformation.add_residual(shape_features, self.modes(codes))
             if residual is not None:
                 shape_features = self.deformation.add_residual(shape_features, residual)
         if self.selection.gradient == "codes" and self.training:
             mixed = self.template.expand(assignment @ self.template_codes)
             owner = torch.arange(len(codes), device=codes.device)
-            return Expanded(shape_features, mixed, assignment, owner)
+            return Expanded(shape_features, mixed, assignment, owner, motion)
         features = self.expand_templates() if template_features is None else template_features
-        return Expanded(shape_features, features, assignment, assignment.detach().argmax(-1))
+        return Expanded(shape_features, features, assignment, assignment.detach().argmax(-1), motion)
 
     def displacement(self, expanded: Expanded, points: Points) -> Float[Tensor, "batch points 3"]:
         """From points to where they lie in the template, in cube units; zero without a deformation network."""
@@ -202,7 +206,11 @@ class Atlas(nn.Module):
         if deformation is None or features is None:
             return torch.zeros_like(points)
         owner = torch.arange(points.shape[0], device=points.device)
-        return displacements(self.motion, lambda at: deformation.query(features, owner, at), points)
+        moved = displacements(self.motion, lambda at: deformation.query(features, owner, at), points)
+        if self.modes is None or expanded.motion is None:
+            return moved
+        # Read in the template, where the surfaces of all shapes are one.
+        return moved + self.modes.query(expanded.motion, points + moved)
 
     def query(self, expanded: Expanded, points: Points) -> Prediction:
         """Logits, displacement and assignment at points."""

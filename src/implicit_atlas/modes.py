@@ -2,57 +2,109 @@
 
 A network that has seen a few hundred shapes answers to some hundred directions of the code; the others hardly move
 the surface, so that an unseen shape is fitted with a part of the numbers that it may use. With modes, entry k of the
-code also adds h_k times the k-th of c displacement fields on a coarse lattice. They start as the displacements that
-move the surfaces of the training shapes most, codes start as the shapes' coordinates in them, and both are learned.
+code also moves the template's surface by h_k times the k-th of c patterns of lengths along its normals. They start as
+the smooth patterns that move the mean surface most (the leading Karhunen-Loève functions of a Gaussian process on it,
+as in Lüthi et al., PAMI 2018), codes start as the shapes' coordinates in them, and both are learned.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int
 from scipy.linalg import eigh
 from scipy.ndimage import gaussian_filter
-from scipy.sparse import csr_array, hstack
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from implicit_atlas.grid import sample_volume
-from implicit_atlas.sampling import border_faces
-from implicit_atlas.shapes import unpack
+from implicit_atlas.grid import interpolate_maps, sample_volume
 
-# Cube units of a weight of 1, so that an optimiser's steps suit weights and displacements alike.
+# Cube units of a weight of 1, so that an optimiser's steps suit weights and lengths alike.
 UNIT = 2.0**-8
-MOTION_VOX = 0.3  # root mean square motion of surfaces by a mode at coordinate 1, in voxels of the lattice
-SURFACE_POINTS = 16_384  # of all shapes together
-SMOOTHING_VOX = 3.0  # of the occupancy whose slope is the surface's normal
+KEPT = 3  # one node of so many has lengths, those nearest to the mean surface
+SMOOTHING = 0.1  # of patterns, cube units
+MOTION = 0.005  # root mean square motion of the mean surface by a pattern at coordinate 1, cube units
+SURFACE_POINTS = 8192
 LEAST = 1e-4  # motions below this share of the largest are no motions
 BAND = 0.1  # shapes are registered where the mean shape's distance is below this, in cube units
 BAND_POINTS, LOOKS = 3000, 4
-NOISE_VOX, PRIOR = 0.15, 3.0  # of a distance, and of a coordinate (standard deviations)
+NOISE, PRIOR = 0.0025, 3.0  # of a distance (cube units), and of a coordinate (standard deviations)
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceModes:
+    """Patterns of motion along normals, at the nodes of a lattice that lie nearest to a surface.
+
+    Args:
+        kept: (k,) the nodes, as flat indices in C order of (x, y, z).
+        normals: (k, 3) unit vectors there, towards the inside.
+        lengths: (k, c) of the patterns, in cube units.
+        nodes: of the lattice, a side.
+    """
+
+    kept: Int[np.ndarray, " k"]
+    normals: Float[np.ndarray, "k 3"]
+    lengths: Float[np.ndarray, "k c"]
+    nodes: int
+
+    def motions(self, points: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3 c"]:
+        """Displacements at points by each pattern, trilinear between nodes."""
+        weights = hats(points, self.nodes)[:, self.kept]
+        return np.stack([weights @ (normal[:, None] * self.lengths) for normal in self.normals.T], axis=1)
+
+
+def kept_nodes(nodes: int) -> int:
+    """Number of nodes with lengths, of a lattice with so many nodes a side."""
+    return -(-(nodes**3) // KEPT)
 
 
 class Modes(nn.Module):
-    """Displacements on a lattice, linear in the code.
+    """Displacements of points of the template, linear in the code.
+
+    Fresh ones move nothing and learn nothing: `start` says where they are and which way they move.
 
     Args:
         code_size: c.
         nodes: of the lattice, a side.
     """
 
+    kept: Int[Tensor, " k"]
+    normals: Float[Tensor, "k 3"]
+
     def __init__(self, code_size: int, nodes: int) -> None:
         super().__init__()
         self.nodes = nodes
-        self.weight = nn.Parameter(torch.zeros(nodes**3 * 3, code_size))
+        count = kept_nodes(nodes)
+        self.weight = nn.Parameter(torch.zeros(count, code_size))
+        self.register_buffer("kept", torch.arange(count))
+        self.register_buffer("normals", torch.zeros(count, 3))
 
     def forward(self, codes: Float[Tensor, "batch c"]) -> Float[Tensor, "batch n n n 3"]:
-        """Displacements of each code, in cube units."""
-        return F.linear(codes, self.weight * UNIT).unflatten(1, (*(self.nodes,) * 3, 3))
+        """Displacements of each code at the nodes, in cube units."""
+        vectors = F.linear(codes, self.weight * UNIT)[..., None] * self.normals
+        lattice = vectors.new_zeros(len(codes), self.nodes**3, 3)
+        return lattice.index_copy(1, self.kept, vectors).unflatten(1, (self.nodes,) * 3)
+
+    def query(
+        self, lattice: Float[Tensor, "batch n n n 3"], points: Float[Tensor, "batch points 3"]
+    ) -> Float[Tensor, "batch points 3"]:
+        """Displacements at points of the template, trilinear between nodes."""
+        return interpolate_maps(lattice, points)
+
+    def is_valid(self) -> bool:
+        """True where the nodes are distinct ones of the lattice, in ascending order."""
+        inside = bool(self.kept[0] >= 0) and bool(self.kept[-1] < self.nodes**3)
+        return inside and bool((self.kept[1:] > self.kept[:-1]).all())
 
     @torch.no_grad()
-    def start(self, fields: Float[Tensor, "rows c"]) -> None:
-        """Take displacement fields, one a column, in cube units."""
-        self.weight.copy_(fields / UNIT)
+    def start(self, modes: SurfaceModes) -> None:
+        """Take patterns."""
+        self.weight.copy_(torch.from_numpy(modes.lengths / UNIT))
+        self.kept.copy_(torch.from_numpy(modes.kept))
+        self.normals.copy_(torch.from_numpy(modes.normals))
 
 
 def hats(points: Float[np.ndarray, "p 3"], nodes: int) -> csr_array:
@@ -70,108 +122,121 @@ def hats(points: Float[np.ndarray, "p 3"], nodes: int) -> csr_array:
     return csr_array(entries, shape=(len(points), nodes**3))
 
 
-def surface_modes(
-    packed: UInt8[np.ndarray, "n bytes"], resolution: int, count: int, nodes: int, seed: int = 0
-) -> Float[np.ndarray, "rows count"]:
-    """The displacement fields on a lattice of nodes that move surfaces most, for displacements of one strength.
+class _Mean:
+    """A mean shape's signed distance (positive inside, cube units) with its slope, at any point."""
 
-    They are the leading eigenvectors of the mean of (normal motion)² over the shapes' surfaces, scaled so that each
-    moves them by MOTION_VOX in the root mean square.
+    def __init__(self, distance: Float[np.ndarray, "s s s"]) -> None:
+        self.side = len(distance)
+        slopes = np.asarray(np.gradient(gaussian_filter(distance, 1.0, mode="nearest"), 2 / self.side))
+        self.array = distance
+        self.volumes = [torch.from_numpy(np.ascontiguousarray(v, np.float32)) for v in (distance, *slopes)]
+
+    def __call__(
+        self, points: Float[np.ndarray, "p 3"]
+    ) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, "p 3"]]:
+        at = torch.from_numpy(points.astype(np.float32))
+        value, *slope = (sample_volume(volume, at).numpy().astype(np.float64) for volume in self.volumes)
+        return value, np.stack(slope, axis=-1)
+
+    def near(self, reach: float) -> Int[np.ndarray, " m"]:
+        """Flat indices of lattice points this near to the surface, or the nearest."""
+        size = np.abs(self.array)
+        return np.flatnonzero(size <= max(reach, size.min()))
+
+    def place(self, flat: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m 3"]:
+        """Where lattice points are."""
+        return (np.stack(np.unravel_index(flat, self.array.shape), axis=-1) * 2 + 1) / self.side - 1
+
+    def surface(self, count: int, rng: np.random.Generator) -> Float[np.ndarray, "count 3"]:
+        """Points all over the surface, by Newton steps from random points near it."""
+        cell = 1 / self.side
+        points = self.place(rng.choice(self.near(2.5 * cell), count))
+        points += rng.uniform(-cell, cell, points.shape)
+        for _ in range(3):
+            value, slope = self(points)
+            steep = np.maximum(np.square(slope).sum(-1), 1e-3)
+            points = np.clip(points - slope * (value / steep)[:, None], -1, 1)
+        return points
+
+
+def _units(vectors: Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "m 3"]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
+
+
+def surface_modes(mean: Float[np.ndarray, "s s s"], count: int, nodes: int, seed: int = 0) -> SurfaceModes:
+    """The smooth patterns that move a surface most, for sources of one strength at the nodes around it.
+
+    A pattern is a sum of Gaussian bumps at the nodes whose cells the surface crosses. They are the leading
+    eigenvectors of the mean (normal motion)² over the surface, so that the first are the widest, each scaled to move
+    the surface by MOTION in the root mean square.
 
     Args:
-        packed: occupancies, packed bits.
-        resolution: R of their lattice.
-        count: number of fields; columns beyond the 3 nodes³ that there are stay zero.
-        nodes: of the lattice, a side.
+        mean: signed distance, positive inside, in cube units, on a cell-centred lattice.
+        count: number of patterns; those beyond the number of sources stay zero.
+        nodes: of the lattice of nodes, a side.
         seed: of the choice of surface points.
-
-    Returns:
-        (nodes³ · 3, count), in cube units; rows in C order of (x, y, z, component).
     """
-    rng = np.random.default_rng(seed)
-    each = -(-SURFACE_POINTS // len(packed))
-    total = np.zeros((nodes**3 * 3,) * 2)
-    for row in packed:
-        points, normals = _surface(unpack(row, resolution), each, rng)
-        weights = hats(points, nodes)
-        motion = hstack([weights * normals[:, [axis]] for axis in range(3)])
-        total += (motion.T @ motion).toarray() / (each * len(packed))
-    size = len(total)
-    kept = min(count, size)
-    squares, fields = eigh(total, subset_by_index=(size - kept, size - 1))
-    squares, fields = squares[::-1], fields[:, ::-1]
-    scale = MOTION_VOX * 2 / resolution / np.sqrt(np.maximum(squares, LEAST * max(squares[0], 1e-30)))
-    found = np.zeros((size, count))
-    found[:, :kept] = (fields * scale).reshape(3, nodes**3, kept).swapaxes(0, 1).reshape(size, kept)
-    return found
-
-
-def _surface(
-    occupancy: np.ndarray, count: int, rng: np.random.Generator
-) -> tuple[Float[np.ndarray, "count 3"], Float[np.ndarray, "count 3"]]:
-    """Random points on the surface, in cube units, and unit normals there."""
-    r = occupancy.shape[0]
-    faces = rng.choice(border_faces(occupancy), count)
-    voxel = np.stack(np.unravel_index(faces // 3, (r,) * 3), axis=-1)
-    smooth = gaussian_filter(occupancy.astype(np.float32), SMOOTHING_VOX, mode="nearest")
-    slope = np.asarray(np.gradient(smooth))[:, *voxel.T].T
-    normals = slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-12)
-    return ((voxel + np.eye(3)[faces % 3] / 2) * 2 + 1) / r - 1, normals
+    shape, rng = _Mean(mean), np.random.default_rng(seed)
+    axis = np.linspace(-1, 1, nodes)
+    where = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    kept = np.sort(np.argsort(np.abs(shape(where)[0]), kind="stable")[: kept_nodes(nodes)])
+    inwards = _units(shape(where[kept])[1])
+    points = shape.surface(SURFACE_POINTS, rng)
+    weights = hats(points, nodes)[:, kept]
+    at = _units(shape(points)[1])
+    along = sum(weights.multiply(at[:, [a]]).multiply(inwards[None, :, a]) for a in range(3))
+    sources = where[kept][weights.sum(0) > 1e-3]
+    bumps = np.exp(-np.square(where[kept][:, None] - sources).sum(-1) / (2 * SMOOTHING**2))
+    motion = csr_array(along) @ bumps
+    used = min(count, len(sources))
+    squares, vectors = eigh(
+        motion.T @ motion / len(points), subset_by_index=(len(sources) - used, len(sources) - 1)
+    )
+    squares, vectors = squares[::-1], vectors[:, ::-1]
+    lengths = np.zeros((len(kept), count))
+    lengths[:, :used] = bumps @ (vectors * MOTION / np.sqrt(np.maximum(squares, LEAST * squares[0])))
+    return SurfaceModes(kept, inwards, lengths, nodes)
 
 
 def coordinates(
-    distances: Float[np.ndarray, "n s s s"],
-    mean: Float[np.ndarray, "s s s"],
-    fields: Float[np.ndarray, "rows count"],
-    nodes: int,
-    resolution: int,
-) -> Float[np.ndarray, "n count"]:
-    """Coordinates z of shapes in modes, so that the mean shape's distance at p + fields(p) · z is the shape's at p.
+    distances: Float[np.ndarray, "n s s s"], mean: Float[np.ndarray, "s s s"], modes: SurfaceModes
+) -> Float[np.ndarray, "n c"]:
+    """Coordinates z of shapes in modes, so that the mean shape's distance at p + motions(p) · z is the shape's at p.
 
     Regularised Gauss-Newton steps over points near the mean surface.
 
     Args:
         distances: signed distances of the shapes, in cube units, on a cell-centred lattice.
         mean: of the shapes that count.
-        fields: as `surface_modes` returns them.
-        nodes: of their lattice, a side.
-        resolution: R of the shapes, for the voxel in which noise is measured.
+        modes: as `surface_modes` returns them for the mean.
     """
-    side = len(mean)
-    near = np.flatnonzero(np.abs(mean) <= max(BAND, np.abs(mean).min()))
+    shape = _Mean(mean)
+    near = shape.near(BAND)
     if len(near) > BAND_POINTS:
         near = np.random.default_rng(0).choice(near, BAND_POINTS, replace=False)
-    points = (np.stack(np.unravel_index(near, mean.shape), axis=-1) * 2 + 1) / side - 1
-    moved = hats(points, nodes) @ fields.reshape(nodes**3, -1)
-    moved = moved.reshape(len(points), 3, -1)
-    slopes = np.asarray(np.gradient(mean, 2 / side))
-    volumes = [torch.from_numpy(np.ascontiguousarray(v, np.float32)) for v in (mean, *slopes)]
-    ridge = len(points) * (NOISE_VOX * 2 / resolution / PRIOR) ** 2
-    found = np.zeros((len(distances), fields.shape[1]))
-    for z, shape in zip(found, distances.reshape(len(distances), -1)[:, near], strict=True):
+    points = shape.place(near)
+    moved = modes.motions(points)
+    ridge = len(points) * (NOISE / PRIOR) ** 2
+    found = np.zeros((len(distances), moved.shape[-1]))
+    for z, wanted in zip(found, distances.reshape(len(distances), -1)[:, near], strict=True):
         for _ in range(LOOKS):
-            at = torch.from_numpy((points + moved @ z).astype(np.float32))
-            value, *slope = (sample_volume(volume, at).numpy() for volume in volumes)
-            jacobian = np.einsum("pa,pak->pk", np.stack(slope, axis=-1), moved, optimize=True)
+            value, slope = shape(points + moved @ z)
+            jacobian = np.einsum("pa,pak->pk", slope, moved, optimize=True)
             normal = jacobian.T @ jacobian + ridge * np.eye(len(z))
-            z += np.linalg.solve(normal, jacobian.T @ (shape - value) - ridge * z)
+            z += np.linalg.solve(normal, jacobian.T @ (wanted - value) - ridge * z)
     return found
 
 
 def modal_start(
-    packed: UInt8[np.ndarray, "n bytes"],
-    resolution: int,
-    distances: Float[np.ndarray, "n s s s"],
-    real: int,
-    code_size: int,
-    nodes: int,
-) -> tuple[Float[np.ndarray, "rows c"], Float[np.ndarray, "n c"]]:
-    """Modes of the real shapes, which come first, and start codes of all shapes.
+    distances: Float[np.ndarray, "n s s s"], real: int, code_size: int, nodes: int
+) -> tuple[SurfaceModes, Float[np.ndarray, "n c"]]:
+    """Modes of the mean of the real shapes, which come first, and start codes of all shapes.
 
     Codes are coordinates, scaled to unit mean square of an entry; modes are scaled against that.
     """
-    fields = surface_modes(packed[:real], resolution, code_size, nodes)
-    found = coordinates(distances, distances[:real].mean(0), fields, nodes, resolution)
+    mean = distances[:real].mean(0)
+    modes = surface_modes(mean, code_size, nodes)
+    found = coordinates(distances, mean, modes)
     found -= found.mean(0)
     scale = np.sqrt(np.mean(found**2)) or 1.0
-    return (fields * scale).astype(np.float32), (found / scale).astype(np.float32)
+    return replace(modes, lengths=modes.lengths * scale), (found / scale).astype(np.float32)

@@ -16,7 +16,7 @@ from torch import Tensor
 from implicit_atlas.augment import warp_case
 from implicit_atlas.errors import InputError, TrainingError
 from implicit_atlas.linear import DISTANCE_RESOLUTION, FEATURE_RESOLUTION, feature_case, fit_pca
-from implicit_atlas.modes import modal_start
+from implicit_atlas.modes import SurfaceModes, modal_start
 from implicit_atlas.sampling import ShapeSet
 from implicit_atlas.shapes import Shape
 from implicit_atlas.training.config import TrainConfig
@@ -38,7 +38,7 @@ class TrainingData:
         codes: (n, c) start codes.
         real: number of real shapes.
         content_hash: of all the above that is not derived.
-        modes: (rows, c) displacement fields that modes start from, where the network has them.
+        modes: what modes start from, where the network has them.
     """
 
     packed: UInt8[np.ndarray, "n bytes"]
@@ -47,7 +47,7 @@ class TrainingData:
     codes: Float[np.ndarray, "n c"]
     real: int
     content_hash: str
-    modes: Float[np.ndarray, "rows c"] | None = None
+    modes: SurfaceModes | None = None
 
     def target(self, device: torch.device) -> ShapeSet:
         """The shapes ready to be sampled."""
@@ -107,10 +107,10 @@ def gather(
     digest = hashlib.sha256(np.stack(real).tobytes()).hexdigest()
     if modes and config.codes == "linear" and len(packed) > 1:
         distances = distances.reshape(-1, *(DISTANCE_RESOLUTION,) * 3)
-        fields, codes = modal_start(packed, resolution, distances, len(real), code_size, modes)
+        start, codes = modal_start(distances, len(real), code_size, modes)
     else:
-        fields, codes = None, _start_codes(features, code_size, config)
-    return TrainingData(packed, resolution, features, codes, len(real), digest, fields)
+        start, codes = None, _start_codes(features, code_size, config)
+    return TrainingData(packed, resolution, features, codes, len(real), digest, start)
 
 
 def _worth(workers: int, seconds: float) -> int:

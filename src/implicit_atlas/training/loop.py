@@ -149,7 +149,7 @@ class _Run:
         if isinstance(network, Atlas):
             network.start_selection(torch.from_numpy(data.centres(network.templates, config.seed)))
             if network.modes is not None and data.modes is not None:
-                network.modes.start(torch.from_numpy(data.modes))
+                network.modes.start(data.modes)
         module = AutoDecoder(network, torch.from_numpy(data.codes))
         self.optimizers = optimizers(network, module.codes, config)
         self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
