@@ -34,6 +34,7 @@ from implicit_atlas.fitting import FitConfig
 from implicit_atlas.learning import best_device, train
 from implicit_atlas.methods import ModelConfig
 from implicit_atlas.sampling import Observations, PointConfig
+from implicit_atlas.sparse import SparseConfig
 from implicit_atlas.training import TrainConfig, default_config
 
 RESULTS = HERE / "results"
@@ -73,6 +74,11 @@ class Cell:
     smoke: bool = False
 
     @property
+    def completes(self) -> bool:
+        """True where shapes are also completed: Figure 6 is drawn of all known shapes."""
+        return self.subset == "train" and self.variant == DEFAULTS
+
+    @property
     def is_classical(self) -> bool:
         """True for rows that learn no network."""
         return self.method in CLASSICAL
@@ -99,6 +105,10 @@ class Cell:
         small = {"points": SMALL_POINTS, "iterations": self.iterations}
         return dataclasses.replace(config, **small) if self.smoke else config
 
+    def sparse_config(self) -> SparseConfig:
+        """The product's default completion."""
+        return SparseConfig(iterations=self.iterations) if self.smoke else SparseConfig()
+
     def difnet_config(self) -> DifNetConfig:
         """DIF-Net's settings with this cell's schedule."""
         config = DifNetConfig(self.seed, self.steps, self.iterations)
@@ -120,6 +130,8 @@ class Cell:
         model = self.model_config()
         values["model"] = dataclasses.asdict(dataclasses.replace(model, modes=model.mode_nodes))
         values["fit"] = dataclasses.asdict(self.fit_config())
+        if self.completes:
+            values["sparse"] = dataclasses.asdict(self.sparse_config())
         return values
 
     def key(self, split: Split) -> str:
@@ -132,7 +144,9 @@ class Cell:
     def training_key(self, split: Split) -> str:
         """Name of what is learned: cells that differ in their fits alone share it."""
         known = split.training(self.subset)
-        learned = {key: v for key, v in self.configuration(len(known)).items() if key != "fit"}
+        learned = {
+            key: v for key, v in self.configuration(len(known)).items() if key not in ("fit", "sparse")
+        }
         return self._name(self.method, [learned, [shape.content_hash for shape in known]])
 
     def _name(self, title: str, content: list[Any]) -> str:
@@ -181,7 +195,7 @@ def _run_method(cell: Cell, split: Split, runs: Path, report: Report) -> dict[st
     atlas, config = _learned(cell, split, runs, report), cell.fit_config()
 
     def complete(seen: list[Observations]) -> list[np.ndarray | None]:
-        found = atlas.fit(seen, config, report)
+        found = atlas.complete(seen, cell.sparse_config(), report)
         return [fit.occupancy() if fit.failure is None else None for fit in found]
 
     def fits() -> dict[str, Any]:
@@ -192,9 +206,9 @@ def _run_method(cell: Cell, split: Split, runs: Path, report: Report) -> dict[st
     parts = runs / cell.key(split)
     known = _once(parts / "known.json", lambda: evaluate_known(atlas, shapes, report=report).to_json())
     found = _once(parts / "unknown.json", fits)
-    # Figure 6 is drawn of atlases of all known shapes.
-    whole = cell.subset == "train" and cell.variant == DEFAULTS
-    completed = _once(parts / "completion.json", lambda: completion(unknown, complete)) if whole else {}
+    completed = (
+        _once(parts / "completion.json", lambda: completion(unknown, complete)) if cell.completes else {}
+    )
     about = {
         "seconds": atlas.provenance["seconds"],
         "fit_seconds": found.pop("seconds"),

@@ -22,7 +22,10 @@ Complete = Callable[[list[Observations]], list[Bool[np.ndarray, "r r r"] | None]
 
 
 def observe(shape: Shape, count: int) -> Observations:
-    """Points near the boundary, each labelled inside or outside; the frame is given, as in the paper."""
+    """Points near the boundary, each labelled inside or outside; the frame is given, as in the paper.
+
+    Every method is told how near they are, too: who clicks along a boundary knows that.
+    """
     target = ShapeSet(shape.packed[None], shape.frame.resolution)
     config = PointConfig(lattice=1, band=count, band_width_vox=BAND_WIDTH_VOX)
     found = target.sample(torch.tensor([0]), config, torch.Generator().manual_seed(SEED))
@@ -30,7 +33,8 @@ def observe(shape: Shape, count: int) -> Observations:
         found.points[0, 1:].numpy(),
         found.occupancy[0, 1:].numpy(),
     )  # the first is of the lattice
-    return Observations(points.astype(np.float64), inside.astype(np.float64), name=shape.name)
+    spread = 2 * BAND_WIDTH_VOX / shape.frame.resolution
+    return Observations(points.astype(np.float64), inside.astype(np.float64), name=shape.name, spread=spread)
 
 
 def completion(shapes: Sequence[Shape], complete: Complete) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from implicit_atlas.decoders import ConvConfig
 from implicit_atlas.local import LocalConfig
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig
 
-DEFAULTS, PLAIN, NO_MODES, LOCAL = "defaults", "plain", "no-modes", "local-17"
+DEFAULTS, PLAIN, NO_MODES, LOCAL = "defaults", "plain", "no-modes", "local"
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,5 @@ VARIANTS: dict[str, Variant] = {
     "fit-slow": Variant(fit={"learning_rate": 0.05}),
     "fit-free": Variant(fit={"code_weight": 1e-5}),
     # A local residual after the code (its degrees of freedom are printed).
-    "local-9": Variant(fit={"local": LocalConfig(9)}),
-    LOCAL: Variant(fit={"local": LocalConfig(17)}),
+    LOCAL: Variant(fit={"local": LocalConfig()}),
 }

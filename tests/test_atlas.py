@@ -168,7 +168,7 @@ def test_a_fit_in_no_scan_has_a_cube_mesh_and_no_mask():
     atlas = tiny_atlas()
     voxel = np.random.default_rng(0).integers(0, RESOLUTION, (500, 3))
     values = SHAPES[0].occupancy[tuple(voxel.T)].astype(float)
-    (fit,) = atlas.fit([Observations((2 * voxel + 1) / RESOLUTION - 1, values, name="clicks")], QUICK)
+    (fit,) = atlas.complete([Observations((2 * voxel + 1) / RESOLUTION - 1, values, name="clicks")])
     assert len(fit.cube_mesh().faces) > 100 and np.abs(fit.cube_mesh().vertices).max() <= 1
     for ask in (fit.mask, fit.mesh):
         with pytest.raises(InputError, match="clicks"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from experiments import cell as cells
 from experiments.cell import Cell, OutOfTime, run_cell, run_queue
-from experiments.classical import CLASSICAL, cosines, linear_model, nearest, pca, signed_distance
+from experiments.classical import CLASSICAL, LIMIT_VOX, cosines, linear_model, nearest, pca
 from experiments.completion import COUNTS, completion, observe
 from experiments.data import PAPER, load_split, phantom_split
 from experiments.figure6 import draw
@@ -20,6 +20,7 @@ from experiments.tables import TABLE2, TABLE4, TABLES, markdown, smoke
 from experiments.variants import DEFAULTS, VARIANTS
 
 from implicit_atlas import InputError
+from implicit_atlas.distance import signed_distance
 from implicit_atlas.metrics import dsc
 
 TINY = Cell("implicit-atlas+reg", "hippocampus", "few_shot", steps=3, iterations=5, smoke=True)
@@ -164,7 +165,7 @@ def test_observed_points_lie_near_the_boundary_with_its_labels(split):
     resolution = shape.frame.resolution
     voxel = np.clip(((seen.points + 1) * resolution / 2).astype(int), 0, resolution - 1)
     np.testing.assert_array_equal(seen.occupancy > 0, shape.occupancy[tuple(voxel.T)])
-    assert np.median(np.abs(signed_distance(shape.occupancy)[tuple(voxel.T)])) < 3
+    assert np.median(np.abs(signed_distance(shape.occupancy, LIMIT_VOX)[tuple(voxel.T)])) < 3
 
 
 def test_the_figure_draws_what_was_run(split, tmp_path):

@@ -102,28 +102,6 @@ def test_what_a_fit_says_of_itself():
     assert fit.checked("case") is fit
 
 
-def test_sparse_points_are_fitted_as_masks_are():
-    atlas = tiny_atlas()
-    fits = atlas.fit(
-        [observe(shape, count) for shape, count in zip(SHAPES[:3], (300, 600, 900), strict=True)], FIT
-    )
-    for shape, fit in zip(SHAPES, fits, strict=False):
-        assert fit.failure is None and fit.found.start == "mean"
-        assert dsc(fit.occupancy(), shape.occupancy) > 0.85
-
-
-def test_points_without_weight_do_not_count():
-    shape = SHAPES[0]
-    good = observe(shape, 400)
-    lies = observe(shape, 400, seed=1)
-    mixed = Observations(
-        np.concatenate([good.points, lies.points]),
-        np.concatenate([good.occupancy, 1 - lies.occupancy]),
-        np.repeat([1.0, 0.0], 400),
-    )
-    assert dsc(tiny_atlas().fit([mixed], FIT)[0].occupancy(), shape.occupancy) > 0.85
-
-
 def test_no_gain_over_the_mean_shape_is_a_failure():
     still = dataclasses.replace(FIT, learning_rate=0.0, iterations=200)
     (fit,) = fit_codes(tiny_atlas().network, shape_set(SHAPES[:1]), mean_starts(1), still)
@@ -156,13 +134,6 @@ def test_noise_is_not_taken_for_an_organ(density):
     fit, organ = tiny_atlas().fit([shape, SHAPES[0]], FIT)
     assert fit.failure is not None and "no shape" in fit.failure
     assert organ.failure is None
-
-
-def test_points_that_are_all_inside_are_no_failure():
-    inside = observe(SHAPES[0], 400)
-    kept = inside.occupancy > 0
-    (fit,) = tiny_atlas().fit([Observations(inside.points[kept], inside.occupancy[kept])], FIT)
-    assert fit.failure is None
 
 
 def test_progress_goes_from_nothing_to_everything():

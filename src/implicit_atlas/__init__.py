@@ -18,25 +18,28 @@ from typing import TYPE_CHECKING, Any
 __version__ = version("implicit-atlas")
 
 if TYPE_CHECKING:
-    from implicit_atlas.atlas import Fit, TrainedAtlas
+    from implicit_atlas.atlas import TrainedAtlas
     from implicit_atlas.errors import AtlasError, FitError, InputError, TrainingError
+    from implicit_atlas.fit import Fit
     from implicit_atlas.fitting import FitConfig
     from implicit_atlas.learning import train
     from implicit_atlas.methods import ModelConfig
     from implicit_atlas.sampling import Observations
     from implicit_atlas.shapes import Shape
+    from implicit_atlas.sparse import SparseConfig
     from implicit_atlas.store import load_shapes
     from implicit_atlas.training import TrainConfig
 
 _HOMES = {
     "AtlasError": "errors",
-    "Fit": "atlas",
+    "Fit": "fit",
     "FitConfig": "fitting",
     "FitError": "errors",
     "InputError": "errors",
     "ModelConfig": "methods",
     "Observations": "sampling",
     "Shape": "shapes",
+    "SparseConfig": "sparse",
     "TrainConfig": "training",
     "TrainedAtlas": "atlas",
     "TrainingError": "errors",
@@ -55,6 +58,7 @@ __all__ = [  # noqa: RUF022
     "ModelConfig",
     "TrainConfig",
     "FitConfig",
+    "SparseConfig",
     "AtlasError",
     "InputError",
     "FitError",

@@ -5,28 +5,31 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from implicit_atlas.checkpoint import Expected, load_folder, save_folder
+from implicit_atlas.distance import signed_distance
 from implicit_atlas.errors import InputError
+from implicit_atlas.fit import Fit
 from implicit_atlas.fitting import CodeFit, FitConfig, Progress, Starts, fit_codes
 from implicit_atlas.frame import Frame, FrameKind
 from implicit_atlas.grid import as_numpy
-from implicit_atlas.io.meshes import Mesh
 from implicit_atlas.linear import LinearEncoder, signed_distances
 from implicit_atlas.methods import ModelConfig, build
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.prior import fit_prior
 from implicit_atlas.records import from_json
-from implicit_atlas.sampling import Observations, ObservationSet, ShapeSet
-from implicit_atlas.shapes import Shape, restore_lattice
-from implicit_atlas.surface import CubeMesh, field_mesh, sparse_volume, to_world
+from implicit_atlas.sampling import Observations, ShapeSet
+from implicit_atlas.shapes import Shape
+from implicit_atlas.sparse import SparseConfig, complete_codes
+from implicit_atlas.surface import ValuesAt, sparse_volume
 from implicit_atlas.tensors import specs_of
 
 ENCODER_PARTS = ("mean", "matrix", "offset")
@@ -76,11 +79,12 @@ class TrainedAtlas:
         self.config, self.network, self.codes = config, network.eval(), codes
         self.encoder, self.provenance = encoder, provenance
         self._templates: Tensor | None = None
+        self._distances: Tensor | None = None
 
     def to(self, device: torch.device | str) -> TrainedAtlas:
         """Move the network, and so all fits and decoding, to a device; returns the atlas itself."""
         self.network.to(device)
-        self._templates = None
+        self._templates = self._distances = None
         return self
 
     @property
@@ -100,33 +104,40 @@ class TrainedAtlas:
 
     def fit(
         self,
-        shapes: Sequence[Shape] | Sequence[Observations],
+        shapes: Sequence[Shape],
         config: FitConfig | None = None,
         progress: Progress | None = None,
     ) -> list[Fit]:
-        """Find the code of each shape, from its mask or from sparse observations, all in one optimisation.
+        """Find the code of each shape from its whole mask, all in one optimisation.
 
         Fits that failed are marked (`Fit.failure`), never dropped.
 
         Raises:
             InputError: no shape, or shapes of different resolutions.
         """
-        if not shapes:
-            raise InputError("fit", "no shape was given", "Give at least one shape.")
-        config = config or FitConfig()
-        names = [shape.name for shape in shapes]
-        masks = [shape for shape in shapes if isinstance(shape, Shape)]
-        prior = None
-        if masks:
-            target, starts = self._target(masks), self._starts(self._features(masks), len(masks))
-            frames = [mask.frame for mask in masks]
-        else:
-            observed = [shape for shape in shapes if isinstance(shape, Observations)]
-            target, starts = ObservationSet(observed, self.device), self._starts(None, len(observed))
-            prior = fit_prior(self.codes, self.device)
-            frames = [None] * len(observed)
-        found = fit_codes(self.network, target, starts, config, progress, prior)
-        return [Fit(self, name, fit, frame) for name, fit, frame in zip(names, found, frames, strict=True)]
+        _some(shapes)
+        found = fit_codes(
+            self.network, self._target(shapes), self._starts(shapes), config or FitConfig(), progress
+        )
+        return [self._found(shape.name, fit, shape.frame) for shape, fit in zip(shapes, found, strict=True)]
+
+    def complete(
+        self,
+        observations: Sequence[Observations],
+        config: SparseConfig | None = None,
+        progress: Progress | None = None,
+    ) -> list[Fit]:
+        """Find the most probable shape of each set of points, all in one optimisation (paper §5.1).
+
+        Fits that failed are marked (`Fit.failure`), never dropped.
+
+        Raises:
+            InputError: nothing was observed.
+        """
+        _some(observations)
+        prior, distances = fit_prior(self.codes, self.device), self._template_distances()
+        found = complete_codes(self.network, observations, prior, distances, config, progress)
+        return [self._found(seen.name, fit) for seen, fit in zip(observations, found, strict=True)]
 
     def known(self, name: str, frame: Frame | None = None) -> Fit:
         """The training shape of that name, as its training code stands (paper: "known" shapes).
@@ -141,7 +152,7 @@ class TrainedAtlas:
         code = self.codes[self.config.names.index(name)]
         nothing = np.zeros(0, np.float32)
         fit = CodeFit(code, self.selected_template(code), nothing, "training", 0.0, 0.0, 0, 0.0, len(code))
-        return Fit(self, name, fit, frame)
+        return self._found(name, fit, frame)
 
     @torch.no_grad()
     def selected_template(self, code: Float[np.ndarray, " c"]) -> int | None:
@@ -164,6 +175,20 @@ class TrainedAtlas:
         which = None if found.template is None else torch.tensor([found.template], device=self.device)
         residual = None if found.residual is None else torch.tensor(found.residual, device=self.device)[None]
         return self.network.expand(codes, which, self._template_features(), residual)
+
+    def _found(self, name: str, found: CodeFit, frame: Frame | None = None) -> Fit:
+        return Fit(name, found, frame, self.config.resolution, partial(self._field, found))
+
+    def _field(self, found: CodeFit) -> ValuesAt:
+        """Occupancy logits of one fit, at any cube points."""
+        expanded = self.expand(found)
+
+        def values(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+            with torch.no_grad():
+                where = torch.from_numpy(np.asarray(points, np.float32))[None].to(self.device)
+                return as_numpy(self.network.query(expanded, where).logits)[0]
+
+        return values
 
     def template_logits(self, index: int, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
         """Occupancy logits of an undeformed template.
@@ -223,6 +248,17 @@ class TrainedAtlas:
                 self._templates = self.network.expand_templates()
         return self._templates
 
+    def _template_distances(self) -> Tensor | None:
+        """Signed distances to the surface of each template in cube units, (m, R, R, R); None without templates."""
+        if self._distances is None and isinstance(self.network, Atlas):
+            side = self.config.resolution
+            maps = []
+            for index in range(self.templates):
+                inside = sparse_volume(partial(self.template_logits, index), side).values > 0
+                maps.append(signed_distance(inside, side) * np.float32(2 / side))
+            self._distances = torch.from_numpy(np.stack(maps)).to(self.device)
+        return self._distances
+
     def _target(self, shapes: Sequence[Shape]) -> ShapeSet:
         resolutions = {shape.frame.resolution for shape in shapes}
         if len(resolutions) > 1:
@@ -231,76 +267,19 @@ class TrainedAtlas:
             )
         return ShapeSet(np.stack([shape.packed for shape in shapes]), resolutions.pop(), self.device)
 
-    def _features(self, shapes: Sequence[Shape]) -> Float[np.ndarray, "n features"]:
-        return np.stack([signed_distances(shape.occupancy, self.encoder.resolution) for shape in shapes])
-
-    def _starts(self, features: Float[np.ndarray, "n features"] | None, count: int) -> Starts:
-        """The mean code for every shape; where the whole mask is seen, the nearest training code and the encoding."""
-        mean = np.repeat(self.codes.mean(0, keepdims=True), count, axis=0)
-        if features is None:
-            return Starts(mean[:, None], ("mean",))
-        linear = self.encoder.encode(features)
+    def _starts(self, shapes: Sequence[Shape]) -> Starts:
+        """For every shape the mean code, the nearest training code and the linear encoding."""
+        features = [signed_distances(shape.occupancy, self.encoder.resolution) for shape in shapes]
+        linear = self.encoder.encode(np.stack(features))
+        mean = np.repeat(self.codes.mean(0, keepdims=True), len(shapes), axis=0)
         distance = ((linear[:, None] - self.codes[None]) ** 2).sum(-1)
         nearest = self.codes[distance.argmin(1)]
         return Starts(np.stack([mean, nearest, linear], axis=1), ("mean", "nearest", "linear"))
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """One shape as the atlas sees it: its code, and the ways back to masks and meshes."""
-
-    atlas: TrainedAtlas
-    name: str
-    found: CodeFit
-    frame: Frame | None = None
-
-    @property
-    def failure(self) -> str | None:
-        """Why the fit is not valid, or None."""
-        return self.found.failure
-
-    def logits_at(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-        """Occupancy logits at cube points, positive inside."""
-        return self._field()(points)
-
-    def logits(self, resolution: int | None = None) -> Float[np.ndarray, "r r r"]:
-        """Logits on a lattice of the cube, exact near the surface and right in sign elsewhere."""
-        return sparse_volume(self._field(), resolution or self.atlas.config.resolution).values
-
-    def occupancy(self, resolution: int | None = None) -> Bool[np.ndarray, "r r r"]:
-        """Occupied voxels of the cube's lattice."""
-        return self.logits(resolution) > 0
-
-    def mask(self) -> Bool[np.ndarray, "x y z"]:
-        """The shape on the grid of the file that it was fitted to."""
-        frame = self._framed()
-        return restore_lattice(self.logits(frame.resolution), frame, 0.0)
-
-    def mesh(self, resolution: int | None = None) -> Mesh:
-        """Closed surface in world millimetres (RAS)."""
-        return to_world(self.cube_mesh(resolution), self._framed())
-
-    def cube_mesh(self, resolution: int | None = None) -> CubeMesh:
-        """Closed surface in cube coordinates."""
-        return field_mesh(self._field(), resolution or self.atlas.config.resolution)
-
-    def _framed(self) -> Frame:
-        self.found.checked(self.name)
-        if self.frame is None:
-            raise InputError(
-                self.name, "has no place in a scan", "Ask for `occupancy` or `cube_mesh` instead."
-            )
-        return self.frame
-
-    def _field(self):
-        expanded = self.atlas.expand(self.found)
-
-        def values(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-            with torch.no_grad():
-                where = torch.from_numpy(np.asarray(points, np.float32))[None].to(self.atlas.device)
-                return as_numpy(self.atlas.network.query(expanded, where).logits)[0]
-
-        return values
+def _some(shapes: Sequence[Shape] | Sequence[Observations]) -> None:
+    if not shapes:
+        raise InputError("fit", "no shape was given", "Give at least one shape.")
 
 
 def _expected(config: dict[str, Any]) -> Expected:

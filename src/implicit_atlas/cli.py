@@ -48,10 +48,7 @@ Only = Annotated[
 ]
 Iterations = Annotated[int, typer.Option(min=1, help="iterations of the fit, at most")]
 Local = Annotated[
-    int,
-    typer.Option(
-        help="nodes a side of a local residual (5, 9, 17 or 33): closer to the mask, with 3 n³ more numbers a shape"
-    ),
+    bool, typer.Option("--local", help="closer to the mask, with some thousand more numbers a shape")
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="also write the result as JSON")]
 
@@ -150,7 +147,7 @@ def reconstruct(
     output: Output,
     label: Labels = "",
     iterations: Iterations = 200,
-    local: Local = 0,
+    local: Local = False,
 ) -> None:
     """Fit masks and write each as the atlas sees it: a mask on the original grid, and a mesh in millimetres."""
     from implicit_atlas import console
@@ -177,7 +174,7 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
     label: Labels = "",
     json_file: JsonFile = None,
     iterations: Iterations = 200,
-    local: Local = 0,
+    local: Local = False,
     known: Annotated[
         bool, typer.Option("--known", help="score training shapes by their training codes")
     ] = False,

@@ -29,12 +29,12 @@ def load_atlas(path: Path) -> Any:
     return TrainedAtlas.load(path).to(best_device())
 
 
-def fit_config(iterations: int, local: int) -> Any:
-    """How to fit: at most so many iterations, with a local residual of `local` nodes a side (0: none)."""
+def fit_config(iterations: int, local: bool) -> Any:
+    """How to fit: at most so many iterations, with a local residual or without."""
     from implicit_atlas.fitting import FitConfig
     from implicit_atlas.local import LocalConfig
 
-    return FitConfig(iterations=iterations, local=LocalConfig(local) if local else None)
+    return FitConfig(iterations=iterations, local=LocalConfig() if local else None)
 
 
 def mask_paths(sources: list[Path], problems: list[Any]) -> list[Path]:

@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from implicit_atlas import grid, kernels
-from implicit_atlas.errors import InputError
+from implicit_atlas import grid
 
 
 @runtime_checkable
@@ -37,10 +36,6 @@ class Decoder(Protocol):
         self, features: Tensor, owner: Int[Tensor, " batch"], points: Float[Tensor, "batch points 3"]
     ) -> Float[Tensor, "batch points out"]:
         """Values of field owner[b] at points[b]."""
-        ...
-
-    def add_residual(self, features: Tensor, residual: Tensor) -> Tensor:
-        """Features of fields to whose values a residual on a lattice of nodes is added."""
         ...
 
     def hidden_weights(self) -> list[nn.Parameter]:
@@ -137,31 +132,7 @@ class ConvDecoder(nn.Module):
         self, features: Tensor, owner: Int[Tensor, " batch"], points: Float[Tensor, "batch points 3"]
     ) -> Float[Tensor, "batch points out"]:
         """Values at points; outside the cube the nearest face's features are read."""
-        weight = self.head.weight
-        if features.shape[-1] > self.config.hidden:  # a residual was added
-            # leaky(r) - leaky(-r) = (1 + leak) r: the head reads it as it is.
-            ones = torch.eye(len(weight), device=weight.device) / (1 + kernels.LEAK)
-            weight = torch.cat([weight, ones, -ones], dim=1)
-        return grid.query_maps(features, owner, points, weight, self.head.bias)
-
-    def add_residual(
-        self, features: Float[Tensor, "batch n n n hidden"], residual: Float[Tensor, "batch k k k out"]
-    ) -> Float[Tensor, "batch m m m more"]:
-        """Features of fields to whose values a residual is added, trilinear between its k³ nodes.
-
-        The maps get the finer of both node sets, which must nest (4 · 2^i + 1 nodes a side).
-        """
-        side, hidden = max(features.shape[1], residual.shape[1]), self.config.hidden
-        features, residual = (
-            part
-            if part.shape[1] == side
-            else grid.upsample_nested(part.permute(0, 4, 1, 2, 3), side).permute(0, 2, 3, 4, 1)
-            for part in (features, residual)
-        )
-        signed = torch.cat([residual, -residual], dim=-1)
-        if features.shape[-1] > hidden:  # upon an earlier one
-            signed = signed + features[..., hidden:]
-        return torch.cat([features[..., :hidden], signed], dim=-1)
+        return grid.query_maps(features, owner, points, self.head.weight, self.head.bias)
 
     def hidden_weights(self) -> list[nn.Parameter]:
         """Kernels of the convolutions, and what takes the maps to the point layer."""
@@ -216,16 +187,6 @@ class MLPDecoder(nn.Module):
                 values = values + entering[1]
             values = F.relu(values)
         return self.head(values)
-
-    def add_residual(self, features: Tensor, residual: Tensor) -> Tensor:
-        """Not for perceptrons.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError(
-            "local residual", "needs a convolutional deformation", "Fit without it, or train another method."
-        )
 
     def hidden_weights(self) -> list[nn.Parameter]:
         """Weights of the layers after the first."""

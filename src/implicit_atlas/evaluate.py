@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from implicit_atlas.atlas import Fit, TrainedAtlas
+from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.console import Report
+from implicit_atlas.fit import Fit
 from implicit_atlas.fitting import FitConfig
 from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Problem, printable
 from implicit_atlas.metrics import NSD_DEFINITION, score
+from implicit_atlas.modes import kept_nodes
 from implicit_atlas.shapes import Shape, prepare, restore_lattice
 from implicit_atlas.tasks import Case, Reconstruction, read_case, reconstruct
 
@@ -189,7 +191,7 @@ def _on(truth: Shape, fit: Fit) -> np.ndarray:
 
 def _protocol(atlas: TrainedAtlas, config: FitConfig, known: bool) -> Protocol:
     about, source = atlas.config, atlas.provenance
-    local = 0 if known or config.local is None else config.local.degrees_of_freedom
+    local = 0 if known or config.local is None else kept_nodes(about.model.mode_nodes)
     return Protocol(
         nsd_definition=NSD_DEFINITION,
         tolerance_vox=TOLERANCE_VOX,

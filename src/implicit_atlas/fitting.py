@@ -1,4 +1,4 @@
-"""Fitting codes with frozen weights: observations in, codes out, many shapes in one optimisation.
+"""Fitting codes with frozen weights: masks in, codes out, many shapes in one optimisation.
 
 Every shape is started from several codes (the mean of the training codes, the nearest of them, a linear
 encoding of the shape) with every template; the best start goes on. Degrees of freedom at test time: the c
@@ -21,7 +21,6 @@ from implicit_atlas.errors import FitError, InputError
 from implicit_atlas.fit_watch import Watch, chance_loss, failure_of
 from implicit_atlas.local import FLOOR, LocalConfig, fit_residuals
 from implicit_atlas.model import Atlas, Expanded, Field
-from implicit_atlas.prior import CodePrior
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig, Samples, Target, affordable_points
 from implicit_atlas.schedule import cosine_decay
 
@@ -30,7 +29,6 @@ Progress = Callable[[float, str], None]
 CHECK_EVERY = 20
 RACE = PointConfig(lattice=12, band=2048)
 CHECK_SEED = 987_654_321
-WHITENED_LEARNING_RATE = 0.1
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,6 @@ class FitConfig:
         points: of an iteration; by default FEWER_POINTS, and FEWEST_POINTS for perceptrons on a CPU.
         batch: shapes optimised together.
         local: fit a local residual after the code, too.
-        evidence: points that say as much as one independent observation, where a code's prior is used: clicks near
-            a boundary lie closer together than what a model does not know of a shape is wide.
     """
 
     iterations: int = 200
@@ -56,7 +52,6 @@ class FitConfig:
     seed: int = 0
     points: PointConfig | None = None
     local: LocalConfig | None = None
-    evidence: float = 12.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +75,7 @@ class CodeFit:
         mean_loss: the same for the mean code with its best template.
         degrees_of_freedom: numbers that were free at test time.
         failure: why the fit is not valid, or None.
-        residual: (n, n, n, 3) local displacements in cube units, or None.
+        residual: (k,) lengths at the nodes of the modes in cube units, or None.
     """
 
     code: Float[np.ndarray, " c"]
@@ -93,7 +88,7 @@ class CodeFit:
     seconds: float
     degrees_of_freedom: int
     failure: str | None = None
-    residual: Float[np.ndarray, "n n n 3"] | None = None
+    residual: Float[np.ndarray, " k"] | None = None
 
     def checked(self, name: str) -> CodeFit:
         """The fit itself.
@@ -114,12 +109,10 @@ def fit_codes(
     starts: Starts,
     config: FitConfig,
     progress: Progress | None = None,
-    prior: CodePrior | None = None,
 ) -> list[CodeFit]:
-    """Fit a code to every shape of a target; failed fits are marked, never dropped.
+    """Fit a code to every shape of a target: the least loss with a small norm (Eq. 6), from the best start on.
 
-    With a prior, the most probable code of what was observed is sought, from the mean on; without one, the code with
-    the least loss and a small norm (Eq. 6), from the best start on.
+    Failed fits are marked, never dropped.
     """
     report = progress or (lambda share, text: None)
     fits: list[CodeFit] = []
@@ -134,7 +127,7 @@ def fit_codes(
             def overall(share: float, text: str, done: int = first, size: int = ids.numel()) -> None:
                 report((done + share * size) / total, text)
 
-            fits += _Batch(network, target, ids, config, prior).run(starts, overall)
+            fits += _Batch(network, target, ids, config).run(starts, overall)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
@@ -150,9 +143,8 @@ class _Batch:
         target: Target,
         ids: Int[Tensor, " n"],
         config: FitConfig,
-        prior: CodePrior | None,
     ) -> None:
-        self.network, self.target, self.ids, self.config, self.prior = network, target, ids, config, prior
+        self.network, self.target, self.ids, self.config = network, target, ids, config
         self.device = next(network.parameters()).device
         affordable = affordable_points(network.costly_points, self.device, most=FEWER_POINTS)
         self.points = config.points or affordable
@@ -200,8 +192,6 @@ class _Batch:
         candidates = torch.from_numpy(starts.codes[self.ids.numpy()]).to(self.device)
         chosen, template, mean_loss = self.race(candidates)
         start = candidates[torch.arange(len(self.ids)), chosen].clone()
-        if self.prior is not None:  # whitened codes start at the mean
-            start = torch.zeros_like(start)
         history, counts, best = self.optimise(start, template, report)
         expanded, residual = self.refine(best, template)
         samples = self.sample(RACE, self.config.seed + CHECK_SEED)
@@ -229,68 +219,53 @@ class _Batch:
         return fits
 
     def optimise(
-        self, free: Float[Tensor, "n c"], template: Tensor | None, report: Progress
+        self, codes: Float[Tensor, "n c"], template: Tensor | None, report: Progress
     ) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        """Adam with cosine decay; each shape keeps its best checked code and stops when it no longer gains.
-
-        `free` are codes, or whitened ones where there is a prior.
-        """
-        config, count = self.config, len(free)
-        free = free.requires_grad_()
-        rate = config.learning_rate if self.prior is None else WHITENED_LEARNING_RATE
-        optimizer = torch.optim.Adam([free], lr=rate, betas=(0.9, 0.99))
-        watch = Watch(free, config.patience)
+        """Adam with cosine decay; each shape keeps its best checked code and stops when it no longer gains."""
+        config, count = self.config, len(codes)
+        codes = codes.requires_grad_()
+        optimizer = torch.optim.Adam([codes], lr=config.learning_rate, betas=(0.9, 0.99))
+        watch = Watch(codes, config.patience)
         history = np.full((config.iterations, count), np.nan, np.float32)
         for iteration in range(config.iterations):
-            optimizer.param_groups[0]["lr"] = rate * cosine_decay(iteration / config.iterations, FLOOR)
-            samples = self.sample(self.points, config.seed + iteration)
-            each = self.losses(self.codes(free), template, samples)
+            share = cosine_decay(iteration / config.iterations, FLOOR)
+            optimizer.param_groups[0]["lr"] = config.learning_rate * share
+            each = self.losses(codes, template, self.sample(self.points, config.seed + iteration))
+            norm = (codes.square().sum(1) + 1e-12).sqrt()
             optimizer.zero_grad()
-            (each + self.penalty(free, samples)).sum().backward()
+            (each + config.code_weight * norm).sum().backward()
             optimizer.step()
             history[iteration] = each.detach().cpu().numpy()
             if (iteration + 1) % CHECK_EVERY == 0 or iteration + 1 == config.iterations:
-                watch.check(free, self.check(free, template), iteration + 1)
+                watch.check(codes, self.check(codes, template), iteration + 1)
                 report((iteration + 1) / config.iterations, f"loss {float(each.detach().mean()):.4f}")
                 if not watch.active.any():
                     break
-        return history, watch.iterations, self.codes(watch.best)
-
-    def codes(self, free: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
-        return free if self.prior is None else self.prior.codes(free)
-
-    def penalty(self, free: Float[Tensor, "n c"], samples: Samples) -> Float[Tensor, " n"]:
-        """What a code costs beside the mean loss of a point: its norm (Eq. 6), or its improbability."""
-        squared = free.square().sum(1)
-        if self.prior is None:
-            return self.config.code_weight * (squared + 1e-12).sqrt()
-        return squared * (self.config.evidence / 2) / samples.weight.sum(1).clamp_min(1e-12)
+        return history, watch.iterations, watch.best
 
     def refine(self, codes: Tensor, template: Tensor | None) -> tuple[Expanded, Tensor | None]:
         """The fitted codes' features, with a local residual where one is asked for."""
         with torch.no_grad():
             expanded = self.expand(codes, template)
-        local, features = self.config.local, expanded.shape_features
+        local = self.config.local
         if local is None:
             return expanded, None
-        deformation = self.network.deformation if isinstance(self.network, Atlas) else None
-        if deformation is None or features is None:
+        modes, motion = getattr(self.network, "modes", None), expanded.motion
+        if modes is None or motion is None:
             raise InputError(
-                "local residual", "needs a deformation", "Fit without it, or train another method."
+                "local residual", "needs surface modes", "Fit without it, or train another method."
             )
 
         def added(residual: Tensor) -> Expanded:
-            return replace(expanded, shape_features=deformation.add_residual(features, residual))
+            return replace(expanded, motion=motion + modes.lattice(residual))
 
         def losses(residual: Tensor, iteration: int) -> Tensor:
             return self.losses_of(added(residual), self.sample(self.points, self.config.seed + iteration))
 
-        residual = fit_residuals(losses, len(self.ids), local, self.device)
+        residual = fit_residuals(losses, len(self.ids), len(modes.kept), local, self.device)
         return added(residual), residual
 
     @torch.no_grad()
-    def check(self, free: Tensor, template: Tensor | None) -> Tensor:
-        """What is minimised, on points that are not optimised on."""
-        samples = self.sample(RACE, self.config.seed + CHECK_SEED)
-        losses = self.losses(self.codes(free), template, samples)
-        return losses if self.prior is None else losses + self.penalty(free, samples)
+    def check(self, codes: Tensor, template: Tensor | None) -> Tensor:
+        """Losses on points that are not optimised on."""
+        return self.losses(codes, template, self.sample(RACE, self.config.seed + CHECK_SEED))

@@ -173,7 +173,7 @@ class Atlas(nn.Module):
         codes: Codes,
         template: Int[Tensor, " batch"] | None = None,
         template_features: Tensor | None = None,
-        residual: Float[Tensor, "batch k k k 3"] | None = None,
+        residual: Float[Tensor, "batch k"] | None = None,
     ) -> Expanded:
         """Features of templates and deformations.
 
@@ -181,9 +181,11 @@ class Atlas(nn.Module):
             codes: (B, c).
             template: index of the template of each shape; by default the one its code selects.
             template_features: what `expand_templates` returned, where it is at hand.
-            residual: added to the deformation network's outputs (`implicit_atlas.local`); convolutional ones only.
+            residual: lengths added to those of the modes (`implicit_atlas.local`).
         """
         motion = None if self.modes is None else self.modes(codes)
+        if self.modes is not None and motion is not None and residual is not None:
+            motion = motion + self.modes.lattice(residual)
         if template is None:
             assignment = straight_through(self.selector(codes), self.selection.gumbel and self.training)
         else:
@@ -191,8 +193,6 @@ class Atlas(nn.Module):
         shape_features = None
         if self.deformation is not None and self.to_deformation is not None:
             shape_features = self.deformation.expand(self.to_deformation(codes))
-            if residual is not None:
-                shape_features = self.deformation.add_residual(shape_features, residual)
         if self.selection.gradient == "codes" and self.training:
             mixed = self.template.expand(assignment @ self.template_codes)
             owner = torch.arange(len(codes), device=codes.device)

@@ -84,8 +84,12 @@ class Modes(nn.Module):
 
     def forward(self, codes: Float[Tensor, "batch c"]) -> Float[Tensor, "batch n n n 3"]:
         """Displacements of each code at the nodes, in cube units."""
-        vectors = F.linear(codes, self.weight * UNIT)[..., None] * self.normals
-        lattice = vectors.new_zeros(len(codes), self.nodes**3, 3)
+        return self.lattice(F.linear(codes, self.weight * UNIT))
+
+    def lattice(self, lengths: Float[Tensor, "batch k"]) -> Float[Tensor, "batch n n n 3"]:
+        """Displacements at all nodes, of lengths along the normals at those that have any."""
+        vectors = lengths[..., None] * self.normals
+        lattice = vectors.new_zeros(len(lengths), self.nodes**3, 3)
         return lattice.index_copy(1, self.kept, vectors).unflatten(1, (self.nodes,) * 3)
 
     def query(

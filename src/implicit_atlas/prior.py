@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 ISOTROPIC_SHAPES = 20  # so many shapes' worth of a round distribution are mixed into the covariance
+INDEPENDENT = 0.3  # share of the rest in which entries do not depend on one another
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,9 @@ def fit_prior(codes: Float[np.ndarray, "n c"], device: torch.device | str = "cpu
     mean, (count, size) = codes.mean(0), codes.shape
     covariance = (codes - mean).T @ (codes - mean) / max(1, count - 1)
     share = min(1.0, ISOTROPIC_SHAPES / count)
-    covariance = (1 - share) * covariance + share * np.trace(covariance) / size * np.eye(size)
+    round_one = np.trace(covariance) / size * np.eye(size)
+    covariance = (1 - INDEPENDENT) * covariance + INDEPENDENT * np.diag(np.diag(covariance))
+    covariance = (1 - share) * covariance + share * round_one
     variance, axes = np.linalg.eigh(covariance)
     factor = axes * np.sqrt(variance.clip(min=0))
     mean, factor = (torch.from_numpy(value.astype(np.float32)).to(device) for value in (mean, factor))

@@ -160,6 +160,8 @@ class Observations:
         points: (n, 3) cube coordinates.
         occupancy: (n,) 1 inside, 0 outside; 1/2 says "on the surface".
         weight: (n,) non-negative, one by default.
+        spread: standard deviation of the points' distance to the boundary, in cube units, where they were picked
+            close to it (clicks, contours); None says nothing of that.
 
     Raises:
         InputError: fewer than four points, sizes that differ, or values that are not finite or out of range.
@@ -169,6 +171,7 @@ class Observations:
     occupancy: Float[np.ndarray, " n"]
     weight: Float[np.ndarray, " n"] | None = None
     name: str = "observations"
+    spread: float | None = None
 
     def __post_init__(self) -> None:
         count = len(self.points)
@@ -184,6 +187,8 @@ class Observations:
             raise InputError(self.name, "a point, an occupancy or a weight is not finite", remedy)
         if self.occupancy.min() < 0 or self.occupancy.max() > 1 or weight.min() < 0 or not weight.any():
             raise InputError(self.name, "an occupancy or a weight is out of range", remedy)
+        if self.spread is not None and not 0 <= self.spread < np.inf:
+            raise InputError(self.name, f"the spread {self.spread} is out of range", "Give it in cube units.")
 
 
 class ObservationSet:

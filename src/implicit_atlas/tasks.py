@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from implicit_atlas.atlas import Fit, TrainedAtlas
+from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import write_atomic
+from implicit_atlas.fit import Fit
 from implicit_atlas.fitting import FitConfig
 from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_mask, write_mesh

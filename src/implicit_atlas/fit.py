@@ -1,0 +1,73 @@
+"""A shape as an atlas sees it, and the ways back to masks and meshes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from implicit_atlas.errors import InputError
+from implicit_atlas.fitting import CodeFit
+from implicit_atlas.frame import Frame
+from implicit_atlas.io.meshes import Mesh
+from implicit_atlas.shapes import restore_lattice
+from implicit_atlas.surface import CubeMesh, ValuesAt, field_mesh, sparse_volume, to_world
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """One shape that was fitted or completed.
+
+    Args:
+        name: of the case.
+        found: its code and what the fit says of itself.
+        frame: where the cube lies in a scan; None where that is not known.
+        resolution: lattice of the atlas.
+        field: makes the shape's field, to be asked for logits at cube points.
+    """
+
+    name: str
+    found: CodeFit
+    frame: Frame | None
+    resolution: int
+    field: Callable[[], ValuesAt]
+
+    @property
+    def failure(self) -> str | None:
+        """Why the fit is not valid, or None."""
+        return self.found.failure
+
+    def logits_at(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        """Occupancy logits at cube points, positive inside."""
+        return self.field()(points)
+
+    def logits(self, resolution: int | None = None) -> Float[np.ndarray, "r r r"]:
+        """Logits on a lattice of the cube, exact near the surface and right in sign elsewhere."""
+        return sparse_volume(self.field(), resolution or self.resolution).values
+
+    def occupancy(self, resolution: int | None = None) -> Bool[np.ndarray, "r r r"]:
+        """Occupied voxels of the cube's lattice."""
+        return self.logits(resolution) > 0
+
+    def mask(self) -> Bool[np.ndarray, "x y z"]:
+        """The shape on the grid of the file that it was fitted to."""
+        frame = self._framed()
+        return restore_lattice(self.logits(frame.resolution), frame, 0.0)
+
+    def mesh(self, resolution: int | None = None) -> Mesh:
+        """Closed surface in world millimetres (RAS)."""
+        return to_world(self.cube_mesh(resolution), self._framed())
+
+    def cube_mesh(self, resolution: int | None = None) -> CubeMesh:
+        """Closed surface in cube coordinates."""
+        return field_mesh(self.field(), resolution or self.resolution)
+
+    def _framed(self) -> Frame:
+        self.found.checked(self.name)
+        if self.frame is None:
+            raise InputError(
+                self.name, "has no place in a scan", "Ask for `occupancy` or `cube_mesh` instead."
+            )
+        return self.frame

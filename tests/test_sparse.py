@@ -1,0 +1,159 @@
+"""Completion: what is seen is followed, what is not stays as probable, and a shape that failed says so."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from atlas_samples import CODE, RESOLUTION, dsc, phantom_shapes, tiny_atlas, tiny_model
+
+from implicit_atlas import grid
+from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.errors import InputError
+from implicit_atlas.methods import build
+from implicit_atlas.modes import kept_nodes
+from implicit_atlas.sampling import Observations, ShapeSet
+from implicit_atlas.shapes import Shape
+from implicit_atlas.sparse import SparseConfig, read_by_owner
+
+SHAPES = phantom_shapes(8)
+UNSEEN = SHAPES[7]
+QUICK = SparseConfig()
+
+
+def observe(shape: Shape, count: int, weight: float = 1.0) -> Observations:
+    """Random voxels of a shape, as clicks would be."""
+    voxel = np.random.default_rng(0).integers(0, RESOLUTION, (count, 3))
+    inside = shape.occupancy[tuple(voxel.T)].astype(float)
+    points = (2 * voxel + 1) / RESOLUTION - 1
+    return Observations(points, inside, np.full(count, weight), name=shape.name)
+
+
+def boundary(shape: Shape, count: int) -> Observations:
+    """Points on the boundary, nobody knows on which side."""
+    faces = ShapeSet(shape.packed[None], RESOLUTION).faces.numpy()
+    face = np.random.default_rng(0).choice(faces, count)
+    flat, axis = face // 3, face % 3
+    voxel = np.stack(np.unravel_index(flat, (RESOLUTION,) * 3), axis=-1) + 0.5 * np.eye(3)[axis]
+    return Observations((2 * voxel + 1) / RESOLUTION - 1, np.full(count, 0.5), name=shape.name, spread=0.01)
+
+
+def mean_dsc(shape: Shape) -> float:
+    """How like the shape is the atlas's mean code, with the best template."""
+    nothing = tiny_atlas().complete([observe(shape, 600, 1e-9)], QUICK)[0]
+    return dsc(nothing.occupancy(), shape.occupancy)
+
+
+def test_volumes_are_read_as_one_by_one():
+    torch.manual_seed(0)
+    volumes, owner = torch.randn(3, 8, 8, 8), torch.tensor([2, 0, 2])
+    points = (torch.rand(3, 20, 3) * 1.6 - 0.8).requires_grad_()
+    found = read_by_owner(volumes, owner, points)
+    for row, index, at in zip(found, owner, points, strict=True):
+        torch.testing.assert_close(row, grid.sample_volume(volumes[index], at.detach()), atol=1e-5, rtol=1e-5)
+    found.sum().backward()
+    assert points.grad is not None and points.grad.any(-1).all()
+
+
+def test_labelled_points_complete_an_unseen_shape():
+    for shape in SHAPES[6:]:
+        (fit,) = tiny_atlas().complete([observe(shape, 600)])
+        assert fit.failure is None and fit.found.start == "mean"
+        assert dsc(fit.occupancy(), shape.occupancy) > mean_dsc(shape) + 0.02
+        assert fit.found.loss < fit.found.mean_loss
+
+
+def test_points_on_the_boundary_need_no_labels():
+    shape = SHAPES[5]
+    (fit,) = tiny_atlas().complete([boundary(shape, 200)])
+    assert dsc(fit.occupancy(), shape.occupancy) > 0.9 > mean_dsc(shape)
+
+
+def test_what_says_nothing_leaves_the_mean_and_what_says_much_is_followed():
+    fits = [
+        tiny_atlas().complete([observe(UNSEEN, 200, weight)], QUICK)[0].found for weight in (1e-6, 0.1, 10.0)
+    ]
+    np.testing.assert_allclose(fits[0].code, tiny_atlas().codes.mean(0), atol=0.02)
+    away = [np.linalg.norm(fit.code - tiny_atlas().codes.mean(0)) for fit in fits]
+    assert away == sorted(away)
+    left = [fit.loss / weight for fit, weight in zip(fits, (1e-6, 0.1, 10.0), strict=True)]
+    assert left == sorted(left, reverse=True)
+
+
+def test_a_residual_comes_closer_to_the_points_and_is_counted():
+    seen = [observe(UNSEEN, 600)]
+    with_one, without = (
+        tiny_atlas().complete(seen, dataclasses.replace(QUICK, residual=size))[0].found
+        for size in (4 / 64, 0.0)
+    )
+    assert with_one.loss < without.loss
+    assert with_one.degrees_of_freedom == CODE + kept_nodes(9) and without.degrees_of_freedom == CODE
+    assert with_one.residual is not None and without.residual is None
+    assert 0 < np.abs(with_one.residual).max() < 5 * 4 / 64
+
+
+def test_many_at_once_equal_one_by_one():
+    seen = [observe(shape, count) for shape, count in zip(SHAPES[5:], (300, 600, 60), strict=True)]
+    together = tiny_atlas().complete(seen, QUICK)
+    parts = tiny_atlas().complete(seen, dataclasses.replace(QUICK, batch=2))
+    for one, a, b in zip(seen, together, parts, strict=True):
+        alone = tiny_atlas().complete([one], QUICK)[0]
+        assert a.name == b.name == alone.name == one.name
+        assert a.found.template == b.found.template == alone.found.template
+        assert a.found.loss == pytest.approx(alone.found.loss, rel=0.02)
+        assert b.found.loss == pytest.approx(alone.found.loss, rel=0.02)
+
+
+def test_completing_leaves_the_network_as_it_was():
+    network = tiny_atlas().network
+    before = copy.deepcopy(network.state_dict())
+    tiny_atlas().complete([observe(UNSEEN, 50)], dataclasses.replace(QUICK, iterations=2))
+    assert all(torch.equal(before[name], after) for name, after in network.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in network.parameters())
+
+
+def test_points_that_are_all_inside_are_no_failure():
+    inside = observe(UNSEEN, 400)
+    kept = inside.occupancy > 0
+    (fit,) = tiny_atlas().complete([Observations(inside.points[kept], inside.occupancy[kept])], QUICK)
+    assert fit.failure is None
+
+
+def test_what_cannot_be_improved_upon_is_a_failure():
+    still = dataclasses.replace(QUICK, learning_rate=0.0, iterations=1)
+    (fit,) = tiny_atlas().complete([observe(UNSEEN, 100)], still)
+    assert fit.failure is not None and "mean shape" in fit.failure
+
+
+def other_atlas(method: str) -> TrainedAtlas:
+    torch.manual_seed(0)
+    atlas, model = tiny_atlas(), tiny_model(method)
+    config = dataclasses.replace(atlas.config, model=model)
+    return TrainedAtlas(config, build(model), atlas.codes, atlas.encoder, {})
+
+
+@pytest.mark.parametrize("method", ["conv", "mlp", "mlp+template", "MT", "D"])
+def test_every_method_completes(method):
+    (fit,) = other_atlas(method).complete([observe(UNSEEN, 100)], dataclasses.replace(QUICK, iterations=3))
+    assert fit.found.iterations == 3 and np.isfinite(fit.found.loss)
+
+
+def test_a_broken_network_is_a_failure_of_finite_numbers():
+    atlas = other_atlas("conv")
+    with torch.no_grad():
+        atlas.network.decoder.head.bias.fill_(float("nan"))
+    (fit,) = atlas.complete([observe(UNSEEN, 100)], dataclasses.replace(QUICK, iterations=2))
+    assert fit.failure is not None and "not finite" in fit.failure
+    assert np.isfinite(fit.found.code).all()
+
+
+def test_nothing_observed_and_a_spread_that_is_none_are_refused():
+    with pytest.raises(InputError, match="no shape"):
+        tiny_atlas().complete([])
+    with pytest.raises(InputError, match="spread"):
+        dataclasses.replace(observe(UNSEEN, 10), spread=-1.0)
+    with pytest.raises(InputError, match="spread"):
+        dataclasses.replace(observe(UNSEEN, 10), spread=float("nan"))
