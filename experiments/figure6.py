@@ -51,7 +51,9 @@ def markdown(organ: Organ, results: Sequence[dict[str, Any]]) -> str:
         f"### Figure 6: completion from points, {organ}",
         "",
         f"DSC / NSD in percent of unknown shapes from points at a normal noise of {BAND_WIDTH_VOX:g} voxels around the "
-        "boundary, labelled inside or outside, in the given box. A fit that failed counts as 0.",
+        "boundary, labelled inside or outside, in the given box. ImplicitAtlas and PCA are told the noise, too. In "
+        "brackets the numbers of a fit to a mask; an ImplicitAtlas with modes completes with a residual of some "
+        "thousand more, all under a prior. A fit that failed counts as 0.",
         "",
         head,
         "|---" * (1 + len(COUNTS)) + "|",
