@@ -22,13 +22,14 @@ from implicit_atlas.fitting import CodeFit, FitConfig, Progress, Starts, fit_cod
 from implicit_atlas.frame import Frame, FrameKind
 from implicit_atlas.grid import as_numpy
 from implicit_atlas.linear import LinearEncoder, signed_distances
+from implicit_atlas.local import ResidualNodes, residual_nodes
 from implicit_atlas.methods import ModelConfig, build
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.prior import fit_prior
 from implicit_atlas.records import from_json
 from implicit_atlas.sampling import Observations, ShapeSet
 from implicit_atlas.shapes import Shape
-from implicit_atlas.sparse import SparseConfig, complete_codes
+from implicit_atlas.sparse import ShapePrior, SparseConfig, complete_codes
 from implicit_atlas.surface import ValuesAt, sparse_volume
 from implicit_atlas.tensors import specs_of
 
@@ -80,11 +81,13 @@ class TrainedAtlas:
         self.encoder, self.provenance = encoder, provenance
         self._templates: Tensor | None = None
         self._distances: Tensor | None = None
+        self._residual_nodes: dict[int, ResidualNodes] = {}
 
     def to(self, device: torch.device | str) -> TrainedAtlas:
         """Move the network, and so all fits and decoding, to a device; returns the atlas itself."""
         self.network.to(device)
         self._templates = self._distances = None
+        self._residual_nodes = {}
         return self
 
     @property
@@ -116,9 +119,10 @@ class TrainedAtlas:
             InputError: no shape, or shapes of different resolutions.
         """
         _some(shapes)
-        found = fit_codes(
-            self.network, self._target(shapes), self._starts(shapes), config or FitConfig(), progress
-        )
+        config = config or FitConfig()
+        nodes = self.residual_nodes(config.local.nodes) if config.local else None
+        target, starts = self._target(shapes), self._starts(shapes)
+        found = fit_codes(self.network, target, starts, config, progress, nodes)
         return [self._found(shape.name, fit, shape.frame) for shape, fit in zip(shapes, found, strict=True)]
 
     def complete(
@@ -135,8 +139,10 @@ class TrainedAtlas:
             InputError: nothing was observed.
         """
         _some(observations)
-        prior, distances = fit_prior(self.codes, self.device), self._template_distances()
-        found = complete_codes(self.network, observations, prior, distances, config, progress)
+        config = config or SparseConfig()
+        nodes = self.residual_nodes(config.residual_nodes) if config.residual else None
+        prior = ShapePrior(fit_prior(self.codes, self.device), self._template_distances(), nodes)
+        found = complete_codes(self.network, observations, prior, config, progress)
         return [self._found(seen.name, fit) for seen, fit in zip(observations, found, strict=True)]
 
     def known(self, name: str, frame: Frame | None = None) -> Fit:
@@ -173,7 +179,10 @@ class TrainedAtlas:
         if not isinstance(self.network, Atlas):
             return self.network.expand(codes)
         which = None if found.template is None else torch.tensor([found.template], device=self.device)
-        residual = None if found.residual is None else torch.tensor(found.residual, device=self.device)[None]
+        residual = None
+        nodes = self.residual_nodes(found.residual_nodes) if found.residual is not None else None
+        if nodes is not None and which is not None:
+            residual = nodes.lattice(torch.tensor(found.residual, device=self.device)[None], which)
         return self.network.expand(codes, which, self._template_features(), residual)
 
     def _found(self, name: str, found: CodeFit, frame: Frame | None = None) -> Fit:
@@ -258,6 +267,15 @@ class TrainedAtlas:
                 maps.append(signed_distance(inside, side) * np.float32(2 / side))
             self._distances = torch.from_numpy(np.stack(maps)).to(self.device)
         return self._distances
+
+    def residual_nodes(self, nodes: int) -> ResidualNodes | None:
+        """Where a local residual on a lattice of so many nodes a side has lengths; None without a deformation."""
+        distances = self._template_distances()
+        if distances is None or not isinstance(self.network, Atlas) or self.network.deformation is None:
+            return None
+        if nodes not in self._residual_nodes:
+            self._residual_nodes[nodes] = residual_nodes(distances, nodes)
+        return self._residual_nodes[nodes]
 
     def _target(self, shapes: Sequence[Shape]) -> ShapeSet:
         resolutions = {shape.frame.resolution for shape in shapes}

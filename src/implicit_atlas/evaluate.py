@@ -17,7 +17,6 @@ from implicit_atlas.fitting import FitConfig
 from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Problem, printable
 from implicit_atlas.metrics import NSD_DEFINITION, score
-from implicit_atlas.modes import kept_nodes
 from implicit_atlas.shapes import Shape, prepare, restore_lattice
 from implicit_atlas.tasks import Case, Reconstruction, read_case, reconstruct
 
@@ -191,7 +190,8 @@ def _on(truth: Shape, fit: Fit) -> np.ndarray:
 
 def _protocol(atlas: TrainedAtlas, config: FitConfig, known: bool) -> Protocol:
     about, source = atlas.config, atlas.provenance
-    local = 0 if known or config.local is None else kept_nodes(about.model.mode_nodes)
+    nodes = None if known or config.local is None else atlas.residual_nodes(config.local.nodes)
+    local = 0 if nodes is None else len(nodes.kept)
     return Protocol(
         nsd_definition=NSD_DEFINITION,
         tolerance_vox=TOLERANCE_VOX,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from implicit_atlas.errors import FitError, InputError
 from implicit_atlas.fit_watch import Watch, chance_loss, failure_of
-from implicit_atlas.local import FLOOR, LocalConfig, fit_residuals
+from implicit_atlas.local import FLOOR, LocalConfig, ResidualNodes, fit_residuals
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig, Samples, Target, affordable_points
 from implicit_atlas.schedule import cosine_decay
@@ -75,7 +75,8 @@ class CodeFit:
         mean_loss: the same for the mean code with its best template.
         degrees_of_freedom: numbers that were free at test time.
         failure: why the fit is not valid, or None.
-        residual: (k,) lengths at the nodes of the modes in cube units, or None.
+        residual: (k,) lengths of a local residual in cube units, or None.
+        residual_nodes: a side of its lattice.
     """
 
     code: Float[np.ndarray, " c"]
@@ -89,6 +90,7 @@ class CodeFit:
     degrees_of_freedom: int
     failure: str | None = None
     residual: Float[np.ndarray, " k"] | None = None
+    residual_nodes: int = 0
 
     def checked(self, name: str) -> CodeFit:
         """The fit itself.
@@ -109,10 +111,11 @@ def fit_codes(
     starts: Starts,
     config: FitConfig,
     progress: Progress | None = None,
+    nodes: ResidualNodes | None = None,
 ) -> list[CodeFit]:
     """Fit a code to every shape of a target: the least loss with a small norm (Eq. 6), from the best start on.
 
-    Failed fits are marked, never dropped.
+    Failed fits are marked, never dropped. `nodes` are those of a local residual, where one is asked for.
     """
     report = progress or (lambda share, text: None)
     fits: list[CodeFit] = []
@@ -127,7 +130,7 @@ def fit_codes(
             def overall(share: float, text: str, done: int = first, size: int = ids.numel()) -> None:
                 report((done + share * size) / total, text)
 
-            fits += _Batch(network, target, ids, config).run(starts, overall)
+            fits += _Batch(network, target, ids, config, nodes).run(starts, overall)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
@@ -143,8 +146,9 @@ class _Batch:
         target: Target,
         ids: Int[Tensor, " n"],
         config: FitConfig,
+        nodes: ResidualNodes | None,
     ) -> None:
-        self.network, self.target, self.ids, self.config = network, target, ids, config
+        self.network, self.target, self.ids, self.config, self.nodes = network, target, ids, config, nodes
         self.device = next(network.parameters()).device
         affordable = affordable_points(network.costly_points, self.device, most=FEWER_POINTS)
         self.points = config.points or affordable
@@ -214,6 +218,7 @@ class _Batch:
                     degrees_of_freedom=free,
                     failure=failure_of(float(final[i]), float(mean_loss[i]), float(chance[i])),
                     residual=None if residual is None else residual[i].cpu().numpy(),
+                    residual_nodes=0 if self.nodes is None else self.nodes.nodes,
                 )
             )
         return fits
@@ -250,19 +255,19 @@ class _Batch:
         local = self.config.local
         if local is None:
             return expanded, None
-        modes, motion = getattr(self.network, "modes", None), expanded.motion
-        if modes is None or motion is None:
+        nodes = self.nodes
+        if nodes is None or template is None:
             raise InputError(
-                "local residual", "needs surface modes", "Fit without it, or train another method."
+                "local residual", "needs a deformation", "Fit without it, or train another method."
             )
 
         def added(residual: Tensor) -> Expanded:
-            return replace(expanded, motion=motion + modes.lattice(residual))
+            return replace(expanded, residual=nodes.lattice(residual, template))
 
         def losses(residual: Tensor, iteration: int) -> Tensor:
             return self.losses_of(added(residual), self.sample(self.points, self.config.seed + iteration))
 
-        residual = fit_residuals(losses, len(self.ids), len(modes.kept), local, self.device)
+        residual = fit_residuals(losses, len(self.ids), len(nodes.kept), local, self.device)
         return added(residual), residual
 
     @torch.no_grad()

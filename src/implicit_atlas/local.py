@@ -1,8 +1,8 @@
 """Local residual: lengths along the template's normals on top of what a code says, for detail that no code has.
 
 A code's 256 numbers describe a shape as a whole; what is peculiar to one shape at one place is free here, at the price
-of a number for every node of the modes near the surface. It is penalised, and fitted after the code, so that it adds
-and does not replace.
+of a number for every node of a lattice that is near the templates' surfaces. It is penalised, and fitted after the
+code, so that it adds and does not replace.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from implicit_atlas.errors import InputError
+from implicit_atlas.modes import DistanceMap, node_places, scattered, unit_vectors
 from implicit_atlas.schedule import cosine_decay
 
 FLOOR = 0.02  # the rate of a fit ends at this share of its peak
+REACH = 1.5  # nodes this near to a template's surface have lengths, in distances between nodes
 
 
 @dataclass(frozen=True)
@@ -24,14 +28,53 @@ class LocalConfig:
     """How to fit residuals.
 
     Args:
+        nodes: of the lattice, a side.
         iterations: after those of the code.
         learning_rate: Adam's, in cube units.
         weight: of the residual's mean square, in cube units.
     """
 
+    nodes: int = 41
     iterations: int = 200
     learning_rate: float = 0.01
     weight: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.nodes < 3:
+            raise InputError("local residual", f"{self.nodes} nodes a side are too few", "Use 3 or more.")
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualNodes:
+    """Where a residual has lengths, and which way they point.
+
+    Args:
+        kept: (k,) flat indices of nodes of the lattice, in C order.
+        normals: (m, k, 3) unit vectors there towards the inside of each template.
+        nodes: of the lattice, a side.
+    """
+
+    kept: Int[Tensor, " k"]
+    normals: Float[Tensor, "m k 3"]
+    nodes: int
+
+    def lattice(
+        self, lengths: Float[Tensor, "batch k"], template: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch n n n 3"]:
+        """Displacements at all nodes."""
+        return scattered(lengths[..., None] * self.normals[template], self.kept, self.nodes)
+
+
+def residual_nodes(distances: Float[Tensor, "m r r r"], nodes: int) -> ResidualNodes:
+    """The nodes of a lattice near the surface of a template, by the templates' signed distances in cube units."""
+    where = node_places(nodes)
+    maps = [DistanceMap(distance.double().cpu().numpy()) for distance in distances]
+    near = np.min([np.abs(shape(where)[0]) for shape in maps], axis=0)
+    kept = np.flatnonzero(near <= max(2 * REACH / (nodes - 1), near.min()))
+    normals = np.stack([unit_vectors(shape(where[kept])[1]) for shape in maps]).astype(np.float32)
+    return ResidualNodes(
+        torch.from_numpy(kept).to(distances.device), torch.from_numpy(normals).to(distances.device), nodes
+    )
 
 
 def fit_residuals(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from implicit_atlas.decoders import Decoder
 from implicit_atlas.deformation import Motion, displacements
+from implicit_atlas.grid import interpolate_maps
 from implicit_atlas.modes import Modes
 
 Codes = Float[Tensor, "batch c"]
@@ -43,7 +44,7 @@ class Prediction:
 class Expanded:
     """Codes after the expensive half of the model; `query` may be called on it many times.
 
-    `motion` is what modes add, on their lattice.
+    `motion` is what modes add and `residual` what a local residual adds, on their lattices.
     """
 
     shape_features: Tensor | None
@@ -51,6 +52,7 @@ class Expanded:
     assignment: Tensor | None = None
     owner: Tensor | None = None
     motion: Tensor | None = None
+    residual: Tensor | None = None
 
 
 def straight_through(
@@ -173,7 +175,7 @@ class Atlas(nn.Module):
         codes: Codes,
         template: Int[Tensor, " batch"] | None = None,
         template_features: Tensor | None = None,
-        residual: Float[Tensor, "batch k"] | None = None,
+        residual: Float[Tensor, "batch n n n 3"] | None = None,
     ) -> Expanded:
         """Features of templates and deformations.
 
@@ -181,11 +183,9 @@ class Atlas(nn.Module):
             codes: (B, c).
             template: index of the template of each shape; by default the one its code selects.
             template_features: what `expand_templates` returned, where it is at hand.
-            residual: lengths added to those of the modes (`implicit_atlas.local`).
+            residual: displacements of the template on a lattice of nodes (`implicit_atlas.local`).
         """
         motion = None if self.modes is None else self.modes(codes)
-        if self.modes is not None and motion is not None and residual is not None:
-            motion = motion + self.modes.lattice(residual)
         if template is None:
             assignment = straight_through(self.selector(codes), self.selection.gumbel and self.training)
         else:
@@ -196,9 +196,11 @@ class Atlas(nn.Module):
         if self.selection.gradient == "codes" and self.training:
             mixed = self.template.expand(assignment @ self.template_codes)
             owner = torch.arange(len(codes), device=codes.device)
-            return Expanded(shape_features, mixed, assignment, owner, motion)
+            return Expanded(shape_features, mixed, assignment, owner, motion, residual)
         features = self.expand_templates() if template_features is None else template_features
-        return Expanded(shape_features, features, assignment, assignment.detach().argmax(-1), motion)
+        return Expanded(
+            shape_features, features, assignment, assignment.detach().argmax(-1), motion, residual
+        )
 
     def displacement(self, expanded: Expanded, points: Points) -> Float[Tensor, "batch points 3"]:
         """From points to where they lie in the template, in cube units; zero without a deformation network."""
@@ -207,10 +209,10 @@ class Atlas(nn.Module):
             return torch.zeros_like(points)
         owner = torch.arange(points.shape[0], device=points.device)
         moved = displacements(self.motion, lambda at: deformation.query(features, owner, at), points)
-        if self.modes is None or expanded.motion is None:
-            return moved
-        # Read in the template, where the surfaces of all shapes are one.
-        return moved + self.modes.query(expanded.motion, points + moved)
+        for lattice in (expanded.motion, expanded.residual):
+            if lattice is not None:  # read in the template, where the surfaces of all shapes are one
+                moved = moved + interpolate_maps(lattice, points + moved)
+        return moved
 
     def query(self, expanded: Expanded, points: Points) -> Prediction:
         """Logits, displacement and assignment at points."""

@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from implicit_atlas.grid import interpolate_maps, sample_volume
+from implicit_atlas.grid import sample_volume
 
 # Cube units of a weight of 1, so that an optimiser's steps suit weights and lengths alike.
 UNIT = 2.0**-8
@@ -84,19 +84,7 @@ class Modes(nn.Module):
 
     def forward(self, codes: Float[Tensor, "batch c"]) -> Float[Tensor, "batch n n n 3"]:
         """Displacements of each code at the nodes, in cube units."""
-        return self.lattice(F.linear(codes, self.weight * UNIT))
-
-    def lattice(self, lengths: Float[Tensor, "batch k"]) -> Float[Tensor, "batch n n n 3"]:
-        """Displacements at all nodes, of lengths along the normals at those that have any."""
-        vectors = lengths[..., None] * self.normals
-        lattice = vectors.new_zeros(len(lengths), self.nodes**3, 3)
-        return lattice.index_copy(1, self.kept, vectors).unflatten(1, (self.nodes,) * 3)
-
-    def query(
-        self, lattice: Float[Tensor, "batch n n n 3"], points: Float[Tensor, "batch points 3"]
-    ) -> Float[Tensor, "batch points 3"]:
-        """Displacements at points of the template, trilinear between nodes."""
-        return interpolate_maps(lattice, points)
+        return scattered(F.linear(codes, self.weight * UNIT)[..., None] * self.normals, self.kept, self.nodes)
 
     def is_valid(self) -> bool:
         """True where the nodes are distinct ones of the lattice, in ascending order."""
@@ -109,6 +97,20 @@ class Modes(nn.Module):
         self.weight.copy_(torch.from_numpy(modes.lengths / UNIT))
         self.kept.copy_(torch.from_numpy(modes.kept))
         self.normals.copy_(torch.from_numpy(modes.normals))
+
+
+def scattered(
+    vectors: Float[Tensor, "batch k 3"], kept: Int[Tensor, " k"], nodes: int
+) -> Float[Tensor, "batch n n n 3"]:
+    """Vectors at some nodes of a lattice, by their flat indices, and zero at the others."""
+    lattice = vectors.new_zeros(len(vectors), nodes**3, 3)
+    return lattice.index_copy(1, kept, vectors).unflatten(1, (nodes,) * 3)
+
+
+def node_places(nodes: int) -> Float[np.ndarray, "n3 3"]:
+    """Where corner-aligned nodes lie in the cube, in C order of (x, y, z)."""
+    axis = np.linspace(-1, 1, nodes)
+    return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
 def hats(points: Float[np.ndarray, "p 3"], nodes: int) -> csr_array:
@@ -126,8 +128,8 @@ def hats(points: Float[np.ndarray, "p 3"], nodes: int) -> csr_array:
     return csr_array(entries, shape=(len(points), nodes**3))
 
 
-class _Mean:
-    """A mean shape's signed distance (positive inside, cube units) with its slope, at any point."""
+class DistanceMap:
+    """A shape's signed distance (positive inside, cube units) with its slope, at any point."""
 
     def __init__(self, distance: Float[np.ndarray, "s s s"]) -> None:
         self.side = len(distance)
@@ -138,6 +140,7 @@ class _Mean:
     def __call__(
         self, points: Float[np.ndarray, "p 3"]
     ) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, "p 3"]]:
+        """Distance and slope at points."""
         at = torch.from_numpy(points.astype(np.float32))
         value, *slope = (sample_volume(volume, at).numpy().astype(np.float64) for volume in self.volumes)
         return value, np.stack(slope, axis=-1)
@@ -163,7 +166,8 @@ class _Mean:
         return points
 
 
-def _units(vectors: Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "m 3"]:
+def unit_vectors(vectors: Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "m 3"]:
+    """Vectors of length 1; very short ones stay short."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
 
 
@@ -180,14 +184,13 @@ def surface_modes(mean: Float[np.ndarray, "s s s"], count: int, nodes: int, seed
         nodes: of the lattice of nodes, a side.
         seed: of the choice of surface points.
     """
-    shape, rng = _Mean(mean), np.random.default_rng(seed)
-    axis = np.linspace(-1, 1, nodes)
-    where = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    shape, rng = DistanceMap(mean), np.random.default_rng(seed)
+    where = node_places(nodes)
     kept = np.sort(np.argsort(np.abs(shape(where)[0]), kind="stable")[: kept_nodes(nodes)])
-    inwards = _units(shape(where[kept])[1])
+    inwards = unit_vectors(shape(where[kept])[1])
     points = shape.surface(SURFACE_POINTS, rng)
     weights = hats(points, nodes)[:, kept]
-    at = _units(shape(points)[1])
+    at = unit_vectors(shape(points)[1])
     along = sum(weights.multiply(at[:, [a]]).multiply(inwards[None, :, a]) for a in range(3))
     sources = where[kept][weights.sum(0) > 1e-3]
     bumps = np.exp(-np.square(where[kept][:, None] - sources).sum(-1) / (2 * SMOOTHING**2))
@@ -214,7 +217,7 @@ def coordinates(
         mean: of the shapes that count.
         modes: as `surface_modes` returns them for the mean.
     """
-    shape = _Mean(mean)
+    shape = DistanceMap(mean)
     near = shape.near(BAND)
     if len(near) > BAND_POINTS:
         near = np.random.default_rng(0).choice(near, BAND_POINTS, replace=False)

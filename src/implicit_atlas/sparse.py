@@ -1,7 +1,7 @@
 """Completion: the most probable shape of a few observed points (paper §5.1).
 
-Codes have the normal distribution of the training codes, and what no code says, lengths along the templates' normals,
-an independent one of small variance at every node of the modes. How well a shape explains a point is judged by the
+Codes have the normal distribution of the training codes, and what no code says, a local residual of lengths along the
+template's normals, an independent one at every node. How well a shape explains a point is judged by the
 signed distance between the point and the shape's surface, read from the distance map of its template at the place that
 the point has there. A network's logits cannot say that: they are as steep as training made them, and level off.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from implicit_atlas.fit_watch import failure_of
 from implicit_atlas.fitting import CodeFit
-from implicit_atlas.local import FLOOR
+from implicit_atlas.local import FLOOR, ResidualNodes
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.prior import CodePrior
 from implicit_atlas.sampling import Observations, ObservationSet, PointConfig, Samples
@@ -43,6 +43,7 @@ class SparseConfig:
         slack: standard deviation, in cube units, of what a shape's surface may be away from where points that are
             known to be near it say, beside the points' own.
         residual: standard deviation of a residual length, in cube units; 0 leaves residuals out.
+        residual_nodes: of the residual's lattice, a side.
         evidence: points that say as much as one independent observation, for fields without a template: their logits
             stand for the log odds of the labels.
         batch: shapes completed together.
@@ -53,16 +54,32 @@ class SparseConfig:
     softness: float = 0.7 / 64
     slack: float = 3.5 / 64
     residual: float = 4 / 64
+    residual_nodes: int = 25
     evidence: float = 12.0
     batch: int = 40
     seed: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class ShapePrior:
+    """What is known of shapes before anything is seen.
+
+    Args:
+        codes: their distribution.
+        distances: signed distances to the surface of each template, in cube units, on a cell-centred lattice; for an
+            Atlas only.
+        nodes: where a residual has lengths; None leaves it out.
+    """
+
+    codes: CodePrior
+    distances: Float[Tensor, "m r r r"] | None = None
+    nodes: ResidualNodes | None = None
+
+
 def complete_codes(
     network: Field | Atlas,
     observations: Sequence[Observations],
-    prior: CodePrior,
-    distances: Float[Tensor, "m r r r"] | None = None,
+    prior: ShapePrior,
     config: SparseConfig | None = None,
     progress: Progress | None = None,
 ) -> list[CodeFit]:
@@ -71,9 +88,7 @@ def complete_codes(
     Args:
         network: with weights that stay as they are.
         observations: what is known of each shape.
-        prior: of codes.
-        distances: signed distances to the surface of each template, in cube units, on a cell-centred lattice; for
-            an Atlas only.
+        prior: what is known of shapes before anything is seen.
         config: how.
         progress: told how far it is.
     """
@@ -89,7 +104,7 @@ def complete_codes(
             def overall(share: float, text: str, done: int = first, size: int = len(part)) -> None:
                 report((done + share * size) / len(observations), text)
 
-            fits += _Batch(network, part, prior, distances, config).run(overall)
+            fits += _Batch(network, part, prior, config).run(overall)
     finally:
         for parameter in learned:
             parameter.requires_grad_(True)
@@ -103,11 +118,11 @@ class _Batch:
         self,
         network: Field | Atlas,
         observations: Sequence[Observations],
-        prior: CodePrior,
-        distances: Float[Tensor, "m r r r"] | None,
+        prior: ShapePrior,
         config: SparseConfig,
     ) -> None:
-        self.network, self.prior, self.distances, self.config = network, prior, distances, config
+        self.network, self.prior, self.config = network, prior.codes, config
+        self.distances, self.nodes = prior.distances, prior.nodes
         self.device = next(network.parameters()).device
         self.target, self.count = ObservationSet(observations, self.device), len(observations)
         spread = [math.inf if o.spread is None else math.hypot(o.spread, config.slack) for o in observations]
@@ -117,8 +132,7 @@ class _Batch:
         )
         with torch.no_grad():
             self.templates = network.expand_templates() if isinstance(network, Atlas) else None
-        modes = network.modes if isinstance(network, Atlas) and config.residual else None
-        self.modes, self.lengths = modes, 0 if modes is None else len(modes.kept)
+        self.lengths = 0 if self.nodes is None else len(self.nodes.kept)
 
     def sample(self, seed: int) -> Samples:
         return self.target.sample(
@@ -131,7 +145,9 @@ class _Batch:
         codes = self.prior.codes(free[:, :size])
         if not isinstance(self.network, Atlas):
             return self.network.expand(codes)
-        residual = None if self.modes is None else free[:, size:] * self.config.residual
+        residual = None
+        if self.nodes is not None and template is not None:
+            residual = self.nodes.lattice(free[:, size:] * self.config.residual, template)
         return self.network.expand(codes, template, self.templates, residual)
 
     def surprise(self, free: Tensor, template: Tensor | None, samples: Samples) -> Float[Tensor, " n"]:
@@ -210,6 +226,7 @@ class _Batch:
                     degrees_of_freedom=free.shape[1],
                     failure=failure,
                     residual=lengths[i].cpu().numpy() if self.lengths else None,
+                    residual_nodes=0 if self.nodes is None else self.nodes.nodes,
                 )
             )
         return fits
