@@ -34,7 +34,8 @@ def test_nodes_of_a_residual_lie_near_a_templates_surface_and_point_inwards():
     nodes = residual_nodes(balls, 17)
     where = node_places(17)[nodes.kept.numpy()]
     radius = np.linalg.norm(where, axis=1)
-    assert (np.minimum(abs(radius - 0.4), abs(radius - 0.8)) < REACH / 8 + 0.02).all()
+    reach = REACH / 8 + 1 / 32  # nodes on the faces of the cube are read at the nearest cell
+    assert (np.minimum(abs(radius - 0.4), abs(radius - 0.8)) < reach).all()
     assert (
         len(radius) > 0.9 * (np.abs(np.linalg.norm(node_places(17), axis=1) - 0.8) < REACH / 8 - 0.02).sum()
     )
