@@ -52,7 +52,7 @@ def markdown(organ: Organ, results: Sequence[dict[str, Any]]) -> str:
         "",
         f"DSC / NSD in percent of unknown shapes from points at a normal noise of {BAND_WIDTH_VOX:g} voxels around the "
         "boundary, labelled inside or outside, in the given box. ImplicitAtlas and PCA are told the noise, too. In "
-        "brackets the numbers of a fit to a mask; an ImplicitAtlas with modes completes with a residual of some "
+        "brackets the numbers of a fit to a mask; an ImplicitAtlas completes with a residual of some "
         "thousand more, all under a prior. A fit that failed counts as 0.",
         "",
         head,
