@@ -21,6 +21,7 @@ from torch import Tensor
 
 from implicit_atlas.fit_watch import failure_of
 from implicit_atlas.fitting import CodeFit
+from implicit_atlas.grid import sample_volume
 from implicit_atlas.local import FLOOR, ResidualNodes
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.prior import CodePrior
@@ -241,9 +242,6 @@ def read_by_owner(
     found = points.new_zeros(points.shape[:2])
     for index in owner.unique().tolist():
         mine = (owner == index).nonzero()[:, 0]
-        where = (
-            points[mine].flip(-1).flatten(0, 1)[None, :, None, None]
-        )  # grid_sample wants the last axis first
-        read = F.grid_sample(volumes[index][None, None], where, padding_mode="border", align_corners=False)
+        read = sample_volume(volumes[index], points[mine].flatten(0, 1))
         found = found.index_copy(0, mine, read.view(len(mine), -1))
     return found
