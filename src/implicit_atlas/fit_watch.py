@@ -39,9 +39,7 @@ class Watch:
 
 
 def chance_loss(samples: Samples) -> Float[Tensor, " n"]:
-    """Loss of the best constant answer for each whole mask; infinite for sparse points, which may all be alike."""
-    if not samples.lattice:
-        return samples.occupancy.new_full((len(samples.occupancy),), math.inf)
+    """Loss of the best constant answer for each whole mask."""
     share = samples.occupancy.mean(1)
     return F.binary_cross_entropy(share, share, reduction="none")
 

@@ -99,9 +99,7 @@ class CodeFit:
             FitError: it failed.
         """
         if self.failure is not None:
-            raise FitError(
-                f"{name}: the fit failed ({self.failure}). Check that the mask shows the atlas's organ."
-            )
+            raise FitError(f"{name}: the fit failed ({self.failure}). Check that it shows the atlas's organ.")
         return self
 
 
@@ -117,22 +115,36 @@ def fit_codes(
 
     Failed fits are marked, never dropped. `nodes` are those of a local residual, where one is asked for.
     """
+
+    def fit(ids: range, report: Progress) -> list[CodeFit]:
+        return _Batch(network, target, torch.tensor(ids), config, nodes).run(starts, report)
+
+    return in_batches(network, len(target), config.batch, fit, progress)
+
+
+def in_batches(
+    network: Field | Atlas,
+    total: int,
+    size: int,
+    fit: Callable[[range, Progress], list[CodeFit]],
+    progress: Progress | None = None,
+) -> list[CodeFit]:
+    """Fits of `total` shapes, `size` at a time, while the network's weights stay as they are."""
     report = progress or (lambda share, text: None)
     fits: list[CodeFit] = []
-    total = len(target)
-    frozen = [p for p in network.parameters() if p.requires_grad]
-    for parameter in frozen:
+    learned = [p for p in network.parameters() if p.requires_grad]
+    for parameter in learned:
         parameter.requires_grad_(False)
     try:
-        for first in range(0, total, config.batch):
-            ids = torch.arange(first, min(first + config.batch, total))
+        for first in range(0, total, size):
+            ids = range(first, min(first + size, total))
 
-            def overall(share: float, text: str, done: int = first, size: int = ids.numel()) -> None:
-                report((done + share * size) / total, text)
+            def overall(share: float, text: str, ids: range = ids) -> None:
+                report((ids.start + share * len(ids)) / total, text)
 
-            fits += _Batch(network, target, ids, config, nodes).run(starts, overall)
+            fits += fit(ids, overall)
     finally:
-        for parameter in frozen:
+        for parameter in learned:
             parameter.requires_grad_(True)
     return fits
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,15 +20,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from implicit_atlas.fit_watch import failure_of
-from implicit_atlas.fitting import CodeFit
+from implicit_atlas.fitting import CodeFit, Progress, in_batches
 from implicit_atlas.grid import sample_volume
 from implicit_atlas.local import FLOOR, ResidualNodes
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.prior import CodePrior
 from implicit_atlas.sampling import Observations, ObservationSet, PointConfig, Samples
 from implicit_atlas.schedule import cosine_decay
-
-Progress = Callable[[float, str], None]
 
 BUDGET = PointConfig(lattice=0, band=1 << 14)  # points of an iteration; of more, a random part
 REPORT_EVERY = 20
@@ -93,23 +91,12 @@ def complete_codes(
         config: how.
         progress: told how far it is.
     """
-    config, report = config or SparseConfig(), progress or (lambda share, text: None)
-    fits: list[CodeFit] = []
-    learned = [p for p in network.parameters() if p.requires_grad]
-    for parameter in learned:
-        parameter.requires_grad_(False)
-    try:
-        for first in range(0, len(observations), config.batch):
-            part = observations[first : first + config.batch]
+    config = config or SparseConfig()
 
-            def overall(share: float, text: str, done: int = first, size: int = len(part)) -> None:
-                report((done + share * size) / len(observations), text)
+    def fit(ids: range, report: Progress) -> list[CodeFit]:
+        return _Batch(network, observations[ids.start : ids.stop], prior, config).run(report)
 
-            fits += _Batch(network, part, prior, config).run(overall)
-    finally:
-        for parameter in learned:
-            parameter.requires_grad_(True)
-    return fits
+    return in_batches(network, len(observations), config.batch, fit, progress)
 
 
 class _Batch:
@@ -226,7 +213,7 @@ class _Batch:
                     seconds=seconds / self.count,
                     degrees_of_freedom=free.shape[1],
                     failure=failure,
-                    residual=lengths[i].cpu().numpy() if self.lengths else None,
+                    residual=lengths[i].cpu().numpy() if self.lengths and failure is None else None,
                     residual_nodes=0 if self.nodes is None else self.nodes.nodes,
                 )
             )
