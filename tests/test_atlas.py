@@ -14,7 +14,7 @@ from atlas_samples import CODE, FIT, RESOLUTION, dsc, phantom_shapes, tiny_atlas
 from nibabel import orientations
 from safetensors.torch import load_file, save_file
 
-from implicit_atlas import grid
+from implicit_atlas import atlas_folder, grid
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.errors import FitError, InputError
 from implicit_atlas.frame import Grid
@@ -70,6 +70,46 @@ def test_everything_comes_back(folder):
     assert not loaded.network.training
     for name, value in atlas.network.state_dict().items():
         assert torch.equal(value, loaded.network.state_dict()[name])
+
+
+@pytest.fixture
+def all_large(monkeypatch):
+    """Tensors of tiny networks count as large."""
+    monkeypatch.setattr(atlas_folder, "LARGE", 64)
+
+
+def trained_in_a_step():
+    return train(phantom_shapes(2), tiny_model(), tiny_training(steps=1))
+
+
+def large_names(atlas):
+    return [f"network.{name}" for name, value in atlas.network.state_dict().items() if value.numel() >= 64]
+
+
+@pytest.mark.usefixtures("all_large")
+def test_large_weights_are_stored_in_halves_and_the_atlas_is_one_before_and_after(tmp_path):
+    atlas = trained_in_a_step()
+    atlas.save(tmp_path / "x.atlas", "")
+    stored, loaded = (
+        load_file(tmp_path / "x.atlas/weights.safetensors"),
+        TrainedAtlas.load(tmp_path / "x.atlas"),
+    )
+    halves = [name for name in large_names(atlas) if stored[name].dtype == torch.float16]
+    assert {"network.modes.weight", "network.template.first.weight"} <= set(halves)
+    for name, value in atlas.network.state_dict().items():
+        assert value.dtype == loaded.network.state_dict()[name].dtype
+        assert torch.equal(value, loaded.network.state_dict()[name])
+
+
+def test_large_weights_of_schema_4_are_read_in_single_precision(tmp_path, monkeypatch):
+    atlas, folder = trained_in_a_step(), tmp_path / "old.atlas"
+    atlas.save(folder, "")
+    config = json.loads((folder / "config.json").read_text())
+    del config["large_halves"]
+    (folder / "config.json").write_text(json.dumps({**config, "schema_version": 4}))
+    renew_hash(folder, "config.json")
+    monkeypatch.setattr(atlas_folder, "LARGE", 64)
+    assert TrainedAtlas.load(folder).config == atlas.config
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "codes.safetensors", "config.json", "README.md"])

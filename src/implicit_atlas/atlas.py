@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,48 +12,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from implicit_atlas.checkpoint import Expected, load_folder, save_folder
+from implicit_atlas.atlas_folder import AtlasConfig, AtlasParts, read_parts, round_large, write_parts
 from implicit_atlas.distance import signed_distance
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
 from implicit_atlas.fitting import CodeFit, FitConfig, Progress, Starts, fit_codes
-from implicit_atlas.frame import Frame, FrameKind
+from implicit_atlas.frame import Frame
 from implicit_atlas.grid import as_numpy
 from implicit_atlas.linear import LinearEncoder, signed_distances
 from implicit_atlas.local import ResidualNodes, residual_nodes
-from implicit_atlas.methods import ModelConfig, build
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.prior import fit_prior
-from implicit_atlas.records import from_json
 from implicit_atlas.sampling import Observations, ShapeSet
 from implicit_atlas.shapes import Shape
 from implicit_atlas.sparse import ShapePrior, SparseConfig, complete_codes
 from implicit_atlas.surface import ValuesAt, sparse_volume
-from implicit_atlas.tensors import specs_of
-
-ENCODER_PARTS = ("mean", "matrix", "offset")
-
-
-@dataclass(frozen=True)
-class AtlasConfig:
-    """What an atlas is, beside its tensors; written to config.json and read back in full.
-
-    Args:
-        model: the network's configuration.
-        resolution: lattice of the shapes that it was trained on.
-        frame: kind of their frames, and the relative margin around the box.
-        labels: label ids that made up the organ in the training masks (empty: all above 0).
-        names: the training shapes, in the order of the codes.
-        size_mm: mean size of the training shapes' cubes, along the cube's axes.
-    """
-
-    model: ModelConfig
-    resolution: int
-    frame: FrameKind
-    margin: float
-    labels: tuple[int, ...]
-    names: tuple[str, ...]
-    size_mm: tuple[float, float, float]
 
 
 class TrainedAtlas:
@@ -63,7 +34,7 @@ class TrainedAtlas:
 
     Args:
         config: what it is.
-        network: Field or Atlas, in evaluation mode.
+        network: Field or Atlas, in evaluation mode; its large weights are rounded as they are stored.
         codes: (n, c) codes of the training shapes.
         encoder: linear start for codes of unseen shapes.
         provenance: JSON values on where the model comes from (data hashes, training options, seed, device).
@@ -77,7 +48,7 @@ class TrainedAtlas:
         encoder: LinearEncoder,
         provenance: dict[str, Any],
     ) -> None:
-        self.config, self.network, self.codes = config, network.eval(), codes
+        self.config, self.network, self.codes = config, round_large(network.eval()), codes
         self.encoder, self.provenance = encoder, provenance
         self._templates: Tensor | None = None
         self._distances: Tensor | None = None
@@ -215,16 +186,9 @@ class TrainedAtlas:
             return as_numpy(self.network.template.query(self._template_features(), owner, where))[0, :, 0]
 
     def save(self, path: str | Path, card: str) -> None:
-        """Write the model folder (`*.atlas`); see `implicit_atlas.checkpoint`."""
-        weights = {f"network.{name}": value.cpu() for name, value in self.network.state_dict().items()}
-        weights["encoder.mean"] = torch.from_numpy(self.encoder.mean)
-        weights["encoder.matrix"] = torch.from_numpy(
-            self.encoder.matrix
-        ).half()  # a start for fits: 3 digits do
-        weights["encoder.offset"] = torch.from_numpy(self.encoder.offset)
-        config = {**dataclasses.asdict(self.config), "encoder_resolution": self.encoder.resolution}
-        codes = {"codes": torch.from_numpy(self.codes)}
-        save_folder(path, config, weights, codes, card, self.provenance)
+        """Write the model folder (`*.atlas`); see `implicit_atlas.atlas_folder`."""
+        parts = AtlasParts(self.config, self.network, self.codes, self.encoder, self.provenance)
+        write_parts(path, parts, card)
 
     @classmethod
     def load(cls, path: str | Path) -> TrainedAtlas:
@@ -233,21 +197,8 @@ class TrainedAtlas:
         Raises:
             InputError: it is missing, altered, or does not hold what its configuration says.
         """
-        content = load_folder(path, _expected)
-        resolution = content.config.pop("encoder_resolution")
-        config = from_json(AtlasConfig, content.config, path)
-        network = build(config.model)
-        network.load_state_dict(
-            {k.removeprefix("network."): v for k, v in content.weights.items() if k.startswith("network.")}
-        )
-        if isinstance(network, Atlas) and network.modes is not None and not network.modes.is_valid():
-            problem = "has modes at nodes that its lattice has not"
-            raise InputError(path, problem, "Copy the whole model folder again, or train again.")
-        parts = {name: content.weights[f"encoder.{name}"].float().numpy() for name in ENCODER_PARTS}
-        encoder = LinearEncoder(resolution=resolution, **parts)
-        if content.codes is None:
-            raise InputError(path, "holds no training codes", "Copy the whole model folder again.")
-        return cls(config, network, content.codes["codes"].numpy(), encoder, content.manifest.provenance)
+        parts = read_parts(path)
+        return cls(parts.config, parts.network, parts.codes, parts.encoder, parts.provenance)
 
     def _template_features(self) -> Tensor:
         """Features of the templates; computed once, as the weights of a trained atlas do not change."""
@@ -298,19 +249,3 @@ class TrainedAtlas:
 def _some(shapes: Sequence[Shape] | Sequence[Observations]) -> None:
     if not shapes:
         raise InputError("fit", "no shape was given", "Give at least one shape.")
-
-
-def _expected(config: dict[str, Any]) -> Expected:
-    """Names, shapes and dtypes of the tensors that a configuration asks for."""
-    if not isinstance(config.get("encoder_resolution"), int):
-        raise InputError("config.json", "lacks encoder_resolution", "Copy the whole model folder again.")
-    fields = {key: value for key, value in config.items() if key != "encoder_resolution"}
-    model = from_json(AtlasConfig, fields, "config.json").model
-    with torch.device("meta"):
-        network = build(model)
-    side = config["encoder_resolution"] ** 3
-    weights = {f"network.{name}": spec for name, spec in specs_of(network.state_dict()).items()}
-    weights["encoder.mean"] = ((side,), torch.float32)
-    weights["encoder.matrix"] = ((side, model.code_size), torch.float16)
-    weights["encoder.offset"] = ((model.code_size,), torch.float32)
-    return Expected(weights, {"codes": ((len(fields["names"]), model.code_size), torch.float32)})

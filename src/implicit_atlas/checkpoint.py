@@ -17,7 +17,7 @@ from implicit_atlas.folders import leftovers, replace_folder
 from implicit_atlas.records import dump_json, from_json, parse_json
 from implicit_atlas.tensors import TensorSpec, encode_tensors, read_tensors
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 def _from_schema_1(config: dict[str, Any]) -> dict[str, Any]:
@@ -36,8 +36,18 @@ def _from_schema_3(config: dict[str, Any]) -> dict[str, Any] | None:
     return config if config["model"]["modes"] == 0 else None
 
 
+def _from_schema_4(config: dict[str, Any]) -> dict[str, Any]:
+    """Large weights were in single precision."""
+    return {**config, "large_halves": False}
+
+
 Migration = Callable[[dict[str, Any]], dict[str, Any] | None]
-MIGRATIONS: Mapping[int, Migration] = {1: _from_schema_1, 2: _from_schema_2, 3: _from_schema_3}
+MIGRATIONS: Mapping[int, Migration] = {
+    1: _from_schema_1,
+    2: _from_schema_2,
+    3: _from_schema_3,
+    4: _from_schema_4,
+}
 """From schema n, what turns its config into that of schema n + 1, or None where that cannot be.
 
 An older schema without one is refused.

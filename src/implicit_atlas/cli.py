@@ -76,13 +76,16 @@ def prepare(
     output: Output,
     label: Labels = "",
     resolution: Annotated[int, typer.Option(help="nodes along each axis of the cube")] = 128,
+    margin: Annotated[
+        float, typer.Option(help="empty border on each side, as a share of the organ's box; 0 is the paper's")
+    ] = 0.0,
 ) -> None:
     """Prepare masks into a bit-packed store of shapes; what did not change is not done again."""
     from implicit_atlas import console
     from implicit_atlas.manifest import PrepareConfig
     from implicit_atlas.store import prepare_folder
 
-    config = PrepareConfig(resolution, labels=labels_of(label, folder))
+    config = PrepareConfig(resolution, margin, labels=labels_of(label, folder))
     with console.task("prepare") as report:
         done = prepare_folder(folder, output, config, progress=console.counted(report))
     print(
@@ -146,7 +149,7 @@ def reconstruct(
     masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
     output: Output,
     label: Labels = "",
-    iterations: Iterations = 200,
+    iterations: Iterations = 100,
     local: Local = False,
 ) -> None:
     """Fit masks and write each as the atlas sees it: a mask on the original grid, and a mesh in millimetres."""
@@ -173,7 +176,7 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
     folder: Annotated[Path, typer.Argument(help="folder of masks, or store of shapes")],
     label: Labels = "",
     json_file: JsonFile = None,
-    iterations: Iterations = 200,
+    iterations: Iterations = 100,
     local: Local = False,
     known: Annotated[
         bool, typer.Option("--known", help="score training shapes by their training codes")

@@ -44,7 +44,7 @@ class FitConfig:
         local: fit a local residual after the code, too.
     """
 
-    iterations: int = 200
+    iterations: int = 100
     learning_rate: float = 0.2
     patience: int = 8
     code_weight: float = 1e-3

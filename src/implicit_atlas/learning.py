@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from implicit_atlas.atlas import AtlasConfig, TrainedAtlas
+from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.atlas_folder import AtlasConfig
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import lock_folder
 from implicit_atlas.io.output import make_folder
