@@ -43,6 +43,7 @@ RUNS = HERE.parent / "runs"
 NOT_HASHED = ("device", "precision", "checkpoint_minutes", "max_minutes")
 
 SMALL_POINTS = PointConfig(lattice=6, band=256)
+SMALL_MODES = 9  # nodes a side: those of 25 take 10 s to start
 SMALL_CONV = ConvConfig(channels=(16, 8), hidden=16, groups=4)
 
 Report = Callable[[float, str], None]
@@ -97,7 +98,8 @@ class Cell:
             return config
         mlp = MLPConfig(width=32, layers=4, skip=2)
         decoders = dict.fromkeys(("conv", "template", "deformation"), SMALL_CONV)
-        return dataclasses.replace(config, code_size=16, templates=2, mlp=mlp, **decoders)
+        modes = min(config.modes, SMALL_MODES)
+        return dataclasses.replace(config, code_size=16, templates=2, modes=modes, mlp=mlp, **decoders)
 
     def fit_config(self) -> FitConfig:
         """The product's default fit."""
