@@ -17,6 +17,7 @@ from implicit_atlas.cli import main
 from implicit_atlas.cli_cases import chosen
 from implicit_atlas.errors import InputError
 from implicit_atlas.phantoms import PhantomConfig, write_phantoms
+from implicit_atlas.store import open_store
 
 CASES = 5
 
@@ -68,6 +69,17 @@ def test_a_store_is_brought_up_to_date_and_reports_what_changed(masks, tmp_path,
     assert run("prepare", tmp_path, "-o", store, "--resolution", 16) == 0
     assert run("prepare", tmp_path, "-o", store, "--resolution", 16) == 0
     assert "0 prepared, 3 unchanged" in capsys.readouterr().out
+
+
+def test_a_margin_is_prepared_and_an_impossible_one_refused(masks, tmp_path, capsys):
+    one = next(iter(masks.glob("*.nii.gz")))
+    assert run("prepare", one, "-o", tmp_path / "s", "--resolution", 16, "--margin", 0.25) == 0
+    (shape,) = open_store(tmp_path / "s")
+    assert shape.frame.margin == 0.25
+    empty = ~shape.occupancy[[0, 1, -1]]  # a quarter of the box is 2.7 of the 16 nodes
+    assert empty.all()
+    assert run("prepare", one, "-o", tmp_path / "t", "--margin", 7) == 1
+    assert "margin: 7.0 is out of range" in capsys.readouterr().err
 
 
 @pytest.mark.slow

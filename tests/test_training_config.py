@@ -30,6 +30,11 @@ def test_few_shapes_are_made_up_for_by_warps():
     assert default_config(5, "cpu", 3.0, 7).seed == 7
 
 
+def test_an_unknown_method_is_named():
+    with pytest.raises(InputError, match="method 'mpl': is not known"):
+        default_config(5, "cpu", method="mpl")
+
+
 def points_of(method: str, device) -> int:
     points = default_config(5, device, method=method).points
     return points.lattice**3 + points.band

@@ -17,6 +17,7 @@ from implicit_atlas.files import write_atomic
 from implicit_atlas.io import find_cases
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.learning import best_device, train
+from implicit_atlas.manifest import PrepareConfig
 from implicit_atlas.memory import keep_freed_memory
 from implicit_atlas.phantoms import write_phantoms
 from implicit_atlas.shapes import Shape
@@ -29,6 +30,7 @@ from implicit_atlas.training.log import RunLog
 PHANTOMS = 40
 UNSEEN_AT_MOST = 40
 SHOWN = 3
+MARGIN = 0.05  # so that what is found closes within the cube, also where it is larger than it should be
 TRUTH_COLOUR, FIT_COLOUR, TEMPLATE_COLOUR = (0.55, 0.66, 0.78), (0.80, 0.62, 0.42), (0.62, 0.75, 0.55)
 
 
@@ -55,7 +57,8 @@ def run(data: Path | None, output: Path, minutes: float) -> None:
     print(f"2. training on {len(seen)} shapes, {len(unseen)} are kept unseen")
     atlas = _train(seen, output, minutes)
     print("3. reconstructing")
-    known, unknown, found = _evaluate(atlas, seen[: len(unseen)], unseen, output / "reconstructions")
+    files = [[data / shape.source for shape in some] for some in (seen[: len(unseen)], unseen)]
+    known, unknown, found = _evaluate(atlas, *files, output / "reconstructions")
     make_folder(output / "templates")
     learned = templates(atlas)
     table = write_templates(atlas, learned, output / "templates")
@@ -68,7 +71,7 @@ def run(data: Path | None, output: Path, minutes: float) -> None:
 
 def _prepared(data: Path, store: Path) -> list[Shape]:
     with console.task("prepare") as report:
-        done = prepare_folder(data, store, progress=console.counted(report))
+        done = prepare_folder(data, store, PrepareConfig(margin=MARGIN), progress=console.counted(report))
     for problem in done.quarantined:
         print(f"   not used: {problem.name}: {problem.message}", file=sys.stderr)
     return list(open_store(store))
@@ -95,9 +98,9 @@ def _train(shapes: list[Shape], output: Path, minutes: float) -> TrainedAtlas:
 
 
 def _evaluate(
-    atlas: TrainedAtlas, seen: list[Shape], unseen: list[Shape], folder: Path
+    atlas: TrainedAtlas, seen: list[Path], unseen: list[Path], folder: Path
 ) -> tuple[Evaluation, Evaluation, list[Reconstruction]]:
-    """Scores of seen and unseen shapes; the unseen ones' masks and meshes are written."""
+    """Scores of seen and unseen masks against their files; the unseen ones' fits are written."""
     make_folder(folder)
     found: list[Reconstruction] = []
 

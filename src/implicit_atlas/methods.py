@@ -42,6 +42,17 @@ DEFAULT_METHOD = "implicit-atlas+reg"
 MODE_NODES = (0, 5, 9, 13, 17, 25, 33)
 
 
+def method_of(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in METHODS:
+        raise InputError(f"method {name!r}", "is not known", f"Choose one of: {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything that fixes a network's shape; saved with the model and read back.
@@ -65,10 +76,7 @@ class ModelConfig:
     mlp: MLPConfig = field(default_factory=MLPConfig)
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise InputError(
-                f"method {self.method!r}", "is not known", f"Choose one of: {', '.join(METHODS)}."
-            )
+        method_of(self.method)
         if self.code_size < 1 or self.templates < 1:
             problem = f"code size {self.code_size} and {self.templates} templates are not both positive"
             raise InputError("model configuration", problem, "Give positive numbers.")
@@ -79,13 +87,13 @@ class ModelConfig:
     @property
     def mode_nodes(self) -> int:
         """Nodes a side of the modes' lattice; 0 where the method has none."""
-        method = METHODS[self.method]
+        method = method_of(self.method)
         return self.modes if method.deformation and method.decoder == "conv" else 0
 
 
 def build(config: ModelConfig) -> Field | Atlas:
     """The method's network with fresh weights (seed torch before)."""
-    method = METHODS[config.method]
+    method = method_of(config.method)
     if not method.template:
         return Field(_decoder(config, method, 1, config.conv))
     templates = 1 if method.single else config.templates
@@ -100,7 +108,7 @@ def build(config: ModelConfig) -> Field | Atlas:
 
 def loss_weights(config: ModelConfig, weights: LossWeights | None = None) -> LossWeights:
     """The penalties of the method: those that it does not have are zero."""
-    method, weights = METHODS[config.method], weights or LossWeights()
+    method, weights = method_of(config.method), weights or LossWeights()
     return LossWeights(
         weights.code,
         weights.laplacian if method.laplacian else 0.0,

@@ -10,7 +10,7 @@ import torch
 from implicit_atlas.augment import WarpConfig
 from implicit_atlas.errors import InputError
 from implicit_atlas.losses import LossWeights
-from implicit_atlas.methods import DEFAULT_METHOD, METHODS
+from implicit_atlas.methods import DEFAULT_METHOD, method_of
 from implicit_atlas.sampling import PointConfig, affordable_points
 
 Device = Literal["cpu", "cuda", "mps"]
@@ -72,7 +72,11 @@ def default_config(
     seed: int = 0,
     method: str = DEFAULT_METHOD,
 ) -> TrainConfig:
-    """Options for a number of shapes on a device, for a method of `implicit_atlas.methods`."""
+    """Options for a number of shapes on a device, for a method of `implicit_atlas.methods`.
+
+    Raises:
+        InputError: there is no such method.
+    """
     few = shapes < FEW
     return TrainConfig(
         seed=seed,
@@ -81,7 +85,7 @@ def default_config(
         real_share=0.5,
         warps=POOL - shapes if few else min(shapes, POOL),
         device=device,
-        points=affordable_points(METHODS[method].decoder == "mlp", device, most=PointConfig()),
+        points=affordable_points(method_of(method).decoder == "mlp", device, most=PointConfig()),
         precision=fast_precision(device),
     )
 
