@@ -57,8 +57,12 @@ def run(data: Path | None, output: Path, minutes: float) -> None:
     print(f"2. training on {len(seen)} shapes, {len(unseen)} are kept unseen")
     atlas = _train(seen, output, minutes)
     print("3. reconstructing")
-    files = [[data / shape.source for shape in some] for some in (seen[: len(unseen)], unseen)]
-    known, unknown, found = _evaluate(atlas, *files, output / "reconstructions")
+    known, unknown, found = _evaluate(
+        atlas,
+        [data / shape.source for shape in seen[: len(unseen)]],
+        [data / shape.source for shape in unseen],
+        output / "reconstructions",
+    )
     make_folder(output / "templates")
     learned = templates(atlas)
     table = write_templates(atlas, learned, output / "templates")
