@@ -24,9 +24,8 @@ from implicit_atlas.tensors import TensorSpec, specs_of
 
 ENCODER_PARTS = ("mean", "matrix", "offset")
 BESIDE = ("encoder_resolution", "large_halves")  # keys of config.json that are not fields of AtlasConfig
-LARGE = (
-    1 << 20
-)  # entries from which on a weight is stored in half precision: 3 digits do, and files are half as large
+# Entries from which on a weight is stored in half precision: 3 digits do, and files are half as large.
+LARGE = 1 << 20
 NETWORK, REMEDY = "network.", "Copy the whole model folder again."
 
 

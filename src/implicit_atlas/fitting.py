@@ -36,7 +36,7 @@ class FitConfig:
     """How to fit.
 
     Args:
-        iterations: at most.
+        iterations: at most. 100 do as well as 200 where a network has modes to start in; give others 200.
         patience: stop a shape after this many checks (every 20 iterations) without progress.
         code_weight: weight of the code penalty (Eq. 6).
         points: of an iteration; by default FEWER_POINTS, and FEWEST_POINTS for perceptrons on a CPU.
