@@ -104,12 +104,33 @@ def test_large_weights_are_stored_in_halves_and_the_atlas_is_one_before_and_afte
 def test_large_weights_of_schema_4_are_read_in_single_precision(tmp_path, monkeypatch):
     atlas, folder = trained_in_a_step(), tmp_path / "old.atlas"
     atlas.save(folder, "")
-    config = json.loads((folder / "config.json").read_text())
+    config = earlier_sizes(json.loads((folder / "config.json").read_text()))
     del config["large_halves"]
     (folder / "config.json").write_text(json.dumps({**config, "schema_version": 4}))
     renew_hash(folder, "config.json")
     monkeypatch.setattr(atlas_folder, "LARGE", 64)
-    assert TrainedAtlas.load(folder).config == atlas.config
+    assert_same_but_sizes(TrainedAtlas.load(folder), atlas)
+
+
+def earlier_sizes(config):
+    """Before schema 6 only the mean size of the cubes was kept."""
+    sizes = np.array(config.pop("sizes_mm"))
+    return {**config, "size_mm": sizes.mean(0).tolist()}
+
+
+def assert_same_but_sizes(loaded, atlas):
+    assert len(loaded.config.sizes_mm) == 1
+    np.testing.assert_allclose(loaded.config.size_mm, atlas.config.size_mm)
+    assert dataclasses.replace(loaded.config, sizes_mm=atlas.config.sizes_mm) == atlas.config
+
+
+@pytest.mark.parametrize("sizes", [[[1.0, 2.0, -3.0]], [], [[1.0, 2.0, 3.0]] * 5])
+def test_sizes_that_cannot_be_are_refused(folder, sizes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "sizes_mm": sizes}))
+    renew_hash(folder, "config.json")
+    with pytest.raises(InputError, match="sizes that cannot be"):
+        TrainedAtlas.load(folder)
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "codes.safetensors", "config.json", "README.md"])
@@ -130,12 +151,12 @@ def test_folders_of_earlier_schemas_are_read(tmp_path, schema):
     atlas = train(phantom_shapes(2), tiny_model(modes=0), tiny_training(steps=1))
     folder = tmp_path / "old.atlas"
     atlas.save(folder, "")
-    config = json.loads((folder / "config.json").read_text())
+    config = earlier_sizes(json.loads((folder / "config.json").read_text()))
     for name in LACKING[schema]:
         del config["model"][name]
     (folder / "config.json").write_text(json.dumps({**config, "schema_version": schema}))
     renew_hash(folder, "config.json")
-    assert TrainedAtlas.load(folder).config == atlas.config
+    assert_same_but_sizes(TrainedAtlas.load(folder), atlas)
 
 
 def renew_hash(folder, name):

@@ -67,10 +67,11 @@ __all__ = [  # noqa: RUF022
 
 
 def load(path: str) -> TrainedAtlas:
-    """Read a model folder (`*.atlas`)."""
+    """Read a model folder (`*.atlas`), or a model that comes with the package by its name ("hippocampus")."""
     from implicit_atlas.atlas import TrainedAtlas
+    from implicit_atlas.shipped import find_model
 
-    return TrainedAtlas.load(path)
+    return TrainedAtlas.load(find_model(path))
 
 
 def __getattr__(name: str) -> Any:

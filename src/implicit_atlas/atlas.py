@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from implicit_atlas.grid import as_numpy
 from implicit_atlas.linear import LinearEncoder, signed_distances
 from implicit_atlas.local import ResidualNodes, residual_nodes
 from implicit_atlas.model import Atlas, Expanded, Field
+from implicit_atlas.pose import PosePrior, pose_prior
 from implicit_atlas.prior import fit_prior
 from implicit_atlas.sampling import Observations, ShapeSet
 from implicit_atlas.shapes import Shape
@@ -81,18 +83,27 @@ class TrainedAtlas:
         shapes: Sequence[Shape],
         config: FitConfig | None = None,
         progress: Progress | None = None,
+        template: int | None = None,
     ) -> list[Fit]:
         """Find the code of each shape from its whole mask, all in one optimisation.
 
         Fits that failed are marked (`Fit.failure`), never dropped.
 
+        Args:
+            shapes: of the atlas's kind of frame and resolution.
+            config: how.
+            progress: told how far it is.
+            template: the one to deform, for shapes that are to be compared place by place; by default each one's best.
+
         Raises:
-            InputError: no shape, or shapes of different resolutions.
+            InputError: no shape, shapes of different resolutions, or no such template.
         """
         _some(shapes)
+        if template is not None:
+            self._check_template(template)
         config = config or FitConfig()
         nodes = self.residual_nodes(config.local.nodes) if config.local else None
-        target, starts = self._target(shapes), self._starts(shapes)
+        target, starts = self._target(shapes), replace(self._starts(shapes), template=template)
         found = fit_codes(self.network, target, starts, config, progress, nodes)
         return [self._found(shape.name, fit, shape.frame) for shape, fit in zip(shapes, found, strict=True)]
 
@@ -109,12 +120,34 @@ class TrainedAtlas:
         Raises:
             InputError: nothing was observed.
         """
+        return self._complete(observations, config, progress, None)
+
+    def complete_in_scan(
+        self,
+        observations: Sequence[Observations],
+        config: SparseConfig | None = None,
+        progress: Progress | None = None,
+    ) -> list[Fit]:
+        """The same of points in RAS millimetres: position, size and orientation of the organ are found with its shape.
+
+        Raises:
+            InputError: nothing was observed.
+        """
+        return self._complete(observations, config, progress, pose_prior(self.config, self.device))
+
+    def _complete(
+        self,
+        observations: Sequence[Observations],
+        config: SparseConfig | None,
+        progress: Progress | None,
+        pose: PosePrior | None,
+    ) -> list[Fit]:
         _some(observations)
         config = config or SparseConfig()
         nodes = self.residual_nodes(config.residual_nodes) if config.residual else None
-        prior = ShapePrior(fit_prior(self.codes, self.device), self._template_distances(), nodes)
+        prior = ShapePrior(fit_prior(self.codes, self.device), self._template_distances(), nodes, pose)
         found = complete_codes(self.network, observations, prior, config, progress)
-        return [self._found(seen.name, fit) for seen, fit in zip(observations, found, strict=True)]
+        return [self._found(seen.name, fit, fit.frame) for seen, fit in zip(observations, found, strict=True)]
 
     def known(self, name: str, frame: Frame | None = None) -> Fit:
         """The training shape of that name, as its training code stands (paper: "known" shapes).
@@ -127,9 +160,11 @@ class TrainedAtlas:
                 name, "is not a training shape of this atlas", "See `implicit-atlas info` for their names."
             )
         code = self.codes[self.config.names.index(name)]
-        nothing = np.zeros(0, np.float32)
-        fit = CodeFit(code, self.selected_template(code), nothing, "training", 0.0, 0.0, 0, 0.0, len(code))
-        return self._found(name, fit, frame)
+        return self._found(name, self._unfitted(code, "training"), frame)
+
+    def _unfitted(self, code: Float[np.ndarray, " c"], start: str, template: int | None = None) -> CodeFit:
+        template = self.selected_template(code) if template is None else template
+        return CodeFit(code, template, np.zeros(0, np.float32), start, 0.0, 0.0, 0, 0.0, len(code))
 
     @torch.no_grad()
     def selected_template(self, code: Float[np.ndarray, " c"]) -> int | None:
@@ -176,14 +211,33 @@ class TrainedAtlas:
         Raises:
             InputError: the atlas has no such template.
         """
-        if not isinstance(self.network, Atlas) or not 0 <= index < self.templates:
-            raise InputError(
-                f"template {index}", f"is none of this atlas's {self.templates}", "Count from 0."
-            )
+        self._check_template(index)
+        assert isinstance(self.network, Atlas)
         with torch.no_grad():
             where = torch.from_numpy(np.asarray(points, np.float32))[None].to(self.device)
             owner = torch.tensor([index], device=self.device)
             return as_numpy(self.network.template.query(self._template_features(), owner, where))[0, :, 0]
+
+    def _check_template(self, index: int) -> None:
+        if not 0 <= index < self.templates:
+            raise InputError(
+                f"template {index}", f"is none of this atlas's {self.templates}", "Count from 0."
+            )
+
+    def shape_of(self, name: str, code: Float[np.ndarray, " c"], template: int | None = None) -> Fit:
+        """The shape of a code, with the template that it selects or a given one; it lies nowhere in a scan.
+
+        Raises:
+            InputError: no such template, or a code of another size or that is not finite.
+        """
+        code = np.asarray(code, np.float32)
+        if code.shape != self.codes.shape[1:] or not np.isfinite(code).all():
+            raise InputError(
+                name, f"is not {self.codes.shape[1]} finite numbers", "Give a code of this atlas."
+            )
+        if template is not None:
+            self._check_template(template)
+        return self._found(name, self._unfitted(code, "given", template))
 
     def save(self, path: str | Path, card: str) -> None:
         """Write the model folder (`*.atlas`); see `implicit_atlas.atlas_folder`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,8 @@ class AtlasConfig:
         frame: kind of their frames, and the relative margin around the box.
         labels: label ids that made up the organ in the training masks (empty: all above 0).
         names: the training shapes, in the order of the codes.
-        size_mm: mean size of the training shapes' cubes, along the cube's axes.
+        sizes_mm: size of each training shape's cube along its axes, in the order of the names; of folders before
+            schema 6 their mean alone.
     """
 
     model: ModelConfig
@@ -48,7 +50,13 @@ class AtlasConfig:
     margin: float
     labels: tuple[int, ...]
     names: tuple[str, ...]
-    size_mm: tuple[float, float, float]
+    sizes_mm: tuple[tuple[float, float, float], ...]
+
+    @property
+    def size_mm(self) -> tuple[float, float, float]:
+        """Mean size of the cubes."""
+        x, y, z = (sum(size) / len(self.sizes_mm) for size in zip(*self.sizes_mm, strict=True))
+        return x, y, z
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +128,12 @@ def _expected(config: dict[str, Any]) -> Expected:
         if type(config.get(key)) is not kind:
             raise InputError("config.json", f"lacks {key}", REMEDY)
     fields = _fields(config)
-    model = from_json(AtlasConfig, fields, "config.json").model
+    about = from_json(AtlasConfig, fields, "config.json")
+    if len(about.sizes_mm) not in (1, len(about.names)) or not all(
+        0 < size < math.inf for sizes in about.sizes_mm for size in sizes
+    ):
+        raise InputError("config.json", "has sizes that cannot be", REMEDY)
+    model = about.model
     with torch.device("meta"):
         network = build(model)
     stored = {

@@ -17,7 +17,7 @@ from implicit_atlas.folders import leftovers, replace_folder
 from implicit_atlas.records import dump_json, from_json, parse_json
 from implicit_atlas.tensors import TensorSpec, encode_tensors, read_tensors
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 def _from_schema_1(config: dict[str, Any]) -> dict[str, Any]:
@@ -41,12 +41,19 @@ def _from_schema_4(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "large_halves": False}
 
 
+def _from_schema_5(config: dict[str, Any]) -> dict[str, Any]:
+    """Only the mean size of the training shapes was kept."""
+    mean = config.get("size_mm")
+    return {**{key: value for key, value in config.items() if key != "size_mm"}, "sizes_mm": [mean]}
+
+
 Migration = Callable[[dict[str, Any]], dict[str, Any] | None]
 MIGRATIONS: Mapping[int, Migration] = {
     1: _from_schema_1,
     2: _from_schema_2,
     3: _from_schema_3,
     4: _from_schema_4,
+    5: _from_schema_5,
 }
 """From schema n, what turns its config into that of schema n + 1, or None where that cannot be.
 

@@ -22,11 +22,11 @@ def labels_of(text: str, source: Path) -> tuple[int, ...]:
 
 
 def load_atlas(path: Path) -> Any:
-    """A model on the fastest device of this machine."""
-    from implicit_atlas.atlas import TrainedAtlas
+    """A model, of a folder or by its name, on the fastest device of this machine."""
+    from implicit_atlas import load
     from implicit_atlas.learning import best_device
 
-    return TrainedAtlas.load(path).to(best_device())
+    return load(str(path)).to(best_device())
 
 
 def fit_config(iterations: int, local: bool) -> Any:

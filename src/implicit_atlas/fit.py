@@ -12,8 +12,9 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.fitting import CodeFit
 from implicit_atlas.frame import Frame
 from implicit_atlas.io.meshes import Mesh
-from implicit_atlas.shapes import restore_lattice
+from implicit_atlas.shapes import restore_lattice, restore_on
 from implicit_atlas.surface import CubeMesh, ValuesAt, field_mesh, sparse_volume, to_world
+from implicit_atlas.voxel_grid import Grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,18 +54,29 @@ class Fit:
 
     def mask(self) -> Bool[np.ndarray, "x y z"]:
         """The shape on the grid of the file that it was fitted to."""
-        frame = self._framed()
+        frame = self.placed()
         return restore_lattice(self.logits(frame.resolution), frame, 0.0)
+
+    def mask_on(self, grid: Grid) -> Bool[np.ndarray, "x y z"]:
+        """The shape on any voxel grid, by trilinear interpolation of its logits; empty where it lies outside."""
+        frame = self.placed()
+        return restore_on(self.logits(frame.resolution), frame, grid, 0.0)
 
     def mesh(self, resolution: int | None = None) -> Mesh:
         """Closed surface in world millimetres (RAS)."""
-        return to_world(self.cube_mesh(resolution), self._framed())
+        return to_world(self.cube_mesh(resolution), self.placed())
 
     def cube_mesh(self, resolution: int | None = None) -> CubeMesh:
         """Closed surface in cube coordinates."""
         return field_mesh(self.field(), resolution or self.resolution)
 
-    def _framed(self) -> Frame:
+    def placed(self) -> Frame:
+        """Where the cube lies in a scan.
+
+        Raises:
+            FitError: the fit failed.
+            InputError: that is not known.
+        """
         self.found.checked(self.name)
         if self.frame is None:
             raise InputError(

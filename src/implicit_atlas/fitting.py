@@ -19,6 +19,7 @@ from torch import Tensor
 
 from implicit_atlas.errors import FitError, InputError
 from implicit_atlas.fit_watch import Watch, chance_loss, failure_of
+from implicit_atlas.frame import Frame
 from implicit_atlas.local import FLOOR, LocalConfig, ResidualNodes, fit_residuals
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig, Samples, Target, affordable_points
@@ -56,10 +57,14 @@ class FitConfig:
 
 @dataclass(frozen=True, eq=False)
 class Starts:
-    """Candidate codes for each shape: (shapes, candidates, c); candidate 0 is the mean code."""
+    """Candidate codes for each shape: (shapes, candidates, c); candidate 0 is the mean code.
+
+    Every one is tried with every template, or with the one that is given.
+    """
 
     codes: Float[np.ndarray, "n k c"]
     names: tuple[str, ...]
+    template: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +82,7 @@ class CodeFit:
         failure: why the fit is not valid, or None.
         residual: (k,) lengths of a local residual in cube units, or None.
         residual_nodes: a side of its lattice.
+        frame: where its cube lies, where that was found, too.
     """
 
     code: Float[np.ndarray, " c"]
@@ -91,6 +97,7 @@ class CodeFit:
     failure: str | None = None
     residual: Float[np.ndarray, " k"] | None = None
     residual_nodes: int = 0
+    frame: Frame | None = None
 
     def checked(self, name: str) -> CodeFit:
         """The fit itself.
@@ -186,27 +193,29 @@ class _Batch:
         return each.sum(1) / samples.weight.sum(1).clamp_min(1e-12)  # a random part may have no weight at all
 
     @torch.no_grad()
-    def race(self, candidates: Float[Tensor, "n k c"]) -> tuple[Tensor, Tensor | None, Tensor]:
+    def race(
+        self, candidates: Float[Tensor, "n k c"], only: int | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Best candidate and template of each shape, and the loss of the mean code with its best template."""
         samples = self.sample(RACE, self.config.seed + CHECK_SEED)
-        m = max(1, self.network.templates)
+        first, m = (0, max(1, self.network.templates)) if only is None else (only, 1)
         table = torch.empty((candidates.shape[1], m, len(self.ids)), device=self.device)
         for k in range(candidates.shape[1]):
             for t in range(m):
                 template = (
-                    torch.full((len(self.ids),), t, device=self.device)
+                    torch.full((len(self.ids),), first + t, device=self.device)
                     if self.templates is not None
                     else None
                 )
                 table[k, t] = self.losses(candidates[:, k], template, samples)
         best = table.flatten(0, 1).argmin(0)
-        template = best % m if self.templates is not None else None
+        template = first + best % m if self.templates is not None else None
         return best // m, template, table[0].amin(0)
 
     def run(self, starts: Starts, report: Progress) -> list[CodeFit]:
         begun = time.perf_counter()
         candidates = torch.from_numpy(starts.codes[self.ids.numpy()]).to(self.device)
-        chosen, template, mean_loss = self.race(candidates)
+        chosen, template, mean_loss = self.race(candidates, starts.template)
         start = candidates[torch.arange(len(self.ids)), chosen].clone()
         history, counts, best = self.optimise(start, template, report)
         expanded, residual = self.refine(best, template)

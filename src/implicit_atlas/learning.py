@@ -101,11 +101,15 @@ def _atlas(
         raise InputError("training set", "mixes frames of several kinds", "Prepare all shapes in one way.")
     names = tuple(shape.name for shape in shapes)
     encoder = fit_ridge(data.features, trained.codes, FEATURE_RESOLUTION)
-    sizes = np.stack([shape.frame.lattice_spacing_mm * resolution for shape in shapes])
-    x, y, z = (round(float(size), 3) for size in sizes.mean(0))
-    about = AtlasConfig(model, resolution, kind, margin, labels, names, (x, y, z))
+    sizes = tuple(_size_mm(shape) for shape in shapes)
+    about = AtlasConfig(model, resolution, kind, margin, labels, names, sizes)
     codes = np.ascontiguousarray(trained.codes[: data.real])
     return TrainedAtlas(about, trained.network, codes, encoder, _provenance(shapes, config, trained))  # pyright: ignore
+
+
+def _size_mm(shape: Shape) -> tuple[float, float, float]:
+    x, y, z = (round(float(step) * shape.frame.resolution, 3) for step in shape.frame.lattice_spacing_mm)
+    return x, y, z
 
 
 def _provenance(shapes: Sequence[Shape], config: TrainConfig, trained: Trained) -> dict[str, Any]:

@@ -49,13 +49,15 @@ def affordable_points(costly: bool, device: torch.device | str, most: PointConfi
 class Samples:
     """Points of a batch of shapes with what is known there.
 
-    `lattice` leading points of each shape form a sub-lattice of lattice³ points (0: none do).
+    `lattice` leading points of each shape form a sub-lattice of lattice³ points (0: none do). `spread` is the standard
+    deviation of the points' distance to the boundary, infinite where nothing is said of it.
     """
 
     points: Float[Tensor, "batch points 3"]
     occupancy: Float[Tensor, "batch points"]
     weight: Float[Tensor, "batch points"]
     lattice: int = 0
+    spread: Float[Tensor, "batch points"] | None = None
 
 
 @runtime_checkable
@@ -152,16 +154,16 @@ class ShapeSet:
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """What is known of one shape: occupancy at points of the cube, each with a weight.
+    """What is known of one shape: occupancy at points of the cube, or of a scan, each with a weight.
 
     A full mask, clicks, contour slices and a mask with a cropped border are all of this type.
 
     Args:
-        points: (n, 3) cube coordinates.
+        points: (n, 3) cube coordinates; RAS millimetres for `TrainedAtlas.complete_in_scan`.
         occupancy: (n,) 1 inside, 0 outside; 1/2 says "on the surface".
         weight: (n,) non-negative, one by default.
-        spread: standard deviation of the points' distance to the boundary, in cube units, where they were picked
-            close to it (clicks, contours); None says nothing of that.
+        spread: standard deviation of the points' distance to the boundary, in their own unit, where they were picked
+            close to it (clicks, contours); of each point (infinite where nothing is said) or of all; None says nothing.
 
     Raises:
         InputError: fewer than four points, sizes that differ, or values that are not finite or out of range.
@@ -171,7 +173,7 @@ class Observations:
     occupancy: Float[np.ndarray, " n"]
     weight: Float[np.ndarray, " n"] | None = None
     name: str = "observations"
-    spread: float | None = None
+    spread: float | Float[np.ndarray, " n"] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.points)
@@ -187,8 +189,15 @@ class Observations:
             raise InputError(self.name, "a point, an occupancy or a weight is not finite", remedy)
         if self.occupancy.min() < 0 or self.occupancy.max() > 1 or weight.min() < 0 or not weight.any():
             raise InputError(self.name, "an occupancy or a weight is out of range", remedy)
-        if self.spread is not None and not 0 <= self.spread < np.inf:
-            raise InputError(self.name, f"the spread {self.spread} is out of range", "Give it in cube units.")
+        sizes = () if self.spread is None else np.shape(self.spread)
+        if sizes not in ((), (count,)) or not (self.spreads >= 0).all():
+            raise InputError(self.name, "the spread is not a distance", "Give it in the points' own unit.")
+
+    @property
+    def spreads(self) -> Float[np.ndarray, " n"]:
+        """The spread of each point."""
+        spread = np.inf if self.spread is None else np.asarray(self.spread, np.float64)
+        return np.broadcast_to(spread, len(self.points))
 
 
 class ObservationSet:
@@ -199,7 +208,7 @@ class ObservationSet:
         self._all = [
             [
                 torch.as_tensor(np.array(a), dtype=torch.float32, device=device)
-                for a in (o.points, o.occupancy, o.weight)
+                for a in (o.points, o.occupancy, o.weight, o.spreads)
             ]
             for o in observations
         ]
@@ -222,8 +231,8 @@ class ObservationSet:
             if shared:
                 generator.set_state(state)
             rows.append(self._row(self._all[i], size, generator))
-        points, occupancy, weight = (torch.stack(column) for column in zip(*rows, strict=True))
-        return Samples(points, occupancy, weight)
+        points, occupancy, weight, spread = (torch.stack(column) for column in zip(*rows, strict=True))
+        return Samples(points, occupancy, weight, spread=spread)
 
     def _row(self, row: list[Tensor], size: int, generator: torch.Generator) -> list[Tensor]:
         count = len(row[0])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
+from scipy.ndimage import map_coordinates
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import sha256_file
@@ -178,6 +179,39 @@ def restore_field(
         voxels = np.stack(np.unravel_index(flat, extent), axis=-1) + corner
         occupancy[flat] = values_at(frame.canonical_to_cube(voxels.astype(np.float64))) > threshold
     return _in_grid(occupancy.reshape(extent), window, frame.grid)
+
+
+def restore_on(
+    values: Shaped[np.ndarray, "a b c"], frame: Frame, grid: Grid, threshold: float = 0.5
+) -> Bool[np.ndarray, "x y z"]:
+    """Return values on a cube's lattice as a mask on any grid of the same scan, by trilinear interpolation.
+
+    Args:
+        values: as for `restore_lattice`.
+        frame: the cube's frame.
+        grid: where the mask is wanted, of any orientation and spacing.
+        threshold: a voxel is occupied where the value at its centre lies above it.
+
+    Returns:
+        occupancy of shape `grid.shape`; False outside the cube.
+    """
+    occupancy = np.zeros(grid.shape, np.bool_)
+    to_cube = frame.affine_world_to_cube @ grid.affine
+    signs = np.stack(np.meshgrid(*[(-1, 1)] * 3, [1], indexing="ij"), -1).reshape(-1, 4)
+    corners = (signs @ np.linalg.inv(to_cube).T)[:, :3]
+    low = np.clip(np.ceil(corners.min(0)), 0, grid.shape).astype(int)
+    high = np.clip(np.floor(corners.max(0)) + 1, low, grid.shape).astype(int)
+    side = values.shape[0]
+    for x in range(
+        low[0], high[0]
+    ):  # plane by plane, so that a large scan needs no more memory than its mask
+        y, z = np.meshgrid(np.arange(low[1], high[1]), np.arange(low[2], high[2]), indexing="ij")
+        cube = np.stack([np.full_like(y, x), y, z], -1) @ to_cube[:3, :3].T + to_cube[:3, 3]
+        inside = (np.abs(cube) <= 1).all(-1)
+        where = (cube[inside] + 1) * (side / 2) - 0.5
+        plane = occupancy[x, low[1] : high[1], low[2] : high[2]]
+        plane[inside] = map_coordinates(values, where.T, order=1, mode="nearest") > threshold
+    return occupancy
 
 
 def hash_source(path: Path) -> str:

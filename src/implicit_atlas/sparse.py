@@ -4,6 +4,9 @@ Codes have the normal distribution of the training codes, and what no code says,
 template's normals, an independent one at every node. How well a shape explains a point is judged by the
 signed distance between the point and the shape's surface, read from the distance map of its template at the place that
 the point has there. A network's logits cannot say that: they are as steep as training made them, and level off.
+
+Points in cube coordinates know the organ's box, as in the paper. Points in millimetres do not: the pose of the cube is
+then free, too, and started from several sizes and centres.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,12 +27,14 @@ from implicit_atlas.fitting import CodeFit, Progress, in_batches
 from implicit_atlas.grid import sample_volume
 from implicit_atlas.local import FLOOR, ResidualNodes
 from implicit_atlas.model import Atlas, Expanded, Field
+from implicit_atlas.pose import FREE, PosePrior, Poses, counted_from_middle
 from implicit_atlas.prior import CodePrior
 from implicit_atlas.sampling import Observations, ObservationSet, PointConfig, Samples
 from implicit_atlas.schedule import cosine_decay
 
 BUDGET = PointConfig(lattice=0, band=1 << 14)  # points of an iteration; of more, a random part
 REPORT_EVERY = 20
+TINY = 1e-12  # keeps the gradient of a square root finite at 0
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class SparseConfig:
         evidence: points that say as much as one independent observation, for fields without a template: their logits
             stand for the log odds of the labels.
         batch: shapes completed together.
+        search: iterations of each short search for the pose, where it is free.
     """
 
     iterations: int = 60
@@ -57,6 +63,7 @@ class SparseConfig:
     evidence: float = 12.0
     batch: int = 40
     seed: int = 0
+    search: int = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +75,13 @@ class ShapePrior:
         distances: signed distances to the surface of each template, in cube units, on a cell-centred lattice; for an
             Atlas only.
         nodes: where a residual has lengths; None leaves it out.
+        pose: of the cube in the scan; None where points are in cube coordinates.
     """
 
     codes: CodePrior
     distances: Float[Tensor, "m r r r"] | None = None
     nodes: ResidualNodes | None = None
+    pose: PosePrior | None = None
 
 
 def complete_codes(
@@ -82,11 +91,11 @@ def complete_codes(
     config: SparseConfig | None = None,
     progress: Progress | None = None,
 ) -> list[CodeFit]:
-    """The most probable code, and residual, of each shape; failed ones are marked, never dropped.
+    """The most probable code, and residual and pose, of each shape; failed ones are marked, never dropped.
 
     Args:
         network: with weights that stay as they are.
-        observations: what is known of each shape.
+        observations: what is known of each shape, in cube coordinates, or in millimetres where the prior has a pose.
         prior: what is known of shapes before anything is seen.
         config: how.
         progress: told how far it is.
@@ -94,9 +103,31 @@ def complete_codes(
     config = config or SparseConfig()
 
     def fit(ids: range, report: Progress) -> list[CodeFit]:
-        return _Batch(network, observations[ids.start : ids.stop], prior, config).run(report)
+        part = observations[ids.start : ids.stop]
+        start = None if prior.pose is None else _placed(network, part, prior, config)
+        return _Batch(network, part, prior, config).run(report, start)
 
     return in_batches(network, len(observations), config.batch, fit, progress)
+
+
+def _placed(
+    network: Field | Atlas, observations: Sequence[Observations], prior: ShapePrior, config: SparseConfig
+) -> Float[Tensor, "n free"]:
+    """Where to start: code and pose of the best of several short searches without a residual."""
+    assert prior.pose is not None
+    starts = [prior.pose.starts(seen.points, seen.occupancy) for seen in observations]
+    count = starts[0].shape[0]
+    rough = replace(config, iterations=config.search)
+    batch = _Batch(
+        network, [o for o in observations for _ in range(count)], replace(prior, nodes=None), rough
+    )
+    free = torch.zeros((batch.count, batch.size), device=batch.device)
+    free[:, -FREE:] = torch.from_numpy(np.concatenate(starts)).to(free)
+    free, template, _ = batch.optimise(free, lambda share, text: None)
+    with torch.no_grad():
+        value = batch.surprise(free, template, batch.sample(config.seed)) + free.square().sum(1) / 2
+    best = value.nan_to_num(torch.inf).view(-1, count).argmin(1)
+    return free[torch.arange(len(observations), device=free.device) * count + best]
 
 
 class _Batch:
@@ -112,49 +143,63 @@ class _Batch:
         self.network, self.prior, self.config = network, prior.codes, config
         self.distances, self.nodes = prior.distances, prior.nodes
         self.device = next(network.parameters()).device
+        self.poses, self.unit = None, 1.0
+        if prior.pose is not None:
+            observations, origin_mm = counted_from_middle(observations)
+            self.poses = Poses(prior.pose, origin_mm)
+            self.unit = 2 / float(prior.pose.log_size.mean().exp())
         self.target, self.count = ObservationSet(observations, self.device), len(observations)
-        spread = [math.inf if o.spread is None else math.hypot(o.spread, config.slack) for o in observations]
-        self.spread = torch.tensor(spread, device=self.device)[:, None]
         self.total = torch.tensor(
             [float(np.sum(np.asarray(o.weight))) for o in observations], device=self.device
         )
         with torch.no_grad():
             self.templates = network.expand_templates() if isinstance(network, Atlas) else None
+        # The free numbers of a shape: those of the code, of the residual and of the pose.
+        self.code_size = self.prior.factor.shape[1]
         self.lengths = 0 if self.nodes is None else len(self.nodes.kept)
+        self.size = self.code_size + self.lengths + (0 if self.poses is None else FREE)
 
     def sample(self, seed: int) -> Samples:
         return self.target.sample(
             torch.arange(self.count), BUDGET, torch.Generator().manual_seed(seed), shared=True
         )
 
+    def residual(self, free: Tensor) -> Float[Tensor, "n k"]:
+        """Lengths of the residual in cube units."""
+        return free[:, self.code_size : self.code_size + self.lengths] * self.config.residual
+
     def expand(self, free: Float[Tensor, "n free"], template: Tensor | None) -> Expanded:
-        """Features of whitened numbers: those of the code first, those of the residual after them."""
-        size = self.prior.factor.shape[1]
-        codes = self.prior.codes(free[:, :size])
+        """Features of whitened numbers."""
+        codes = self.prior.codes(free[:, : self.code_size])
         if not isinstance(self.network, Atlas):
             return self.network.expand(codes)
         residual = None
         if self.nodes is not None and template is not None:
-            residual = self.nodes.lattice(free[:, size:] * self.config.residual, template)
+            residual = self.nodes.lattice(self.residual(free), template)
         return self.network.expand(codes, template, self.templates, residual)
 
     def surprise(self, free: Tensor, template: Tensor | None, samples: Samples) -> Float[Tensor, " n"]:
         """Negative log likelihood of what was observed, up to a constant."""
         expanded, sign = self.expand(free, template), 2 * samples.occupancy - 1
+        points = samples.points
+        if self.poses is not None:
+            points = self.poses.to_cube(free[:, -FREE:], points)
         if self.distances is None or template is None or not isinstance(self.network, Atlas):
-            logits = self.network.query(expanded, samples.points).logits
+            logits = self.network.query(expanded, points).logits
             each = F.softplus(-sign * logits) / self.config.evidence
         else:
-            where = samples.points + self.network.displacement(expanded, samples.points)
+            where = points + self.network.displacement(expanded, points)
             distance = read_by_owner(self.distances, template, where)
+            assert samples.spread is not None
+            spread = torch.hypot(samples.spread * self.unit, torch.full_like(distance, self.config.slack))
             each = F.softplus(-sign * distance / self.config.softness)
-            each = each + (distance / self.spread).square() / 2
+            each = each + (distance / spread).square() / 2
         seen = samples.weight.sum(1).clamp_min(1e-12)
         return (each * samples.weight).sum(1) * (self.total / seen)
 
     @torch.no_grad()
     def race(self, free: Tensor) -> tuple[Tensor | None, Float[Tensor, " n"]]:
-        """The template by which the mean code explains each shape best, and how well."""
+        """The template by which the start explains each shape best, and how well."""
         samples = self.sample(self.config.seed)
         if self.templates is None:
             return None, self.surprise(free, None, samples)
@@ -165,12 +210,11 @@ class _Batch:
         found, template = torch.stack(each).min(0)
         return template, found
 
-    def run(self, report: Progress) -> list[CodeFit]:
-        """Adam with cosine decay, from the mean on."""
-        begun, config, size = time.perf_counter(), self.config, self.prior.factor.shape[1]
-        free = torch.zeros((self.count, size + self.lengths), device=self.device)
-        template, before = self.race(free)
-        free.requires_grad_()
+    def optimise(self, free: Tensor, report: Progress) -> tuple[Tensor, Tensor | None, np.ndarray]:
+        """Adam with cosine decay, from given numbers on: what was found, the templates, and the history."""
+        config = self.config
+        template, _ = self.race(free)
+        free = free.clone().requires_grad_()
         optimizer = torch.optim.Adam([free], lr=config.learning_rate, betas=(0.9, 0.99))
         history = np.zeros((config.iterations, self.count), np.float32)
         for iteration in range(config.iterations):
@@ -183,9 +227,19 @@ class _Batch:
             history[iteration] = each.detach().cpu().numpy()
             if (iteration + 1) % REPORT_EVERY == 0:
                 report((iteration + 1) / config.iterations, f"surprise {float(each.detach().mean()):.1f}")
+        return free.detach(), template, history
+
+    def run(self, report: Progress, start: Float[Tensor, "n some"] | None = None) -> list[CodeFit]:
+        """From the mean on, or from codes and poses."""
+        begun = time.perf_counter()
+        free = torch.zeros((self.count, self.size), device=self.device)
+        _, before = self.race(free)
+        if start is not None:
+            free[:, : self.code_size], free[:, -FREE:] = start[:, : self.code_size], start[:, -FREE:]
+        free, template, history = self.optimise(free, report)
         with torch.no_grad():
-            after = self.surprise(free, template, self.sample(config.seed))
-        return self._fits(free.detach(), template, history, before, after, time.perf_counter() - begun)
+            after = self.surprise(free, template, self.sample(self.config.seed))
+        return self._fits(free, template, history, before, after, time.perf_counter() - begun)
 
     def _fits(
         self,
@@ -196,8 +250,11 @@ class _Batch:
         after: Tensor,
         seconds: float,
     ) -> list[CodeFit]:
-        size = self.prior.factor.shape[1]
-        codes, lengths = self.prior.codes(free[:, :size]), free[:, size:] * self.config.residual
+        codes, lengths = self.prior.codes(free[:, : self.code_size]), self.residual(free)
+        frames = None
+        if self.poses is not None:
+            pose = free[:, -FREE:].nan_to_num()  # of fits that failed
+            frames = self.poses.frames(pose)
         fits = []
         for i in range(self.count):
             failure = failure_of(float(after[i]), float(before[i]), math.inf)
@@ -215,6 +272,7 @@ class _Batch:
                     failure=failure,
                     residual=lengths[i].cpu().numpy() if self.lengths and failure is None else None,
                     residual_nodes=0 if self.nodes is None else self.nodes.nodes,
+                    frame=None if frames is None else frames[i],
                 )
             )
         return fits
@@ -225,10 +283,14 @@ def read_by_owner(
     owner: Int[Tensor, " batch"],
     points: Float[Tensor, "batch points 3"],
 ) -> Float[Tensor, "batch points"]:
-    """Trilinear values of volume owner[b] on a cell-centred lattice at points[b]; the border's outside."""
-    found = points.new_zeros(points.shape[:2])
+    """Trilinear values of volume owner[b], distances on a cell-centred lattice, at points[b].
+
+    Outside the cube the border's, less the distance to the cube.
+    """
+    inside = points.clamp(-1, 1)
+    found = -((points - inside).square().sum(-1) + TINY).sqrt() + TINY**0.5
     for index in owner.unique().tolist():
         mine = (owner == index).nonzero()[:, 0]
         read = sample_volume(volumes[index], points[mine].flatten(0, 1))
-        found = found.index_copy(0, mine, read.view(len(mine), -1))
+        found = found.index_add(0, mine, read.view(len(mine), -1))
     return found

@@ -4,6 +4,7 @@ from implicit_atlas.io.cases import Cases, Problem, find_cases, list_cases
 from implicit_atlas.io.formats import case_name, printable
 from implicit_atlas.io.label_names import declared_labels, parse_labels
 from implicit_atlas.io.labels import label_ids, select_mask
+from implicit_atlas.io.landmarks import Landmarks, read_landmarks, write_landmarks
 from implicit_atlas.io.meshes import Mesh, read_mesh, write_mesh
 from implicit_atlas.io.types import LabelMap, Mask
 from implicit_atlas.io.volumes import check_same_grid, read_grid, read_labels, read_mask, write_mask
@@ -12,6 +13,7 @@ from implicit_atlas.io.voxelise import grid_around, voxelise
 __all__ = [
     "Cases",
     "LabelMap",
+    "Landmarks",
     "Mask",
     "Mesh",
     "Problem",
@@ -26,10 +28,12 @@ __all__ = [
     "printable",
     "read_grid",
     "read_labels",
+    "read_landmarks",
     "read_mask",
     "read_mesh",
     "select_mask",
     "voxelise",
+    "write_landmarks",
     "write_mask",
     "write_mesh",
 ]

@@ -1,0 +1,111 @@
+"""What is known of an organ in a scan, as observations in millimetres: clicks, annotated slices, cut-off masks.
+
+Voxels that nobody looked at are unobserved, not background.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int
+from scipy.ndimage import maximum_filter, minimum_filter
+
+from implicit_atlas.errors import InputError
+from implicit_atlas.io import Landmarks, Mask
+from implicit_atlas.sampling import Observations
+
+Seen = Literal["slices", "volume"]
+
+CLICK_MM = 1.0  # how near to the boundary a click on it is taken to be (standard deviation)
+NEAR, FAR = 6000, 2000  # voxels of a mask that are observed: next to its border, and elsewhere
+REACH_VOXELS = 2  # voxels as near as this to the other side are next to the border
+MARGIN_SHARE = 0.5  # of the organ's box on each side, from which background voxels are taken
+SEED = 0
+
+
+def from_landmarks(landmarks: Landmarks, spread_mm: float = CLICK_MM) -> Observations:
+    """Clicks: inside, outside or on the boundary as the file says; all on the boundary where it says nothing.
+
+    Args:
+        landmarks: at least four points.
+        spread_mm: standard deviation of the distance between the boundary and a click on it.
+
+    Raises:
+        InputError: fewer than four points, or a spread that is no distance.
+    """
+    count = len(landmarks.points_mm)
+    inside = np.full(count, 0.5) if landmarks.occupancy is None else landmarks.occupancy
+    if not 0 < spread_mm < np.inf:
+        raise InputError("spread", f"{spread_mm} mm is not a distance", "Give a positive number of mm.")
+    spread = np.where(inside == 0.5, spread_mm, np.inf)
+    try:
+        return Observations(landmarks.points_mm, inside, name=landmarks.path.name, spread=spread)
+    except InputError as error:
+        raise InputError(landmarks.path, error.problem, error.remedy) from error
+
+
+def from_mask(mask: Mask, seen: Seen, name: str) -> Observations:
+    """A mask of which a part was observed: voxels near its border, and some of the others.
+
+    Args:
+        mask: the organ as far as it is known.
+        seen: "slices": slices of the axis along which fewest hold the organ, all of each such slice; "volume": the
+            whole volume, so that an organ that touches its border goes on beyond it.
+        name: of the case.
+
+    Raises:
+        InputError: "slices" of a mask whose slices are all annotated.
+    """
+    observed, reach = np.ones(mask.grid.shape, bool), [REACH_VOXELS] * 3
+    if seen == "slices":
+        axis, planes = annotated_slices(mask)
+        observed[:], reach[axis] = False, 0  # what is next to the border is judged within a slice
+        np.moveaxis(observed, axis, 0)[planes] = True
+    voxels = _chosen(mask.occupancy, observed, (reach[0], reach[1], reach[2]))
+    inside = mask.occupancy[tuple(voxels.T)].astype(np.float64)
+    points = voxels @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
+    return Observations(points, inside, name=name)
+
+
+def annotated_slices(mask: Mask) -> tuple[int, Int[np.ndarray, " n"]]:
+    """The axis of the array along which few slices are annotated, and these slices.
+
+    Raises:
+        InputError: all slices between the first and the last are annotated, along every axis.
+    """
+    best: tuple[float, int, np.ndarray] | None = None
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        planes = np.flatnonzero(mask.occupancy.any(axis=others))
+        share = len(planes) / (planes[-1] - planes[0] + 1) if len(planes) > 1 else 0.0
+        if best is None or share < best[0]:
+            best = share, axis, planes
+    assert best is not None
+    share, axis, planes = best
+    if share == 1.0:
+        problem = "has no slice left out between its first and last, along no axis"
+        raise InputError(
+            mask.path, problem, "Reconstruct it as a whole mask, or say that its volume was seen."
+        )
+    return axis, planes
+
+
+def _chosen(
+    occupancy: Bool[np.ndarray, "x y z"], observed: Bool[np.ndarray, "x y z"], reach: tuple[int, int, int]
+) -> Int[np.ndarray, "n 3"]:
+    """Observed voxels: at most `NEAR` next to the border, and at most `FAR` of the others around the organ."""
+    corners = np.argwhere(occupancy)
+    low, high = corners.min(0), corners.max(0) + 1
+    border = np.ceil((high - low) * MARGIN_SHARE).astype(int) + max(reach)
+    first = np.maximum(low - border, 0)
+    box = tuple(slice(a, b) for a, b in zip(first, np.minimum(high + border, occupancy.shape), strict=True))
+    inside, visible = occupancy[box], observed[box]
+    sizes = tuple(2 * r + 1 for r in reach)
+    near = maximum_filter(inside, sizes) != minimum_filter(inside, sizes)
+    rng = np.random.default_rng(SEED)
+    chosen = []
+    for part, most in ((near & visible, NEAR), (~near & visible, FAR)):
+        voxels = np.argwhere(part)
+        chosen.append(rng.permutation(voxels)[:most] if len(voxels) > most else voxels)
+    return np.concatenate(chosen) + first

@@ -1,0 +1,148 @@
+"""Where an organ lies in a scan: position, size and orientation of its cube, to be found together with its shape.
+
+A mask brings its frame along; a few points do not. Their millimetres lead into the cube by x = Rᵀ (p - c) / (s / 2),
+with a centre c, sizes s and a turn R that are free beside the code. Sizes have the log-normal distribution of the
+training shapes' cubes; turns are small, as scans have about one orientation; of centres little is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from implicit_atlas.atlas_folder import AtlasConfig
+from implicit_atlas.frame import Frame, FrameKind
+from implicit_atlas.sampling import Observations
+from implicit_atlas.voxel_grid import Grid
+
+FREE = 9  # numbers of a pose: centre, logarithms of the sizes, vector of rotation
+CENTRE = 0.25  # standard deviation of a centre about where it starts, as a share of the mean size
+TURN = 0.12  # standard deviation of the rotation vector's entries, in radians
+SIZE = 0.15  # standard deviation of the logarithm of a size, where only the mean is known
+ALIKE = 5  # so many shapes' worth of independent sizes are mixed into the covariance
+
+
+@dataclass(frozen=True, eq=False)
+class PosePrior:
+    """What is known of a cube before anything is seen.
+
+    Args:
+        log_size: (3,) mean logarithm of the cube's sizes in mm.
+        factor: (3, 3) of the covariance of those logarithms.
+        kind: of the training shapes' frames; "isotropic" cubes have one size.
+        margin: of the training shapes' frames.
+        resolution: of the frames that are made.
+    """
+
+    log_size: Float[Tensor, "3"]
+    factor: Float[Tensor, "3 3"]
+    kind: FrameKind
+    margin: float
+    resolution: int
+
+    def starts(
+        self, points_mm: Float[np.ndarray, "n 3"], occupancy: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, "starts 9"]:
+        """Numbers to search from: cubes of the mean size, about the points' box or mean, or as large as their box."""
+        seen = of_organ(points_mm, occupancy)
+        low, high = seen.min(0), seen.max(0)
+        mean_size = np.exp(self.log_size.double().cpu().numpy())
+        to_mean = (seen.mean(0) - (low + high) / 2) / (CENTRE * mean_size)
+        extent = np.maximum((high - low) * (1 + 2 * self.margin), mean_size / 4)
+        factor = self.factor.double().cpu().numpy()
+        own = np.linalg.lstsq(factor, np.log(extent / mean_size), rcond=None)[0].clip(-2, 2)
+        starts = np.zeros((3, FREE))
+        starts[1, :3], starts[2, 3:6] = to_mean.clip(-2, 2), own
+        return starts
+
+
+def pose_prior(config: AtlasConfig, device: torch.device | str = "cpu") -> PosePrior:
+    """Distribution of the cubes that an atlas was trained on; where only their mean is known, its size within 15 %."""
+    logs = np.log(np.array(config.sizes_mm))
+    round_one = SIZE**2 * np.eye(3)
+    share = ALIKE / (ALIKE + len(logs) - 1)
+    covariance = np.cov(logs.T) if len(logs) > 1 else round_one
+    covariance = (1 - share) * covariance + share * round_one
+    if config.frame == "isotropic":
+        covariance = np.full((3, 3), covariance.mean())
+    variance, axes = np.linalg.eigh(covariance)
+    factor = axes * np.sqrt(variance.clip(min=0))
+    mean, factor = (torch.tensor(v, dtype=torch.float32, device=device) for v in (logs.mean(0), factor))
+    return PosePrior(mean, factor, config.frame, config.margin, config.resolution)
+
+
+@dataclass(frozen=True, eq=False)
+class Poses:
+    """Cubes of a batch of shapes, as functions of whitened numbers.
+
+    Args:
+        prior: their distribution.
+        origin_mm: (n, 3) RAS points, in double precision, from which the millimetres of each shape are counted, so that
+            single precision does and it does not matter where a scanner has its origin.
+    """
+
+    prior: PosePrior
+    origin_mm: Float[np.ndarray, "n 3"]
+
+    def sizes_mm(self, free: Float[Tensor, "n 9"]) -> Float[Tensor, "n 3"]:
+        """Sizes of the cubes along their axes."""
+        return (self.prior.log_size + free[:, 3:6] @ self.prior.factor.T).exp()
+
+    def centres_mm(self, free: Float[Tensor, "n 9"]) -> Float[Tensor, "n 3"]:
+        """Centres of the cubes, from the origins."""
+        return free[:, :3] * (CENTRE * self.prior.log_size.exp())
+
+    def to_cube(
+        self, free: Float[Tensor, "n 9"], points_mm: Float[Tensor, "n points 3"]
+    ) -> Float[Tensor, "n points 3"]:
+        """Cube coordinates of millimetres from the origins."""
+        turned = (points_mm - self.centres_mm(free)[:, None]) @ rotations(free[:, 6:] * TURN)
+        return turned * (2 / self.sizes_mm(free))[:, None]
+
+    def frames(self, free: Float[Tensor, "n 9"]) -> list[Frame]:
+        """The cubes as frames, each on a grid of its own: the cube's lattice."""
+        centres = self.centres_mm(free).double().cpu() + torch.from_numpy(self.origin_mm)
+        sizes = self.sizes_mm(free).double().cpu()
+        turns = rotations(free[:, 6:].double().cpu() * TURN)
+        out = []
+        side = self.prior.resolution
+        for centre, size, turn in zip(centres, sizes, turns, strict=True):
+            affine = np.eye(4)
+            affine[:3, :3] = (turn * (size / side)).numpy()
+            affine[:3, 3] = centre.numpy() - affine[:3, :3].sum(1) * ((side - 1) / 2)
+            grid = Grid((side, side, side), affine)
+            frame = Frame(grid, np.zeros(3), np.ones(3), side, self.prior.kind, self.prior.margin)
+            out.append(frame)
+        return out
+
+
+def counted_from_middle(observations: Sequence[Observations]) -> tuple[list[Observations], np.ndarray]:
+    """Observations counted from the middle of the box of their points in and on the organ, and these middles (n, 3)."""
+    middles = []
+    for seen in observations:
+        points = of_organ(seen.points, seen.occupancy)
+        middles.append((points.min(0) + points.max(0)) / 2)
+    moved = [
+        replace(seen, points=seen.points - middle) for seen, middle in zip(observations, middles, strict=True)
+    ]
+    return moved, np.stack(middles)
+
+
+def of_organ(
+    points_mm: Float[np.ndarray, "n 3"], occupancy: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "some 3"]:
+    """The points inside and on the boundary; all of them where none is."""
+    inside = occupancy >= 0.5
+    return points_mm[inside] if inside.any() else points_mm
+
+
+def rotations(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
+    """Rotation about each vector by its length in radians; columns are where the axes go."""
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.linalg.matrix_exp(torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(-1, 3, 3))

@@ -1,0 +1,124 @@
+"""Poses: rotations, cubes and frames say the same, and an organ is found where it lies."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from atlas_samples import RESOLUTION, dsc, phantom_shapes, tiny_atlas
+
+from implicit_atlas.errors import InputError
+from implicit_atlas.pose import FREE, Poses, pose_prior, rotations
+from implicit_atlas.sampling import Observations, ShapeSet
+from implicit_atlas.shapes import Shape, restore
+from implicit_atlas.sparse import SparseConfig
+from implicit_atlas.voxel_grid import Grid
+
+SHAPES = phantom_shapes(8)
+FAR_MM = np.array([40.0, -300.0, 12.0])
+
+
+def clicks(shape: Shape, count: int, turn: np.ndarray | None = None, labelled: bool = False) -> Observations:
+    """Points on the boundary of a shape, in millimetres of a scan in which it lies far from the origin."""
+    faces = ShapeSet(shape.packed[None], RESOLUTION).faces.numpy()
+    face = np.random.default_rng(1).choice(faces, count)
+    flat, axis = face // 3, face % 3
+    lower = np.stack(np.unravel_index(flat, (RESOLUTION,) * 3), axis=-1)
+    voxel = lower + (0.0 if labelled else 0.5) * np.eye(3)[axis]
+    inside = shape.occupancy[tuple(lower.T)].astype(float) if labelled else np.full(count, 0.5)
+    points_mm = shape.frame.cube_to_world((2 * voxel + 1) / RESOLUTION - 1)
+    points_mm = points_mm if turn is None else points_mm @ turn.T
+    return Observations(points_mm + FAR_MM, inside, name=shape.name, spread=0.2)
+
+
+def test_rotations_are_rotations():
+    vectors = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, np.pi / 2], [0.3, -0.2, 0.5]]).float()
+    found = rotations(vectors)
+    torch.testing.assert_close(found @ found.transpose(1, 2), torch.eye(3).expand(3, 3, 3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(found), torch.ones(3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        found[1] @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1, 0]), atol=1e-6, rtol=0
+    )
+
+
+def test_a_pose_and_its_frame_map_alike():
+    prior = pose_prior(tiny_atlas().config)
+    origin_mm = np.array([[10.0, 20.0, 30.0], [-5.0, 0.0, 2.0]])
+    poses = Poses(prior, origin_mm)
+    free = torch.randn(2, FREE, generator=torch.Generator().manual_seed(0))
+    points = torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(1)) * 20
+    cube = poses.to_cube(free, points)
+    at_mm = points.double().numpy() + origin_mm[:, None]
+    for frame, at, expected in zip(poses.frames(free), at_mm, cube.numpy(), strict=True):
+        assert frame.resolution == RESOLUTION
+        np.testing.assert_allclose(frame.world_to_cube(at), expected, atol=1e-4)
+
+
+def test_sizes_have_the_distribution_of_the_training_shapes():
+    config = tiny_atlas().config
+    prior = pose_prior(config)
+    logs = np.log(np.array(config.sizes_mm))
+    np.testing.assert_allclose(prior.log_size.numpy(), logs.mean(0), rtol=1e-6)
+    alone = pose_prior(dataclasses.replace(config, sizes_mm=((30.0, 40.0, 50.0),)))
+    np.testing.assert_allclose((alone.factor @ alone.factor.T).numpy(), 0.15**2 * np.eye(3), atol=1e-6)
+    same = pose_prior(dataclasses.replace(config, frame="isotropic"))
+    assert np.linalg.matrix_rank((same.factor @ same.factor.T).numpy(), tol=1e-6) == 1
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_an_organ_is_found_where_it_lies(labelled):
+    shape = SHAPES[6]
+    seen = clicks(shape, 300, labelled=labelled)
+    (fit,) = tiny_atlas().complete_in_scan([seen])
+    assert (
+        fit.failure is None and fit.found.degrees_of_freedom == fit.found.code.size + residual_size() + FREE
+    )
+    assert dsc(fit.mask_on(moved_grid(shape)), restore(shape)) > 0.85
+    # The scanner's origin does not matter.
+    (back,) = tiny_atlas().complete_in_scan([dataclasses.replace(seen, points=seen.points - FAR_MM)])
+    assert dsc(fit.mask_on(moved_grid(shape)), back.mask_on(shape.frame.grid)) > 0.98
+    distance = np.linalg.norm(fit.mesh().vertices.mean(0) - FAR_MM - back.mesh().vertices.mean(0))
+    assert distance < 0.5
+
+
+def test_a_turned_organ_is_found_turned():
+    turn = rotations(torch.tensor([[0.0, 0.0, 0.2]]))[0].double().numpy()
+    grid = moved_grid(SHAPES[6], turn)
+    found = tiny_atlas().complete_in_scan([clicks(SHAPES[6], 300), clicks(SHAPES[6], 300, turn)])
+    straight, turned = (fit.found.frame.affine_cube_to_world[:3, :3] for fit in found)
+    along = [axes[:, 0] / np.linalg.norm(axes[:, 0]) for axes in (straight, turned)]
+    assert np.arctan2(*(along[1] @ turn)[[1, 0]]) == pytest.approx(np.arctan2(*along[0][[1, 0]]), abs=0.15)
+    assert dsc(found[1].mask_on(grid), restore(SHAPES[6])) > 0.75
+
+
+def test_cases_do_not_depend_on_their_company():
+    both = [clicks(SHAPES[6], 100), clicks(SHAPES[7], 80)]
+    quick = SparseConfig(iterations=5, search=5)
+    together, alone = (
+        tiny_atlas().complete_in_scan(both, quick),
+        tiny_atlas().complete_in_scan(both[1:], quick),
+    )
+    np.testing.assert_allclose(together[1].found.code, alone[0].found.code, atol=1e-3)
+
+
+def test_nothing_inside_is_searched_around_what_was_seen():
+    seen = clicks(SHAPES[7], 50)
+    outside = dataclasses.replace(seen, occupancy=np.zeros(50), spread=None)
+    (fit,) = tiny_atlas().complete_in_scan([outside], SparseConfig(iterations=3, search=3))
+    assert fit.failure is None or "mean" in fit.failure
+    with pytest.raises(InputError, match="no shape was given"):
+        tiny_atlas().complete_in_scan([])
+
+
+def moved_grid(shape: Shape, turn: np.ndarray | None = None) -> Grid:
+    affine = shape.frame.grid.affine.copy()
+    affine[:3] = affine[:3] if turn is None else turn @ affine[:3]
+    affine[:3, 3] += FAR_MM
+    return Grid(shape.frame.grid.shape, affine)
+
+
+def residual_size() -> int:
+    nodes = tiny_atlas().residual_nodes(SparseConfig().residual_nodes)
+    return 0 if nodes is None else len(nodes.kept)
