@@ -1,0 +1,28 @@
+"""Statistics of shapes in dense correspondence: alignment, principal modes, quality of a shape model, two groups."""
+
+from implicit_atlas.statistics.alignment import Alignment, align
+from implicit_atlas.statistics.cases import Shapes
+from implicit_atlas.statistics.groups import GroupComparison, compare_groups, false_discovery_rates
+from implicit_atlas.statistics.modes import (
+    Curve,
+    ShapeStatistics,
+    compactness,
+    generality,
+    principal_modes,
+    specificity,
+)
+
+__all__ = [
+    "Alignment",
+    "Curve",
+    "GroupComparison",
+    "ShapeStatistics",
+    "Shapes",
+    "align",
+    "compactness",
+    "compare_groups",
+    "false_discovery_rates",
+    "generality",
+    "principal_modes",
+    "specificity",
+]
