@@ -150,7 +150,7 @@ def test_a_failed_write_leaves_the_old_file(
 
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no format that masks are written in"):
+    with pytest.raises(InputError, match="no format that volumes are written in"):
         write_mask(tmp_path / "a.png", block(), grid_of((7, 6, 5)))
     with pytest.raises(InputError, match="differs from its grid"):
         write_mask(tmp_path / "a.nii", block(), grid_of((5, 6, 7)))

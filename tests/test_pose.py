@@ -95,7 +95,7 @@ def test_a_turned_organ_is_found_turned():
 
 def test_cases_do_not_depend_on_their_company():
     both = [clicks(SHAPES[6], 100), clicks(SHAPES[7], 80)]
-    quick = SparseConfig(iterations=5, search=5)
+    quick = SparseConfig(iterations=5)
     together, alone = (
         tiny_atlas().complete_in_scan(both, quick),
         tiny_atlas().complete_in_scan(both[1:], quick),
@@ -106,7 +106,7 @@ def test_cases_do_not_depend_on_their_company():
 def test_nothing_inside_is_searched_around_what_was_seen():
     seen = clicks(SHAPES[7], 50)
     outside = dataclasses.replace(seen, occupancy=np.zeros(50), spread=None)
-    (fit,) = tiny_atlas().complete_in_scan([outside], SparseConfig(iterations=3, search=3))
+    (fit,) = tiny_atlas().complete_in_scan([outside], SparseConfig(iterations=3))
     assert fit.failure is None or "mean" in fit.failure
     with pytest.raises(InputError, match="no shape was given"):
         tiny_atlas().complete_in_scan([])

@@ -112,28 +112,31 @@ class TrainedAtlas:
         observations: Sequence[Observations],
         config: SparseConfig | None = None,
         progress: Progress | None = None,
+        draw: int = 0,
     ) -> list[Fit]:
         """Find the most probable shape of each set of points, all in one optimisation (paper §5.1).
 
-        Fits that failed are marked (`Fit.failure`), never dropped.
+        Fits that failed are marked (`Fit.failure`), never dropped. `draw` k is the k-th draw from the shapes that are
+        probable instead, by which to see how uncertain the most probable one is.
 
         Raises:
             InputError: nothing was observed.
         """
-        return self._complete(observations, config, progress, None)
+        return self._complete(observations, config, progress, None, draw)
 
     def complete_in_scan(
         self,
         observations: Sequence[Observations],
         config: SparseConfig | None = None,
         progress: Progress | None = None,
+        draw: int = 0,
     ) -> list[Fit]:
         """The same of points in RAS millimetres: position, size and orientation of the organ are found with its shape.
 
         Raises:
             InputError: nothing was observed.
         """
-        return self._complete(observations, config, progress, pose_prior(self.config, self.device))
+        return self._complete(observations, config, progress, pose_prior(self.config, self.device), draw)
 
     def _complete(
         self,
@@ -141,12 +144,13 @@ class TrainedAtlas:
         config: SparseConfig | None,
         progress: Progress | None,
         pose: PosePrior | None,
+        draw: int,
     ) -> list[Fit]:
         _some(observations)
         config = config or SparseConfig()
         nodes = self.residual_nodes(config.residual_nodes) if config.residual else None
         prior = ShapePrior(fit_prior(self.codes, self.device), self._template_distances(), nodes, pose)
-        found = complete_codes(self.network, observations, prior, config, progress)
+        found = complete_codes(self.network, observations, prior, config, progress, draw)
         return [self._found(seen.name, fit, fit.frame) for seen, fit in zip(observations, found, strict=True)]
 
     def known(self, name: str, frame: Frame | None = None) -> Fit:

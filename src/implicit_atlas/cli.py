@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from implicit_atlas import __version__
+from implicit_atlas import __version__, cli_transfer, cli_uses
 from implicit_atlas.cli_cases import (
     chosen,
     finish,
@@ -212,6 +212,21 @@ def templates(model: AtlasFolder, output: Output) -> None:
     atlas = load_atlas(model)
     make_folder(output)
     print(write_templates(atlas, all_templates(atlas), output))
+
+
+@app.command()
+def models() -> None:
+    """List the models that come with the package; give their names where a model folder is asked for."""
+    from implicit_atlas.shipped import shipped_models
+
+    for name, folder in shipped_models().items():
+        size_mb = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+        print(f"{name:<16} {size_mb:5.1f} MB  {load_atlas(folder).config.model.method}  {folder}")
+
+
+for use in (cli_uses.complete, cli_uses.generate, cli_uses.interpolate, cli_uses.correspond):
+    app.command()(use)
+app.add_typer(cli_transfer.app, name="transfer")
 
 
 @app.command()

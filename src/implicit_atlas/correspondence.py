@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
@@ -195,8 +195,8 @@ def transfer_points(
 
 
 def transfer_labels(
-    sources: list[tuple[Float[np.ndarray, "n 3"], Int[np.ndarray, " n"]]], wanted: Float[np.ndarray, "m 3"]
-) -> Int[np.ndarray, " m"]:
+    sources: list[tuple[Float[np.ndarray, "n 3"], Integer[np.ndarray, " n"]]], wanted: Float[np.ndarray, "m 3"]
+) -> Integer[np.ndarray, " m"]:
     """Labels of places in a template, by the vote of labelled places of several cases there.
 
     Args:

@@ -33,6 +33,7 @@ from implicit_atlas.sampling import Observations, ObservationSet, PointConfig, S
 from implicit_atlas.schedule import cosine_decay
 
 BUDGET = PointConfig(lattice=0, band=1 << 14)  # points of an iteration; of more, a random part
+SEARCH = 40  # iterations of each short search for a pose, at most
 REPORT_EVERY = 20
 TINY = 1e-12  # keeps the gradient of a square root finite at 0
 
@@ -51,7 +52,6 @@ class SparseConfig:
         evidence: points that say as much as one independent observation, for fields without a template: their logits
             stand for the log odds of the labels.
         batch: shapes completed together.
-        search: iterations of each short search for the pose, where it is free.
     """
 
     iterations: int = 60
@@ -63,7 +63,6 @@ class SparseConfig:
     evidence: float = 12.0
     batch: int = 40
     seed: int = 0
-    search: int = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +89,12 @@ def complete_codes(
     prior: ShapePrior,
     config: SparseConfig | None = None,
     progress: Progress | None = None,
+    draw: int = 0,
 ) -> list[CodeFit]:
     """The most probable code, and residual and pose, of each shape; failed ones are marked, never dropped.
+
+    A draw from what is probable is the most probable shape of noisy observations under a prior about a random shape
+    (randomised maximum likelihood, Kitanidis 1995; exact where all is linear and normal).
 
     Args:
         network: with weights that stay as they are.
@@ -99,13 +102,14 @@ def complete_codes(
         prior: what is known of shapes before anything is seen.
         config: how.
         progress: told how far it is.
+        draw: 0 for the most probable shape, k for the k-th draw.
     """
     config = config or SparseConfig()
 
     def fit(ids: range, report: Progress) -> list[CodeFit]:
         part = observations[ids.start : ids.stop]
         start = None if prior.pose is None else _placed(network, part, prior, config)
-        return _Batch(network, part, prior, config).run(report, start)
+        return _Batch(network, part, prior, config, draw).run(report, start)
 
     return in_batches(network, len(observations), config.batch, fit, progress)
 
@@ -117,7 +121,7 @@ def _placed(
     assert prior.pose is not None
     starts = [prior.pose.starts(seen.points, seen.occupancy) for seen in observations]
     count = starts[0].shape[0]
-    rough = replace(config, iterations=config.search)
+    rough = replace(config, iterations=min(config.iterations, SEARCH))
     batch = _Batch(
         network, [o for o in observations for _ in range(count)], replace(prior, nodes=None), rough
     )
@@ -139,6 +143,7 @@ class _Batch:
         observations: Sequence[Observations],
         prior: ShapePrior,
         config: SparseConfig,
+        draw: int = 0,
     ) -> None:
         self.network, self.prior, self.config = network, prior.codes, config
         self.distances, self.nodes = prior.distances, prior.nodes
@@ -148,6 +153,8 @@ class _Batch:
             observations, origin_mm = counted_from_middle(observations)
             self.poses = Poses(prior.pose, origin_mm)
             self.unit = 2 / float(prior.pose.log_size.mean().exp())
+        if draw:
+            observations = [self._noisy(seen, draw) for seen in observations]
         self.target, self.count = ObservationSet(observations, self.device), len(observations)
         self.total = torch.tensor(
             [float(np.sum(np.asarray(o.weight))) for o in observations], device=self.device
@@ -158,6 +165,17 @@ class _Batch:
         self.code_size = self.prior.factor.shape[1]
         self.lengths = 0 if self.nodes is None else len(self.nodes.kept)
         self.size = self.code_size + self.lengths + (0 if self.poses is None else FREE)
+        self.centre = torch.zeros(self.size)
+        if draw:
+            self.centre = torch.randn(self.size, generator=torch.Generator().manual_seed(config.seed + draw))
+        self.centre = self.centre.to(self.device)
+
+    def _noisy(self, seen: Observations, draw: int) -> Observations:
+        """Observations with a noise as large as they are uncertain."""
+        rng = np.random.default_rng((self.config.seed, draw))
+        nearness = np.hypot(seen.spreads, self.config.slack / self.unit)
+        deviation = np.where(np.isfinite(nearness), nearness, self.config.softness / self.unit)
+        return replace(seen, points=seen.points + rng.standard_normal(seen.points.shape) * deviation[:, None])
 
     def sample(self, seed: int) -> Samples:
         return self.target.sample(
@@ -222,7 +240,7 @@ class _Batch:
             optimizer.param_groups[0]["lr"] = config.learning_rate * share
             each = self.surprise(free, template, self.sample(config.seed + iteration))
             optimizer.zero_grad()
-            (each + free.square().sum(1) / 2).sum().backward()
+            (each + (free - self.centre).square().sum(1) / 2).sum().backward()
             optimizer.step()
             history[iteration] = each.detach().cpu().numpy()
             if (iteration + 1) % REPORT_EVERY == 0:

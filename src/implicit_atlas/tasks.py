@@ -75,17 +75,19 @@ def read_case(source: Path | Shape, atlas: TrainedAtlas, labels: Sequence[int] =
     return Case(Mask(restore(source), source.frame.grid, Path(source.source), (), dtype), source)
 
 
-def reconstruct(
+def reconstruct(  # noqa: PLR0913 (options of a main verb)
     atlas: TrainedAtlas,
     sources: Sequence[Path] | Sequence[Shape],
     config: FitConfig | None = None,
     labels: Sequence[int] = (),
     on_problem: Callable[[Problem], object] = lambda problem: None,
     report: Report = lambda share, text: None,
+    template: int | None = None,
 ) -> Iterator[Reconstruction]:
     """Fit cases in batches, yielding each with its fit; what cannot be read or fitted goes to `on_problem`.
 
-    Memory does not grow with the number of cases.
+    With `template`, all deform that one, so that they can be compared place by place. Memory does not grow with the
+    number of cases.
     """
     config = config or FitConfig()
     for first in range(0, len(sources), config.batch):
@@ -102,7 +104,8 @@ def reconstruct(
         def overall(share: float, text: str, done: int = first, count: int = len(part)) -> None:
             report((done + share * count) / len(sources), text)
 
-        for case, fit in zip(cases, atlas.fit([case.shape for case in cases], config, overall), strict=True):
+        fits = atlas.fit([case.shape for case in cases], config, overall, template)
+        for case, fit in zip(cases, fits, strict=True):
             if fit.failure is None:
                 yield Reconstruction(case, fit)
             else:

@@ -7,7 +7,15 @@ from implicit_atlas.io.labels import label_ids, select_mask
 from implicit_atlas.io.landmarks import Landmarks, read_landmarks, write_landmarks
 from implicit_atlas.io.meshes import Mesh, read_mesh, write_mesh
 from implicit_atlas.io.types import LabelMap, Mask
-from implicit_atlas.io.volumes import check_same_grid, read_grid, read_labels, read_mask, write_mask
+from implicit_atlas.io.volumes import (
+    check_same_grid,
+    read_grid,
+    read_labels,
+    read_mask,
+    write_label_map,
+    write_mask,
+    write_volume,
+)
 from implicit_atlas.io.voxelise import grid_around, voxelise
 
 __all__ = [
@@ -33,7 +41,9 @@ __all__ = [
     "read_mesh",
     "select_mask",
     "voxelise",
+    "write_label_map",
     "write_landmarks",
     "write_mask",
     "write_mesh",
+    "write_volume",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import write_atomic
@@ -43,13 +43,13 @@ def read_itk_grid(path: Path) -> Grid:
     return _grid(_opened(path), claim)
 
 
-def write_itk(path: Path, occupancy: Bool[np.ndarray, "x y z"], grid: Grid, dtype: np.dtype) -> None:
-    """Write a mask as .nrrd or .mha, compressed, in LPS as these formats have it.
+def write_itk(path: Path, values: Shaped[np.ndarray, "x y z"], grid: Grid, dtype: np.dtype) -> None:
+    """Write a volume as .nrrd or .mha, compressed, in LPS as these formats have it.
 
     Raises:
         InputError: the file cannot be written.
     """
-    image = sitk.GetImageFromArray(np.ascontiguousarray(occupancy.T).astype(dtype))
+    image = sitk.GetImageFromArray(np.ascontiguousarray(values.T).astype(dtype))
     affine = _LPS_TO_RAS @ grid.affine
     image.SetSpacing(grid.spacing_mm.tolist())
     image.SetDirection((affine[:3, :3] / grid.spacing_mm).ravel().tolist())

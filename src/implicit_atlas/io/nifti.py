@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Shaped
 
 from implicit_atlas.files import write_atomic
 from implicit_atlas.io.formats import suffix_of
@@ -53,8 +53,8 @@ def read_nifti_grid(path: Path) -> Grid:
         return _open_volume(file, path)[0].grid
 
 
-def write_nifti(path: Path, occupancy: Bool[np.ndarray, "x y z"], grid: Grid, dtype: np.dtype) -> None:
-    """Write a mask as .nii or .nii.gz, with sform and qform set (codes 1) in mm.
+def write_nifti(path: Path, values: Shaped[np.ndarray, "x y z"], grid: Grid, dtype: np.dtype) -> None:
+    """Write a volume as .nii or .nii.gz, with sform and qform set (codes 1) in mm.
 
     The same input gives the same bytes.
 
@@ -62,7 +62,7 @@ def write_nifti(path: Path, occupancy: Bool[np.ndarray, "x y z"], grid: Grid, dt
         InputError: the file cannot be written.
     """
     kind = nibabel.Nifti1Image if max(grid.shape) <= _NIFTI1_MAX_LENGTH else nibabel.Nifti2Image
-    image = kind(occupancy.astype(dtype), np.array(grid.affine), dtype=dtype)
+    image = kind(values.astype(dtype), np.array(grid.affine), dtype=dtype)
     image.header.set_xyzt_units("mm")
     image.set_sform(grid.affine, code=1)
     image.set_qform(grid.affine, code=1)

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io.formats import (
@@ -113,17 +113,36 @@ def write_mask(
     Raises:
         InputError: another suffix, a shape that differs from the grid's, or a file that cannot be written.
     """
-    path, kind = Path(path), np.dtype(dtype).newbyteorder("=")
-    if occupancy.shape != grid.shape:
-        problem = f"the mask's shape {occupancy.shape} differs from its grid's {grid.shape}"
-        raise InputError(path, problem, "Give the mask together with its own grid.")
+    _write(Path(path), occupancy, grid, np.dtype(dtype))
+
+
+def write_volume(path: str | Path, values: Float[np.ndarray, "x y z"], grid: Grid) -> None:
+    """Write a volume of numbers, such as probabilities, as float32; formats and errors are those of `write_mask`."""
+    _write(Path(path), values, grid, np.dtype(np.float32))
+
+
+def write_label_map(path: str | Path, values: Integer[np.ndarray, "x y z"], grid: Grid) -> None:
+    """Write labels, in the smallest unsigned type that holds them; formats and errors are those of `write_mask`.
+
+    Raises:
+        InputError: as `write_mask`; or a negative label.
+    """
+    if values.size and values.min() < 0:
+        raise InputError(path, "would hold a negative label", "Give labels from 0 on.")
+    _write(Path(path), values, grid, np.min_scalar_type(int(values.max(initial=0))))
+
+
+def _write(path: Path, values: Shaped[np.ndarray, "x y z"], grid: Grid, dtype: np.dtype) -> None:
+    if values.shape != grid.shape:
+        problem = f"the volume's shape {values.shape} differs from its grid's {grid.shape}"
+        raise InputError(path, problem, "Give the volume together with its own grid.")
     suffix = suffix_of(path)
     if suffix not in NIFTI_SUFFIXES + _WRITTEN_ITK:
-        problem = f"'{suffix}' is no format that masks are written in"
+        problem = f"'{suffix}' is no format that volumes are written in"
         raise InputError(path, problem, "Use .nii.gz, .nii, .nrrd or .mha.")
     make_folder(path.parent)
     write = write_nifti if suffix in NIFTI_SUFFIXES else write_itk
-    write(path, occupancy, grid, kind)
+    write(path, values, grid, dtype.newbyteorder("="))
 
 
 def _voxelised(path: Path) -> LabelMap:

@@ -1,0 +1,63 @@
+"""Commands that carry landmarks and labels from case to case through the template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from implicit_atlas.cli_cases import finish, labels_of, load_atlas, mask_paths, write_csv
+from implicit_atlas.cli_uses import Labels, Local, Model, Output
+
+app = typer.Typer(
+    help="Carry landmarks or labels from cases to cases through the template.", no_args_is_help=True
+)
+
+
+@app.command()
+def landmarks(  # noqa: PLR0913 (each is an option of the command)
+    model: Model,
+    source: Annotated[Path, typer.Argument(help="mask on which the landmarks lie")],
+    points: Annotated[Path, typer.Argument(help="the landmarks (.csv, .mrk.json, .fcsv)")],
+    targets: Annotated[list[Path], typer.Argument(help="masks, or folders of masks, to carry them to")],
+    output: Output,
+    label: Labels = "",
+    local: Local = True,
+) -> None:
+    """Carry landmarks of one case to others: a .mrk.json each, and a table with the error of every point."""
+    from implicit_atlas.io.output import make_folder
+    from implicit_atlas.transfer import carry_landmarks
+
+    atlas, problems = load_atlas(model), []
+    paths = mask_paths(targets, problems)
+    make_folder(output)
+    rows = carry_landmarks(atlas, source, points, paths, output, labels_of(label, source), local, problems)
+    write_csv(output / "landmarks.csv", rows)
+    doubtful = sum(bool(row["doubt"]) for row in rows)
+    print(f"{output}: {len(rows)} landmarks, {doubtful} of them doubtful")
+    finish(problems, len(paths))
+
+
+@app.command()
+def labels(
+    model: Model,
+    sources: Annotated[
+        Path, typer.Argument(help="folder of label maps whose parts are known (or one label map)")
+    ],
+    targets: Annotated[list[Path], typer.Argument(help="masks, or folders of masks, whose parts are wanted")],
+    output: Output,
+    label: Labels = "",
+    local: Local = True,
+) -> None:
+    """Carry the parts of labelled cases to masks: label maps on the targets' own grids."""
+    from implicit_atlas.io.output import make_folder
+    from implicit_atlas.transfer import carry_labels
+
+    atlas, problems = load_atlas(model), []
+    known, wanted = mask_paths([sources], problems), mask_paths(targets, problems)
+    make_folder(output)
+    rows = carry_labels(atlas, known, wanted, output, labels_of(label, sources), local, problems)
+    write_csv(output / "labels.csv", rows)
+    print(f"{output}: {len(rows)} label maps, from {len(known)} labelled cases")
+    finish(problems, len(known) + len(wanted))

@@ -1,0 +1,146 @@
+"""Commands that use an atlas for more than reconstruction: complete, generate, interpolate, correspond."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import typer
+
+from implicit_atlas.cli_cases import finish, labels_of, load_atlas, mask_paths, write_csv
+
+Model = Annotated[Path, typer.Argument(help="model folder (*.atlas), or the name of a model that ships")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="folder where results are written")]
+Labels = Annotated[
+    str, typer.Option("--label", help="label ids (1,2) or a name; default: as the atlas was trained")
+]
+Local = Annotated[
+    bool,
+    typer.Option("--local/--no-local", help="closer to the masks, with some thousand more numbers a shape"),
+]
+Seed = Annotated[int, typer.Option(help="seed of the random numbers")]
+
+
+def complete(  # noqa: PLR0913 (each is an option of the command)
+    model: Model,
+    sources: Annotated[
+        list[Path], typer.Argument(help="clicks (.csv, .mrk.json, .fcsv), or masks that were drawn in part")
+    ],
+    output: Output,
+    image: Annotated[
+        Path | None, typer.Option(help="volume on whose grid masks are written; masks keep their own")
+    ] = None,
+    seen: Annotated[
+        Literal["slices", "volume"],
+        typer.Option(help="of masks: some slices were drawn, or all of a volume that cuts the organ off"),
+    ] = "slices",
+    spread_mm: Annotated[float, typer.Option(help="how far from the boundary clicks on it lie")] = 1.0,
+    draws: Annotated[
+        int, typer.Option(min=0, max=64, help="other probable shapes, to see what is uncertain")
+    ] = 0,
+) -> None:
+    """Complete an organ from clicks, a few slices, or a mask that the field of view cut off."""
+    from implicit_atlas import console
+    from implicit_atlas.io import read_grid
+    from implicit_atlas.io.output import make_folder
+    from implicit_atlas.tasks_files import complete_each, read_observations, write_completion
+
+    atlas = load_atlas(model)
+    grid = None if image is None else read_grid(image)
+    make_folder(output)
+    known, problems = read_observations(sources, seen, spread_mm, atlas)
+    with console.task("complete") as report:
+        rows = [
+            row
+            for done, own_grid in complete_each(atlas, known, draws, problems, report)
+            if (row := write_completion(done, output, grid or own_grid, problems))
+        ]
+    write_csv(output / "completions.csv", rows)
+    for row in rows:
+        if row["doubt"]:
+            print(f"DOUBTFUL {row['name']}: {row['doubt']}")
+    print(f"{output}: {len(rows)} completed, {sum(bool(row['doubt']) for row in rows)} of them doubtful")
+    finish(problems, len(sources))
+
+
+def generate(
+    model: Model,
+    output: Output,
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="how many")] = 10,
+    temperature: Annotated[float, typer.Option(help="0: the mean shape; below 1: typical ones")] = 0.8,
+    template: Annotated[int | None, typer.Option(help="template that all deform, counted from 0")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Make new random shapes: meshes and masks, in millimetres about the origin."""
+    from implicit_atlas.generation import generate as make
+    from implicit_atlas.io.output import make_folder
+    from implicit_atlas.tasks_files import write_made
+
+    atlas = load_atlas(model)
+    make_folder(output)
+    fits = make(atlas, count, seed, temperature, template)
+    rows = [write_made(atlas, fit, f"generated-{index:04d}", output) for index, fit in enumerate(fits)]
+    write_csv(output / "shapes.csv", rows)
+    print(f"{output}: {len(rows)} shapes")
+
+
+def interpolate(
+    model: Model,
+    first: Annotated[Path, typer.Argument(help="mask at one end")],
+    last: Annotated[Path, typer.Argument(help="mask at the other end")],
+    output: Output,
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="shapes, both ends counted")] = 7,
+    label: Labels = "",
+) -> None:
+    """Make the shapes between two masks: meshes, masks and a contact sheet."""
+    from implicit_atlas.errors import InputError
+    from implicit_atlas.generation import interpolate as between
+    from implicit_atlas.io.output import make_folder
+    from implicit_atlas.pictures import Panel, surfaces
+    from implicit_atlas.tasks import reconstruct
+    from implicit_atlas.tasks_files import write_made
+
+    atlas, problems = load_atlas(model), []
+    ends = list(reconstruct(atlas, [first, last], None, labels_of(label, first), problems.append))
+    if problems:
+        raise InputError(problems[0].path, problems[0].message, "Give two masks that can be reconstructed.")
+    make_folder(output)
+    fits = between(atlas, ends[0].fit, ends[1].fit, steps)
+    rows = [write_made(atlas, fit, f"step-{index:03d}", output) for index, fit in enumerate(fits)]
+    write_csv(output / "shapes.csv", rows)
+    size = np.array(atlas.config.size_mm) / 2
+    meshes = [fit.cube_mesh(64) for fit in fits]
+    panels = [
+        Panel(mesh.vertices * size, mesh.faces, f"{index / (steps - 1):.2f}")
+        for index, mesh in enumerate(meshes)
+    ]
+    surfaces(
+        output / "steps.png",
+        [panels[i : i + 6] for i in range(0, len(panels), 6)],
+        f"{first.name} to {last.name}",
+    )
+    print(f"{output}: {len(rows)} shapes and steps.png")
+
+
+def correspond(
+    model: Model,
+    masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
+    output: Output,
+    label: Labels = "",
+    local: Local = True,
+    resolution: Annotated[int, typer.Option(min=16, max=256, help="of the template's mesh")] = 64,
+) -> None:
+    """Give all masks meshes of one topology: vertex i is the same place in each, as statistics need it."""
+    from implicit_atlas import console
+    from implicit_atlas.tasks_files import correspond_all
+
+    atlas, problems = load_atlas(model), []
+    paths = mask_paths(masks, problems)
+    with console.task("correspond") as report:
+        rows = correspond_all(
+            atlas, paths, output, labels_of(label, masks[0]), local, resolution, problems, report
+        )
+    write_csv(output / "correspondence.csv", rows)
+    print(f"{output}: {len(rows)} meshes of one topology")
+    finish(problems, len(rows) + len(problems))

@@ -1,0 +1,128 @@
+"""Completion of an organ in a scan: the most probable shape, how uncertain it is, and whether to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.spatial import KDTree
+
+from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.errors import InputError
+from implicit_atlas.fit import Fit
+from implicit_atlas.fitting import Progress
+from implicit_atlas.pose import of_organ
+from implicit_atlas.sampling import Observations
+from implicit_atlas.voxel_grid import Grid
+
+SPAN = 2.5  # clicks of an organ may span so many times the mean size of the training shapes' boxes
+TRUSTED_LABELS = 0.85  # share of in and out labels that a shape must explain
+TRUSTED_SHARE = 0.1  # of the organ's mean size, that clicks on the boundary may lie from it on average
+
+
+@dataclass(frozen=True, eq=False)
+class Completion:
+    """A shape that was completed.
+
+    Args:
+        fit: the most probable shape, with its place in the scan.
+        draws: other shapes that are probable; none where none were asked for.
+        labels_kept: share of in and out labels that the shape agrees with; None without such labels.
+        boundary_mm: mean distance of clicks on the boundary from the shape; None without such clicks.
+        doubt: why the shape is not to be trusted, or None.
+    """
+
+    fit: Fit
+    draws: tuple[Fit, ...]
+    labels_kept: float | None
+    boundary_mm: float | None
+    doubt: str | None
+
+    def probability_on(self, grid: Grid) -> Float[np.ndarray, "x y z"]:
+        """Share of the shapes, the most probable one and the draws, that hold each voxel of a grid."""
+        total = self.fit.mask_on(grid).astype(np.float32)
+        for draw in self.draws:
+            total += draw.mask_on(grid)
+        return total / (1 + len(self.draws))
+
+    def spread_mm(self, vertices_mm: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, " v"]:
+        """Root mean square distance of each vertex of the shape's mesh from the surfaces of the draws.
+
+        Raises:
+            InputError: there are no draws.
+        """
+        if not self.draws:
+            raise InputError(self.fit.name, "was completed without draws", "Ask for some, for example 8.")
+        squares = [KDTree(draw.mesh().vertices).query(vertices_mm)[0] ** 2 for draw in self.draws]
+        return np.sqrt(np.mean(squares, axis=0))
+
+
+def complete(
+    atlas: TrainedAtlas,
+    observations: Sequence[Observations],
+    draws: int = 0,
+    progress: Progress | None = None,
+) -> list[Completion]:
+    """Complete organs that were observed in part, in RAS millimetres of their scans.
+
+    Args:
+        atlas: of that organ.
+        observations: what is known of each.
+        draws: how many other probable shapes to find, each at the cost of the first.
+        progress: told how far it is.
+
+    Raises:
+        InputError: nothing was observed, or points that cannot be of one such organ.
+    """
+    for seen in observations:
+        _check_span(atlas, seen)
+    report = progress or (lambda share, text: None)
+    rounds = []
+    for draw in range(draws + 1):
+
+        def overall(share: float, text: str, done: int = draw) -> None:
+            report((done + share) / (draws + 1), text)
+
+        rounds.append(atlas.complete_in_scan(observations, progress=overall, draw=draw))
+    found = []
+    for seen, (fit, *others) in zip(observations, zip(*rounds, strict=True), strict=True):
+        usable = tuple(other for other in others if other.failure is None)
+        found.append(_judged(atlas, seen, fit, usable))
+    return found
+
+
+def _check_span(atlas: TrainedAtlas, seen: Observations) -> None:
+    """Points in another unit or space, or of another organ, are refused before they give a confident wrong shape."""
+    points = of_organ(seen.points, seen.occupancy)
+    span_mm = float(np.linalg.norm(np.ptp(points, axis=0)))
+    size_mm = float(np.linalg.norm(atlas.config.size_mm))
+    if span_mm > SPAN * size_mm:
+        problem = (
+            f"its points span {span_mm:.0f} mm, the boxes of the atlas's organs {size_mm:.0f} mm on average"
+        )
+        remedy = "Check the points for ones far outside, their unit and space, and that the atlas is of this organ."
+        raise InputError(seen.name, problem, remedy)
+
+
+def _judged(atlas: TrainedAtlas, seen: Observations, fit: Fit, draws: tuple[Fit, ...]) -> Completion:
+    if fit.failure is not None:
+        return Completion(fit, draws, None, None, f"the fit failed: {fit.failure}")
+    labelled, clicked = np.abs(seen.occupancy - 0.5) > 0.25, seen.occupancy == 0.5
+    kept = near_mm = None
+    if labelled.any():
+        inside = fit.logits_at(fit.placed().world_to_cube(seen.points[labelled])) > 0
+        kept = float((inside == (seen.occupancy[labelled] > 0.5)).mean())
+    if clicked.any():
+        near_mm = float(KDTree(fit.mesh().vertices).query(seen.points[clicked])[0].mean())
+    return Completion(fit, draws, kept, near_mm, _doubt(atlas, kept, near_mm))
+
+
+def _doubt(atlas: TrainedAtlas, kept: float | None, near_mm: float | None) -> str | None:
+    if kept is not None and kept < TRUSTED_LABELS:
+        return f"it contradicts {100 * (1 - kept):.0f} % of the labels: they may contradict each other"
+    size_mm = float(np.mean(atlas.config.size_mm))
+    if near_mm is not None and near_mm > TRUSTED_SHARE * size_mm:
+        return f"clicks on the boundary lie {near_mm:.1f} mm from it on average: they may be of another organ"
+    return None

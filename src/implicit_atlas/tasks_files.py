@@ -1,0 +1,204 @@
+"""Uses of an atlas on files: observations in; completions, made shapes, corresponding meshes and labels out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.completion import Completion, complete
+from implicit_atlas.console import Report
+from implicit_atlas.correspondence import (
+    from_template,
+    reference_template,
+    share_of_folds,
+    template_map,
+    template_mesh,
+)
+from implicit_atlas.errors import InputError
+from implicit_atlas.fit import Fit
+from implicit_atlas.fitting import FitConfig
+from implicit_atlas.io import (
+    Mesh,
+    Problem,
+    case_name,
+    grid_around,
+    read_landmarks,
+    read_mask,
+    write_mask,
+    write_mesh,
+    write_volume,
+)
+from implicit_atlas.io.output import make_folder
+from implicit_atlas.local import LocalConfig
+from implicit_atlas.observe import Seen, from_landmarks, from_mask
+from implicit_atlas.sampling import Observations
+from implicit_atlas.tasks import MESH_FOLDER, MESH_SUFFIX, Reconstruction, reconstruct
+from implicit_atlas.voxel_grid import Grid
+
+POINT_ENDINGS = (".csv", ".mrk.json", ".fcsv")
+FOLD_POINTS = 4000  # vertices at which folds are looked for
+
+
+def read_observations(
+    sources: Sequence[Path], seen: Seen, spread_mm: float, atlas: TrainedAtlas
+) -> tuple[list[tuple[Observations, Grid | None]], list[Problem]]:
+    """What files say of organs, each with the grid that it was drawn on, and the files that cannot be used."""
+    known, problems = [], []
+    for source in sources:
+        try:
+            if source.name.lower().endswith(POINT_ENDINGS):
+                known.append((from_landmarks(read_landmarks(source), spread_mm), None))
+            else:
+                mask = read_mask(source, atlas.config.labels)
+                known.append((from_mask(mask, seen, case_name(source)), mask.grid))
+        except InputError as error:
+            problems.append(Problem(source.name, source, str(error)))
+    return known, problems
+
+
+def complete_each(
+    atlas: TrainedAtlas,
+    known: Sequence[tuple[Observations, Grid | None]],
+    draws: int,
+    problems: list[Problem],
+    report: Report = lambda share, text: None,
+) -> Iterator[tuple[Completion, Grid | None]]:
+    """Complete one case after the other, each with its grid; what cannot be of such an organ goes to `problems`."""
+    for number, (seen, grid) in enumerate(known):
+
+        def overall(share: float, text: str, number: int = number) -> None:
+            report((number + share) / len(known), text)
+
+        try:
+            done = complete(atlas, [seen], draws, overall)[0]
+        except InputError as error:
+            problems.append(Problem(seen.name, Path(seen.name), str(error)))
+            continue
+        yield done, grid
+
+
+def write_completion(
+    done: Completion, folder: Path, grid: Grid | None, problems: list[Problem]
+) -> dict[str, Any] | None:
+    """Write mask and mesh, and of draws the probability of each voxel; what to say of it, or None where it failed.
+
+    Args:
+        done: what was completed.
+        folder: where to.
+        grid: of the mask; by default one around the shape, along the world's axes.
+        problems: a completion that failed is added to them.
+    """
+    fit = done.fit
+    if fit.failure is not None:
+        problems.append(Problem(fit.name, Path(fit.name), f"the fit failed: {fit.failure}"))
+        return None
+    name, mesh = _plain(fit.name), fit.mesh()
+    grid = grid or grid_around(mesh)
+    make_folder(folder / MESH_FOLDER)
+    occupancy = fit.mask_on(grid)
+    if not occupancy.any():
+        problems.append(Problem(name, Path(fit.name), "the shape lies outside the volume that was given"))
+        return None
+    write_mask(folder / f"{name}.nii.gz", occupancy, grid)
+    write_mesh(folder / MESH_FOLDER / f"{name}{MESH_SUFFIX}", mesh)
+    spread_mm: float | str = ""
+    if done.draws:
+        write_volume(folder / "probability" / f"{name}.nii.gz", done.probability_on(grid), grid)
+        spread_mm = round(float(done.spread_mm(mesh.vertices).mean()), 3)
+    return {
+        "name": name,
+        "volume_ml": round(occupancy.sum() * grid.voxel_volume_mm3 / 1000, 3),
+        "labels_kept": "" if done.labels_kept is None else round(done.labels_kept, 3),
+        "boundary_mm": "" if done.boundary_mm is None else round(done.boundary_mm, 3),
+        "spread_mm": spread_mm,
+        "degrees_of_freedom": fit.found.degrees_of_freedom,
+        "doubt": done.doubt or "",
+    }
+
+
+def _plain(name: str) -> str:
+    """A case's name without the ending of its file."""
+    for ending in POINT_ENDINGS:
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def write_made(atlas: TrainedAtlas, fit: Fit, name: str, folder: Path) -> dict[str, Any]:
+    """Write a shape that lies in no scan, about the origin, at the mean size of the training shapes.
+
+    Raises:
+        InputError: the shape is empty.
+    """
+    cube = fit.cube_mesh()
+    if not len(cube.faces):
+        raise InputError(name, "is empty", "Use a lower temperature.")
+    mesh = Mesh(cube.vertices * (np.array(atlas.config.size_mm) / 2), cube.faces)
+    grid = grid_around(mesh)
+    to_cube = 2 / np.array(atlas.config.size_mm)
+    points = np.argwhere(np.ones(grid.shape, bool)) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+    inside = (fit.logits_at(points * to_cube) > 0) & (np.abs(points * to_cube) <= 1).all(1)
+    make_folder(folder / MESH_FOLDER)
+    write_mask(folder / f"{name}.nii.gz", inside.reshape(grid.shape), grid)
+    write_mesh(folder / MESH_FOLDER / f"{name}{MESH_SUFFIX}", mesh)
+    volume_ml = float(inside.sum() * grid.voxel_volume_mm3 / 1000)
+    return {"name": name, "template": fit.found.template, "volume_ml": round(volume_ml, 3)}
+
+
+def fit_alike(
+    atlas: TrainedAtlas,
+    paths: Sequence[Path],
+    labels: Sequence[int],
+    local: bool,
+    problems: list[Problem],
+    report: Report = lambda share, text: None,
+) -> list[Reconstruction]:
+    """Fit masks by one common template, so that their places can be compared."""
+    config = FitConfig(local=LocalConfig() if local else None)
+    reference = reference_template(atlas)
+    return list(reconstruct(atlas, paths, config, labels, problems.append, report, reference))
+
+
+def correspond_all(  # noqa: PLR0913 (what the command gives)
+    atlas: TrainedAtlas,
+    paths: Sequence[Path],
+    folder: Path,
+    labels: Sequence[int],
+    local: bool,
+    resolution: int,
+    problems: list[Problem],
+    report: Report = lambda share, text: None,
+) -> list[dict[str, Any]]:
+    """Write a mesh of the reference template's topology for each mask; how exact each is."""
+    template = template_mesh(atlas, reference_template(atlas), resolution)
+    make_folder(folder / MESH_FOLDER)
+    rows = []
+    for found in fit_alike(atlas, paths, labels, local, problems, report):
+        fit, frame = found.fit, found.fit.placed()
+        mapped = template_map(atlas, fit.found)
+        places = from_template(mapped, template.vertices)
+        vertices = frame.cube_to_world(places.points)
+        write_mesh(
+            folder / MESH_FOLDER / f"{fit.name}{MESH_SUFFIX}", Mesh(vertices, _outward(template.faces, frame))
+        )
+        step = max(1, len(places.points) // FOLD_POINTS)
+        left_mm = places.left * float((frame.lattice_spacing_mm * frame.resolution).mean() / 2)
+        rows.append(
+            {
+                "name": fit.name,
+                "vertices": len(vertices),
+                "left_mm_p95": round(float(np.percentile(left_mm, 95)), 4),
+                "not_found": round(1 - places.solved, 4),
+                "folds": round(share_of_folds(mapped, places.points[::step]), 4),
+            }
+        )
+    return rows
+
+
+def _outward(faces: np.ndarray, frame: Any) -> np.ndarray:
+    """Faces turned round where the frame mirrors."""
+    return faces[:, ::-1].copy() if np.linalg.det(frame.affine_cube_to_world[:3, :3]) < 0 else faces

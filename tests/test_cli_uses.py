@@ -1,0 +1,184 @@
+"""The commands that use an atlas: completion, generation, interpolation, correspondence, transfer."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from atlas_samples import tiny_atlas
+from test_cli import run
+
+from implicit_atlas.io import Landmarks, read_grid, read_landmarks, read_mask, read_mesh, write_landmarks
+from implicit_atlas.phantoms import PhantomConfig, write_phantoms
+from implicit_atlas.surface import occupancy_mesh
+
+CASES = 3
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("masks")
+    write_phantoms(folder, "two-lobe", CASES, config=PhantomConfig(voxels=24))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "organ.atlas"
+    tiny_atlas().save(folder, "")
+    return folder
+
+
+def paths(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.nii.gz"))
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open()))
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def surface_points(mask, count: int) -> np.ndarray:
+    vertices = occupancy_mesh(mask.occupancy, mask.grid).vertices
+    return np.random.default_rng(0).permutation(vertices)[:count]
+
+
+def test_clicks_become_a_mask_on_the_images_grid(model, masks, tmp_path):
+    mask = read_mask(paths(masks)[0])
+    clicks = tmp_path / "clicks.mrk.json"
+    write_landmarks(clicks, Landmarks(surface_points(mask, 200), ("",) * 200, None, clicks))
+    out = tmp_path / "out"
+    assert run("complete", model, clicks, "-o", out, "--image", mask.path, "--draws", 2) == 0
+    found = read_mask(out / "clicks.nii.gz")
+    assert found.grid.same_as(mask.grid) and overlap(found.occupancy, mask.occupancy) > 0.8
+    (row,) = table(out / "completions.csv")
+    assert float(row["boundary_mm"]) < 5 and row["doubt"] == "" and float(row["spread_mm"]) > 0
+    likely = np.asarray(nibabel.load(out / "probability" / "clicks.nii.gz").dataobj)
+    assert 0 <= likely.min() and likely.max() == 1 and (likely[found.occupancy] >= 1 / 3 - 1e-6).all()
+    assert len(read_mesh(out / "meshes" / "clicks.ply").faces)
+
+
+def test_a_few_slices_become_the_whole(model, masks, tmp_path):
+    mask = read_mask(paths(masks)[1])
+    axis = int(np.argmax(mask.occupancy.any((1, 2)).sum() * 0 + np.array(mask.occupancy.shape)))
+    planes = np.flatnonzero(np.moveaxis(mask.occupancy, axis, 0).any((1, 2)))
+    kept = np.zeros(mask.occupancy.shape, np.uint8)
+    chosen = planes[[1, len(planes) // 3, len(planes) // 2, 2 * len(planes) // 3, -2]]
+    np.moveaxis(kept, axis, 0)[chosen] = np.moveaxis(mask.occupancy, axis, 0)[chosen]
+    nibabel.save(nibabel.Nifti1Image(kept, mask.grid.affine), tmp_path / "slices.nii.gz")
+    assert run("complete", model, tmp_path / "slices.nii.gz", "-o", tmp_path / "out") == 0
+    found = read_mask(tmp_path / "out" / "slices.nii.gz")
+    assert overlap(found.occupancy, mask.occupancy) > 0.75 > overlap(kept > 0, mask.occupancy)
+
+
+def test_what_was_cut_off_is_continued(model, masks, tmp_path):
+    mask = read_mask(paths(masks)[2])
+    axis = int(np.argmax(mask.occupancy.shape))
+    planes = np.flatnonzero(np.moveaxis(mask.occupancy, axis, 0).any((1, 2)))
+    cut = np.moveaxis(np.moveaxis(mask.occupancy, axis, 0)[: planes[len(planes) * 3 // 4]], 0, axis)
+    nibabel.save(nibabel.Nifti1Image(cut.astype(np.uint8), mask.grid.affine), tmp_path / "cut.nii.gz")
+    full = ("--image", mask.path, "--seen", "volume")
+    assert run("complete", model, tmp_path / "cut.nii.gz", "-o", tmp_path / "out", *full) == 0
+    found = read_mask(tmp_path / "out" / "cut.nii.gz")
+    beyond = np.moveaxis(found.occupancy & mask.occupancy, axis, 0)[cut.shape[axis] :]
+    assert beyond.any() and found.grid.same_as(mask.grid)
+
+
+def test_clicks_that_cannot_be_are_refused_and_the_others_go_on(model, masks, tmp_path, capsys):
+    mask = read_mask(paths(masks)[0])
+    good = surface_points(mask, 60)
+    written = {
+        "good.csv": good,
+        "few.csv": good[:3],
+        "far.csv": np.concatenate([good, [[9000.0, 0, 0]]]),
+    }
+    for name, points in written.items():
+        write_landmarks(tmp_path / name, Landmarks(points, ("",) * len(points), None, tmp_path / name))
+    (tmp_path / "bad.fcsv").write_bytes(b"\x00\xff")
+    sources = [tmp_path / name for name in ("few.csv", "bad.fcsv", "far.csv", "good.csv")]
+    assert run("complete", model, *sources, "-o", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "few.csv" in said and "bad.fcsv" in said and "far.csv" in said and "span" in said
+    assert (tmp_path / "out" / "good.nii.gz").exists()
+    assert len(table(tmp_path / "out" / "completions.csv")) == 1
+
+
+def test_contradictory_clicks_are_doubtful(model, masks, tmp_path, capsys):
+    mask = read_mask(paths(masks)[0])
+    points = surface_points(mask, 80)
+    inside = np.random.default_rng(0).integers(0, 2, 80).astype(float)
+    inside_points = np.repeat(points[:40], 2, axis=0)
+    contradiction = Landmarks(inside_points, ("",) * 80, np.tile([0.0, 1.0], 40), tmp_path / "both.csv")
+    assert len(inside) == len(inside_points)
+    write_landmarks(contradiction.path, contradiction)
+    assert run("complete", model, contradiction.path, "-o", tmp_path / "out") == 0
+    assert "contradict" in table(tmp_path / "out" / "completions.csv")[0]["doubt"]
+    assert "DOUBTFUL both" in capsys.readouterr().out
+
+
+def test_shapes_are_generated_and_interpolated(model, masks, tmp_path):
+    assert run("generate", model, "-o", tmp_path / "new", "--count", 2, "--temperature", 0.5) == 0
+    assert len(table(tmp_path / "new" / "shapes.csv")) == 2
+    for index in range(2):
+        mesh = read_mesh(tmp_path / "new" / "meshes" / f"generated-{index:04d}.ply")
+        mask = read_mask(tmp_path / "new" / f"generated-{index:04d}.nii.gz")
+        middle = np.argwhere(mask.occupancy).mean(0) @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
+        assert np.abs(middle - mesh.vertices.mean(0)).max() < 8
+    first, last = paths(masks)[:2]
+    assert run("interpolate", model, first, last, "-o", tmp_path / "line", "--steps", 3) == 0
+    assert len(table(tmp_path / "line" / "shapes.csv")) == 3
+    assert (tmp_path / "line" / "steps.png").stat().st_size > 1000
+
+
+def test_meshes_of_one_topology(model, masks, tmp_path):
+    out = tmp_path / "out"
+    assert run("correspond", model, masks, "-o", out, "--resolution", 24, "--no-local") == 0
+    meshes = [read_mesh(path) for path in sorted((out / "meshes").glob("*.ply"))]
+    assert len(meshes) == CASES and len({len(mesh.vertices) for mesh in meshes}) == 1
+    assert all(np.array_equal(mesh.faces, meshes[0].faces) for mesh in meshes)
+    assert all(float(row["left_mm_p95"]) < 5 for row in table(out / "correspondence.csv"))
+
+
+def test_landmarks_are_carried(model, masks, tmp_path, capsys):
+    first, second = paths(masks)[:2]
+    mask = read_mask(first)
+    marks = tmp_path / "marks.fcsv"
+    points = surface_points(mask, 5)
+    write_landmarks(marks, Landmarks(points, tuple("abcde"), None, marks))
+    out = tmp_path / "out"
+    assert run("transfer", "landmarks", model, first, marks, first, second, "-o", out, "--no-local") == 0
+    same = read_landmarks(out / f"{first.name.removesuffix('.nii.gz')}.mrk.json")
+    assert same.labels == tuple("abcde") and np.abs(same.points_mm - points).max() < 1
+    there = read_landmarks(out / f"{second.name.removesuffix('.nii.gz')}.mrk.json")
+    assert np.isfinite(there.points_mm).all() and len(table(out / "landmarks.csv")) == 10
+    write_landmarks(marks, Landmarks(points + 500, tuple("abcde"), None, marks))
+    assert run("transfer", "landmarks", model, first, marks, second, "-o", out, "--no-local") == 1
+    assert "LPS or RAS" in capsys.readouterr().err
+
+
+def test_parts_are_carried(model, masks, tmp_path):
+    known = tmp_path / "known"
+    known.mkdir()
+    for path in paths(masks)[:1]:
+        mask = read_mask(path)
+        parts = mask.occupancy * np.where(np.arange(mask.grid.shape[2]) < mask.grid.shape[2] // 2, 1, 2)
+        nibabel.save(nibabel.Nifti1Image(parts.astype(np.uint8), mask.grid.affine), known / path.name)
+    target = paths(masks)[1]
+    assert run("transfer", "labels", model, known, target, "-o", tmp_path / "out", "--no-local") == 0
+    (found,) = paths(tmp_path / "out")
+    values = np.asarray(nibabel.load(found).dataobj)
+    assert read_grid(found).same_as(read_grid(target))
+    assert np.array_equal(values > 0, read_mask(target).occupancy) and set(np.unique(values)) == {0, 1, 2}
+
+
+def test_models_that_ship_are_listed_and_names_are_checked(masks, tmp_path, capsys):
+    assert run("models") == 0
+    capsys.readouterr()
+    assert run("info", "no-such-organ") == 1
+    assert "a model that ships" in capsys.readouterr().err
