@@ -24,7 +24,9 @@ def facts(atlas: TrainedAtlas) -> list[tuple[str, str]]:
     ]
 
 
-def model_card(atlas: TrainedAtlas, data: str = "not stated", licence: str = "not stated") -> str:
+def model_card(
+    atlas: TrainedAtlas, data: str = "not stated", licence: str = "not stated", scores: str = "not stated"
+) -> str:
     """Markdown text of a model's README."""
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts(atlas))
     return f"""# Shape atlas ({atlas.config.model.method})
@@ -38,6 +40,8 @@ A learned deformable multi-template implicit shape model (ImplicitAtlas, CVPR 20
 **Training data**: {data}. The SHA-256 of each training mask is in `manifest.json`.
 
 **Licence of the weights**: {licence}.
+
+**Scores**: {scores}.
 
 **Intended use**: reconstruction and analysis of shapes of the organ that it was trained on, in research. Not a
 medical device. Shapes that differ from the training shapes (other organs, severe pathology) are fitted badly;

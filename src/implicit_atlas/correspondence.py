@@ -195,7 +195,8 @@ def transfer_points(
 
 
 def transfer_labels(
-    sources: list[tuple[Float[np.ndarray, "n 3"], Integer[np.ndarray, " n"]]], wanted: Float[np.ndarray, "m 3"]
+    sources: list[tuple[Float[np.ndarray, "n 3"], Integer[np.ndarray, " n"]]],
+    wanted: Float[np.ndarray, "m 3"],
 ) -> Integer[np.ndarray, " m"]:
     """Labels of places in a template, by the vote of labelled places of several cases there.
 

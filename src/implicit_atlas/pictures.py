@@ -22,12 +22,16 @@ DPI = 110
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A surface to draw: vertices (v, 3) in any length unit, faces (f, 3), what to write below, its colour."""
+    """A surface to draw: vertices (v, 3) in any length unit, faces (f, 3), what to write below.
+
+    Its colour is one for all or one a face; `marks` are points that are drawn upon it.
+    """
 
     vertices: Float[np.ndarray, "v 3"]
     faces: Int[np.ndarray, "f 3"]
     caption: str
-    colour: tuple[float, float, float] = (0.80, 0.62, 0.42)
+    colour: tuple[float, float, float] | Float[np.ndarray, "f 3"] = (0.80, 0.62, 0.42)
+    marks: Float[np.ndarray, "m 3"] | None = None
 
 
 def surfaces(path: Path, rows: Sequence[Sequence[Panel]], title: str = "") -> None:
@@ -64,8 +68,19 @@ def _draw(axes, panel: Panel, reach: float) -> None:
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
     shade = 0.35 + 0.65 * np.clip(normals @ LIGHT, 0, 1)
     axes.add_collection3d(
-        Poly3DCollection(corners, facecolors=np.outer(shade, panel.colour).clip(0, 1), edgecolors="none")
+        Poly3DCollection(
+            corners, facecolors=(shade[:, None] * np.asarray(panel.colour)).clip(0, 1), edgecolors="none"
+        )
     )
+    if panel.marks is not None:
+        axes.scatter(
+            *panel.marks.T,
+            s=14,
+            c=np.arange(len(panel.marks)),
+            cmap="tab10",
+            edgecolors="black",
+            depthshade=False,
+        )
     centre = (panel.vertices.max(0) + panel.vertices.min(0)) / 2
     for axis, middle in zip("xyz", centre, strict=True):
         getattr(axes, f"set_{axis}lim")(middle - reach, middle + reach)

@@ -1,0 +1,196 @@
+"""What the uses of an atlas reach on unseen shapes: python -m experiments.applications MODEL --organ hippocampus.
+
+MODEL has learned from `train` alone. Completion in a scan, where neither position nor size nor orientation are given,
+from clicks, slices and masks that were cut off, beside what one would use instead. Results are kept in
+experiments/results/applications-ORGAN.json, from which docs/applications.md is made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.interpolate import RBFInterpolator
+from scipy.ndimage import distance_transform_edt
+
+import implicit_atlas
+from experiments.cell import RESULTS
+from experiments.completion import BAND_WIDTH_VOX, observe
+from experiments.data import DEFAULT_DATA
+from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.completion import Completion, complete
+from implicit_atlas.errors import AtlasError
+from implicit_atlas.files import write_atomic
+from implicit_atlas.io import Mask, case_name, find_cases, read_mask
+from implicit_atlas.metrics import score
+from implicit_atlas.observe import from_mask
+from implicit_atlas.sampling import Observations
+from implicit_atlas.shapes import prepare
+
+COUNTS, SLICES, CUT = (64, 256, 1024), (1, 3, 5, 9), (10, 30, 50)
+TOLERANCE_MM = 1.0
+
+Found = dict[str, np.ndarray]
+
+
+def clicks(mask: Mask, count: int) -> Observations:
+    """Points of Figure 6 in millimetres: labelled in or out, at a noise of 2 voxels of 128 around the boundary."""
+    shape = prepare(mask)
+    seen = observe(shape, count)
+    spread_mm = BAND_WIDTH_VOX * float(shape.frame.lattice_spacing_mm.mean())
+    return replace(seen, points=shape.frame.cube_to_world(seen.points), spread=spread_mm)
+
+
+def long_axis(mask: Mask) -> tuple[int, np.ndarray]:
+    """The array's axis along which the organ is longest, and the slices that hold it."""
+    occupied = [np.flatnonzero(mask.occupancy.any(tuple(b for b in range(3) if b != a))) for a in range(3)]
+    axis = int(np.argmax([np.ptp(planes) * mask.grid.spacing_mm[a] for a, planes in enumerate(occupied)]))
+    return axis, occupied[axis]
+
+
+def kept_slices(mask: Mask, count: int) -> tuple[Mask, np.ndarray]:
+    """The mask on a few evenly spaced slices across its long axis, and which they are."""
+    axis, planes = long_axis(mask)
+    chosen = planes[np.round((np.arange(count) + 0.5) / count * (len(planes) - 1)).astype(int)]
+    kept = np.zeros(mask.occupancy.shape, bool)
+    np.moveaxis(kept, axis, 0)[chosen] = np.moveaxis(mask.occupancy, axis, 0)[chosen]
+    return replace(mask, occupancy=kept), chosen
+
+
+def cut_off(mask: Mask, percent: int) -> Mask:
+    """The part of a mask that a volume ending within the organ would show; the volume's end is where the array ends."""
+    axis, planes = long_axis(mask)
+    stop = planes[0] + max(1, round(len(planes) * (1 - percent / 100)))
+    part = np.moveaxis(np.moveaxis(mask.occupancy, axis, 0)[:stop], 0, axis)
+    return replace(mask, occupancy=part, grid=type(mask.grid)(part.shape, mask.grid.affine))
+
+
+def smooth_function(seen: Observations, mask: Mask) -> np.ndarray:
+    """What labels alone say: the thin-plate spline through them (radial basis functions), where it is above 1/2."""
+    spline = RBFInterpolator(seen.points, seen.occupancy - 0.5, neighbors=64, smoothing=1.0)
+    low, high = seen.points.min(0), seen.points.max(0)
+    voxels = np.argwhere(np.ones(mask.grid.shape, bool))
+    at_mm = voxels @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
+    near = ((at_mm >= low) & (at_mm <= high)).all(1)
+    out = np.zeros(mask.grid.shape, bool)
+    out[tuple(voxels[near].T)] = spline(at_mm[near]) > 0
+    return out
+
+
+def shape_based(kept: Mask, planes: np.ndarray, axis: int) -> np.ndarray:
+    """Signed distances of slices, interpolated between them (Raya and Udupa, IEEE TMI 1990); nothing beyond them."""
+    slices = np.moveaxis(kept.occupancy, axis, 0)
+    spacing = [kept.grid.spacing_mm[a] for a in range(3) if a != axis]
+    signed = [
+        distance_transform_edt(slices[p], sampling=spacing)
+        - distance_transform_edt(~slices[p], sampling=spacing)
+        for p in planes
+    ]
+    out = np.zeros(slices.shape, bool)
+    for plane in range(planes[0], planes[-1] + 1):
+        after = min(np.searchsorted(planes, plane), len(planes) - 1)
+        before = max(after - 1, 0) if planes[after] != plane else after
+        gap = planes[after] - planes[before]
+        share = 0.0 if gap == 0 else (plane - planes[before]) / gap
+        out[plane] = (1 - share) * signed[before] + share * signed[after] > 0
+    return np.moveaxis(out, 0, axis)
+
+
+def by_clicks(atlas: TrainedAtlas, mask: Mask, count: int) -> tuple[Completion, Found]:
+    """Completed from clicks."""
+    seen = clicks(mask, count)
+    done = complete(atlas, [seen])[0]
+    return done, {"radial basis functions": smooth_function(seen, mask)}
+
+
+def by_slices(atlas: TrainedAtlas, mask: Mask, count: int) -> tuple[Completion, Found]:
+    """Completed from slices."""
+    kept, planes = kept_slices(mask, count)
+    done = complete(atlas, [from_mask(kept, "slices", case_name(mask.path))])[0]
+    return done, {"shape-based interpolation": shape_based(kept, planes, long_axis(mask)[0])}
+
+
+def by_part(atlas: TrainedAtlas, mask: Mask, percent: int) -> tuple[Completion, Found]:
+    """Completed from a part."""
+    part = cut_off(mask, percent)
+    done = complete(atlas, [from_mask(part, "volume", case_name(mask.path))])[0]
+    whole = np.zeros(mask.grid.shape, bool)
+    whole[tuple(slice(0, n) for n in part.grid.shape)] = part.occupancy
+    return done, {"the part alone": whole}
+
+
+TASKS: dict[str, tuple[Callable[..., tuple[Completion, Found]], tuple[int, ...], str]] = {
+    "clicks": (by_clicks, COUNTS, "points"),
+    "slices": (by_slices, SLICES, "slices"),
+    "cut off": (by_part, CUT, "% missing"),
+}
+
+
+def run_completion(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> dict[str, Any]:
+    """Scores of every case: {task: {amount: [{name, method: [DSC, NSD], ...}]}}, DSC and NSD in percent."""
+    out: dict[str, Any] = {}
+    for task, (finish, amounts, _) in TASKS.items():
+        out[task] = {}
+        for amount in amounts:
+            rows = []
+            for mask in masks:
+                done, others = finish(atlas, mask, amount)
+                ours = np.zeros(mask.grid.shape, bool) if done.fit.failure else done.fit.mask_on(mask.grid)
+                row: dict[str, Any] = {"name": case_name(mask.path), "doubt": done.doubt}
+                for name, found in {"ours": ours, **others}.items():
+                    scores = score(mask.occupancy, found, mask.grid.spacing_mm.tolist(), TOLERANCE_MM)
+                    row[name] = [round(100 * scores.dsc, 3), round(100 * scores.nsd, 3)]
+                rows.append(row)
+            out[task][str(amount)] = rows
+            report(f"{task} {amount}: " + ", ".join(f"{k} {v}" for k, v in means(rows).items()))
+    return out
+
+
+def means(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Mean scores by method."""
+    names = [name for name in rows[0] if name not in ("name", "doubt")]
+    return {name: [float(v) for v in np.mean([row[name] for row in rows], axis=0).round(2)] for name in names}
+
+
+def main() -> int:
+    """Measure and keep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--organ", default="hippocampus")
+    parser.add_argument("--data", type=Path, help="folder with masks/ and splits.json")
+    parser.add_argument("--every", type=int, default=1, help="of the unseen cases, take every n-th")
+    options = parser.parse_args()
+    folder = options.data or DEFAULT_DATA / options.organ
+    try:
+        atlas = implicit_atlas.load(str(options.model))
+        wanted = set(json.loads((folder / "splits.json").read_text())["val"][:: options.every])
+        wanted = {case_name(Path(name)) for name in wanted}
+        masks = [read_mask(p) for p in find_cases(folder / "masks").paths if case_name(p) in wanted]
+        begun = time.perf_counter()
+        found = run_completion(atlas, masks, lambda text: print(text, flush=True))
+        about = {
+            "organ": options.organ,
+            "cases": len(masks),
+            "tolerance_mm": TOLERANCE_MM,
+            "training_shapes": len(atlas.config.names),
+            "steps": atlas.provenance["steps"],
+            "device": atlas.provenance["device"],
+            "seconds": round(time.perf_counter() - begun, 1),
+        }
+        path = RESULTS / f"applications-{options.organ}.json"
+        write_atomic(path, (json.dumps({"about": about, "completion": found}, indent=1) + "\n").encode())
+    except AtlasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
