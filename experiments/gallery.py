@@ -66,21 +66,19 @@ def _shown(atlas: TrainedAtlas, masks: Path) -> list[Shape]:
     ]
 
 
-def _panel(atlas: TrainedAtlas, fit: Fit, caption: str, colour: tuple[float, float, float]) -> Panel:
-    """A shape without a scan, at the mean size."""
-    mesh = fit.cube_mesh(RESOLUTION)
-    return Panel(mesh.vertices * (np.array(atlas.config.size_mm) / 2), mesh.faces, caption, colour)
+def _panel(fit: Fit, caption: str, colour: tuple[float, float, float]) -> Panel:
+    mesh = fit.mesh(RESOLUTION)
+    return Panel(mesh.vertices, mesh.faces, caption, colour)
 
 
 def reconstruction(atlas: TrainedAtlas, shapes: Sequence[Shape], fits: Sequence[Fit], path: Path) -> None:
     """Figure 4."""
     truth = [occupancy_mesh(shape.occupancy, shape.frame) for shape in shapes]
-    found = [fit.mesh(RESOLUTION) for fit in fits]
     line = interpolate(atlas, fits[0], fits[-1], len(shapes))
     rows = [
         [Panel(m.vertices, m.faces, shape.name, TRUTH) for m, shape in zip(truth, shapes, strict=True)],
-        [Panel(m.vertices, m.faces, "reconstruction", FOUND) for m in found],
-        [_panel(atlas, step, f"{i / (len(line) - 1):.2f}", MADE) for i, step in enumerate(line)],
+        [_panel(fit, "reconstruction", FOUND) for fit in fits],
+        [_panel(step, f"{i / (len(line) - 1):.2f}", MADE) for i, step in enumerate(line)],
     ]
     surfaces(path, rows)
 
@@ -101,7 +99,7 @@ def templates_and_made(atlas: TrainedAtlas, path: Path) -> None:
     ]
     for seed in (0, 1):
         made = [generate(atlas, 1, seed, 0.8, template=t.index)[0] for t in learned]
-        rows.append([_panel(atlas, fit, "generated", MADE) for fit in made])
+        rows.append([_panel(fit, "generated", MADE) for fit in made])
     surfaces(path, rows)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from implicit_atlas.atlas_folder import AtlasConfig, AtlasParts, read_parts, rou
 from implicit_atlas.distance import signed_distance
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
-from implicit_atlas.fitting import CodeFit, FitConfig, Progress, Starts, fit_codes
-from implicit_atlas.frame import Frame
+from implicit_atlas.fitting import CodeFit, FitConfig, Progress, fit_codes
+from implicit_atlas.frame import Frame, centred_frame
 from implicit_atlas.grid import as_numpy
-from implicit_atlas.linear import LinearEncoder, signed_distances
+from implicit_atlas.linear import LinearEncoder
 from implicit_atlas.local import ResidualNodes, residual_nodes
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.pose import PosePrior, pose_prior
@@ -28,6 +27,7 @@ from implicit_atlas.prior import fit_prior
 from implicit_atlas.sampling import Observations, ShapeSet
 from implicit_atlas.shapes import Shape
 from implicit_atlas.sparse import ShapePrior, SparseConfig, complete_codes
+from implicit_atlas.starts import candidates
 from implicit_atlas.surface import ValuesAt, sparse_volume
 
 
@@ -103,7 +103,8 @@ class TrainedAtlas:
             self._check_template(template)
         config = config or FitConfig()
         nodes = self.residual_nodes(config.local.nodes) if config.local else None
-        target, starts = self._target(shapes), replace(self._starts(shapes), template=template)
+        target = self._target(shapes)
+        starts = candidates(shapes, self.encoder, self.codes, template)
         found = fit_codes(self.network, target, starts, config, progress, nodes)
         return [self._found(shape.name, fit, shape.frame) for shape, fit in zip(shapes, found, strict=True)]
 
@@ -228,8 +229,20 @@ class TrainedAtlas:
                 f"template {index}", f"is none of this atlas's {self.templates}", "Count from 0."
             )
 
-    def shape_of(self, name: str, code: Float[np.ndarray, " c"], template: int | None = None) -> Fit:
-        """The shape of a code, with the template that it selects or a given one; it lies nowhere in a scan.
+    def shape_of(
+        self,
+        name: str,
+        code: Float[np.ndarray, " c"],
+        template: int | None = None,
+        size_mm: Float[np.ndarray, "3"] | None = None,
+    ) -> Fit:
+        """The shape of a code, with the template that it selects or a given one; its cube lies about the origin.
+
+        Args:
+            name: of the shape.
+            code: (c,).
+            template: index of the template.
+            size_mm: of the cube; by default the mean of the training shapes'.
 
         Raises:
             InputError: no such template, or a code of another size or that is not finite.
@@ -241,7 +254,10 @@ class TrainedAtlas:
             )
         if template is not None:
             self._check_template(template)
-        return self._found(name, self._unfitted(code, "given", template))
+        about = self.config
+        size = np.array(about.size_mm) if size_mm is None else size_mm
+        frame = centred_frame(size, about.resolution, about.frame, about.margin)
+        return self._found(name, self._unfitted(code, "given", template), frame)
 
     def save(self, path: str | Path, card: str) -> None:
         """Write the model folder (`*.atlas`); see `implicit_atlas.atlas_folder`."""
@@ -293,15 +309,6 @@ class TrainedAtlas:
                 "shapes", f"have the resolutions {sorted(resolutions)}", "Prepare them at one resolution."
             )
         return ShapeSet(np.stack([shape.packed for shape in shapes]), resolutions.pop(), self.device)
-
-    def _starts(self, shapes: Sequence[Shape]) -> Starts:
-        """For every shape the mean code, the nearest training code and the linear encoding."""
-        features = [signed_distances(shape.occupancy, self.encoder.resolution) for shape in shapes]
-        linear = self.encoder.encode(np.stack(features))
-        mean = np.repeat(self.codes.mean(0, keepdims=True), len(shapes), axis=0)
-        distance = ((linear[:, None] - self.codes[None]) ** 2).sum(-1)
-        nearest = self.codes[distance.argmin(1)]
-        return Starts(np.stack([mean, nearest, linear], axis=1), ("mean", "nearest", "linear"))
 
 
 def _some(shapes: Sequence[Shape] | Sequence[Observations]) -> None:

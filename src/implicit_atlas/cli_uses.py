@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import typer
 
 from implicit_atlas.cli_cases import finish, labels_of, load_atlas, mask_paths, write_csv
@@ -80,7 +79,7 @@ def generate(
     atlas = load_atlas(model)
     make_folder(output)
     fits = make(atlas, count, seed, temperature, template)
-    rows = [write_made(atlas, fit, f"generated-{index:04d}", output) for index, fit in enumerate(fits)]
+    rows = [write_made(fit, f"generated-{index:04d}", output) for index, fit in enumerate(fits)]
     write_csv(output / "shapes.csv", rows)
     print(f"{output}: {len(rows)} shapes")
 
@@ -107,13 +106,11 @@ def interpolate(
         raise InputError(problems[0].path, problems[0].message, "Give two masks that can be reconstructed.")
     make_folder(output)
     fits = between(atlas, ends[0].fit, ends[1].fit, steps)
-    rows = [write_made(atlas, fit, f"step-{index:03d}", output) for index, fit in enumerate(fits)]
+    rows = [write_made(fit, f"step-{index:03d}", output) for index, fit in enumerate(fits)]
     write_csv(output / "shapes.csv", rows)
-    size = np.array(atlas.config.size_mm) / 2
-    meshes = [fit.cube_mesh(64) for fit in fits]
+    meshes = [fit.mesh(64) for fit in fits]
     panels = [
-        Panel(mesh.vertices * size, mesh.faces, f"{index / (steps - 1):.2f}")
-        for index, mesh in enumerate(meshes)
+        Panel(mesh.vertices, mesh.faces, f"{index / (steps - 1):.2f}") for index, mesh in enumerate(meshes)
     ]
     surfaces(
         output / "steps.png",

@@ -24,6 +24,7 @@ from implicit_atlas.local import FLOOR, LocalConfig, ResidualNodes, fit_residual
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig, Samples, Target, affordable_points
 from implicit_atlas.schedule import cosine_decay
+from implicit_atlas.starts import Starts
 
 Progress = Callable[[float, str], None]
 
@@ -53,18 +54,6 @@ class FitConfig:
     seed: int = 0
     points: PointConfig | None = None
     local: LocalConfig | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Starts:
-    """Candidate codes for each shape: (shapes, candidates, c); candidate 0 is the mean code.
-
-    Every one is tried with every template, or with the one that is given.
-    """
-
-    codes: Float[np.ndarray, "n k c"]
-    names: tuple[str, ...]
-    template: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

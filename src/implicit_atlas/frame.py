@@ -235,6 +235,20 @@ def frame_of_box(
     return Frame(grid, start, step, resolution, kind, float(margin))
 
 
+def centred_frame(
+    size_mm: Float[np.ndarray, "3"], resolution: int, kind: FrameKind = "box", margin: float = 0.0
+) -> Frame:
+    """Return the frame of a cube of this size about the origin, along the axes of the world: for shapes without a scan.
+
+    Its grid is the cube's lattice.
+    """
+    step_mm = np.asarray(size_mm, np.float64) / resolution
+    affine = np.diag([*step_mm, 1.0])
+    affine[:3, 3] = -step_mm * (resolution - 1) / 2
+    grid = Grid((resolution, resolution, resolution), affine)
+    return Frame(grid, np.zeros(3), np.ones(3), resolution, kind, margin)
+
+
 def check_frame_options(resolution: int, margin: float, kind: str) -> None:
     """Refuse a resolution, margin or kind that no frame can have.
 

@@ -41,7 +41,8 @@ def generate(
 def interpolate(atlas: TrainedAtlas, first: Fit, last: Fit, steps: int = 5) -> list[Fit]:
     """Shapes on the line between the codes of two, both ends included.
 
-    They deform the ends' template where that is one, else the one that each code selects. Local residuals are left out.
+    They deform the ends' template where that is one, else the one that each code selects, and their sizes lie between
+    those of the ends. Local residuals are left out.
 
     Raises:
         InputError: fewer than two steps.
@@ -52,11 +53,23 @@ def interpolate(atlas: TrainedAtlas, first: Fit, last: Fit, steps: int = 5) -> l
     ends = [_checked(end) for end in (first, last)]
     template = ends[0].template if ends[0].template == ends[1].template else None
     shares = np.linspace(0, 1, steps)
-    codes = [(1 - share) * ends[0].code + share * ends[1].code for share in shares]
+    sizes = [_size_mm(atlas, end) for end in (first, last)]
     return [
-        atlas.shape_of(f"{first.name} to {last.name}, {share:.2f}", code, template)
-        for share, code in zip(shares, codes, strict=True)
+        atlas.shape_of(
+            f"{first.name} to {last.name}, {share:.2f}",
+            (1 - share) * ends[0].code + share * ends[1].code,
+            template,
+            (1 - share) * sizes[0] + share * sizes[1],
+        )
+        for share in shares
     ]
+
+
+def _size_mm(atlas: TrainedAtlas, end: Fit) -> np.ndarray:
+    """Of an end's cube; the mean of the training shapes' where it lies in no scan."""
+    if end.frame is None:
+        return np.array(atlas.config.size_mm)
+    return end.frame.lattice_spacing_mm * end.frame.resolution
 
 
 def _checked(end: Fit) -> CodeFit:

@@ -84,7 +84,7 @@ def _draw(axes, panel: Panel, reach: float) -> None:
     centre = (panel.vertices.max(0) + panel.vertices.min(0)) / 2
     for axis, middle in zip("xyz", centre, strict=True):
         getattr(axes, f"set_{axis}lim")(middle - reach, middle + reach)
-    axes.set_box_aspect((1, 1, 1), zoom=1.4)
+    axes.set_box_aspect((1, 1, 1), zoom=1.8)
     axes.view_init(elev=20, azim=-60)
     axes.set_axis_off()
     axes.set_title(panel.caption, fontsize=9, y=0.06)

@@ -128,24 +128,21 @@ def _plain(name: str) -> str:
     return name
 
 
-def write_made(atlas: TrainedAtlas, fit: Fit, name: str, folder: Path) -> dict[str, Any]:
-    """Write a shape that lies in no scan, about the origin, at the mean size of the training shapes.
+def write_made(fit: Fit, name: str, folder: Path) -> dict[str, Any]:
+    """Write a shape that lies in no scan, about the origin.
 
     Raises:
         InputError: the shape is empty.
     """
-    cube = fit.cube_mesh()
-    if not len(cube.faces):
+    mesh = fit.mesh()
+    if not len(mesh.faces):
         raise InputError(name, "is empty", "Use a lower temperature.")
-    mesh = Mesh(cube.vertices * (np.array(atlas.config.size_mm) / 2), cube.faces)
     grid = grid_around(mesh)
-    to_cube = 2 / np.array(atlas.config.size_mm)
-    points = np.argwhere(np.ones(grid.shape, bool)) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
-    inside = (fit.logits_at(points * to_cube) > 0) & (np.abs(points * to_cube) <= 1).all(1)
+    occupancy = fit.mask_on(grid)
     make_folder(folder / MESH_FOLDER)
-    write_mask(folder / f"{name}.nii.gz", inside.reshape(grid.shape), grid)
+    write_mask(folder / f"{name}.nii.gz", occupancy, grid)
     write_mesh(folder / MESH_FOLDER / f"{name}{MESH_SUFFIX}", mesh)
-    volume_ml = float(inside.sum() * grid.voxel_volume_mm3 / 1000)
+    volume_ml = float(occupancy.sum() * grid.voxel_volume_mm3 / 1000)
     return {"name": name, "template": fit.found.template, "volume_ml": round(volume_ml, 3)}
 
 

@@ -82,7 +82,7 @@ def carry_labels(  # noqa: PLR0913 (what the command gives)
     Raises:
         InputError: no labelled case can be used.
     """
-    known = [_parts_in_template(atlas, found) for found in fit_alike(atlas, sources, labels, local, problems)]
+    known = [_parts_of(atlas, found) for found in fit_alike(atlas, sources, labels, local, problems)]
     if not known:
         raise InputError(
             "labelled cases", "cannot be used", "Give at least one label map with the organ's parts."
@@ -91,7 +91,7 @@ def carry_labels(  # noqa: PLR0913 (what the command gives)
     for found in fit_alike(atlas, targets, labels, local, problems):
         mask = found.case.mask
         voxels = np.argwhere(mask.occupancy)
-        parts = transfer_labels(known, _in_template(atlas, found, voxels))
+        parts = transfer_labels(known, in_template(atlas, found, voxels))
         values = np.zeros(mask.grid.shape, parts.dtype)
         values[tuple(voxels.T)] = parts
         write_label_map(folder / f"{found.fit.name}.nii.gz", values, mask.grid)
@@ -102,15 +102,15 @@ def carry_labels(  # noqa: PLR0913 (what the command gives)
     return rows
 
 
-def _in_template(atlas: TrainedAtlas, found: Reconstruction, voxels: np.ndarray) -> np.ndarray:
+def in_template(atlas: TrainedAtlas, found: Reconstruction, voxels: np.ndarray) -> np.ndarray:
     """Where voxels of a case lie in the template."""
     frame = found.fit.placed()
     return template_map(atlas, found.fit.found)(frame.voxel_to_cube(voxels.astype(np.float64)))
 
 
-def _parts_in_template(atlas: TrainedAtlas, found: Reconstruction) -> tuple[np.ndarray, np.ndarray]:
+def _parts_of(atlas: TrainedAtlas, found: Reconstruction) -> tuple[np.ndarray, np.ndarray]:
     """Places in the template of the voxels of a labelled case, and their labels."""
     mask = found.case.mask
     voxels = np.argwhere(mask.occupancy)
     values = read_labels(mask.path).values
-    return _in_template(atlas, found, voxels), values[tuple(voxels.T)]
+    return in_template(atlas, found, voxels), values[tuple(voxels.T)]

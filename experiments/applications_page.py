@@ -1,0 +1,101 @@
+"""docs/applications.md, of what experiments.applications and experiments.parts measured.
+
+python -m experiments.applications_page
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.applications import TASKS, means
+from experiments.cell import RESULTS
+from experiments.data import HERE
+from experiments.parts import PARTS
+from implicit_atlas.files import write_atomic
+
+PAGE = """# What an atlas is for, and what it reaches
+
+Written by `python -m experiments.applications_page` from `experiments/results/`; nothing here is typed. Shapes of
+`val`, unseen by the atlas, on their own grids in mm. DSC / NSD in percent; NSD: DeepMind surface-distance, tolerance 1 mm. In
+every completion position, size and orientation of the organ are found with its shape.
+
+| use | command |
+|---|---|
+| completion from clicks | `implicit-atlas complete MODEL clicks.mrk.json --image scan.nii.gz -o out/` |
+| from slices | `implicit-atlas complete MODEL slices.nii.gz -o out/` |
+| of a mask that was cut off | `implicit-atlas complete MODEL part.nii.gz --seen volume --image scan.nii.gz -o out/` |
+| random shapes | `implicit-atlas generate MODEL -o new/` |
+| shapes between two | `implicit-atlas interpolate MODEL A B -o line/` |
+| meshes of one topology | `implicit-atlas correspond MODEL MASKS -o meshes/` |
+| landmarks and parts | `implicit-atlas transfer landmarks`, `implicit-atlas transfer labels` |
+"""
+HOW = {
+    "clicks": "Clicks: labelled in or out, at a normal noise of 2 voxels of the 128³ box around the boundary.",
+    "slices": "Slices: evenly spaced across the longest axis. Their background is known; other slices are unobserved.",
+    "cut off": "Cut off: the volume ends within the organ, across its longest axis.",
+}
+
+
+def completion(found: dict[str, Any]) -> list[str]:
+    """A table for each kind of completion of one organ."""
+    about, lines = found["about"], [f"## {found['about']['organ'].capitalize()}"]
+    lines.append(
+        f"\n{about['cases']} unseen cases; an atlas of {about['training_shapes']} training shapes and {about['steps']} "
+        f"steps; {about['device']}; {about['seconds']:.0f} s for all below, beside other work."
+    )
+    for task, (_, _, unit) in TASKS.items():
+        amounts = found["completion"][task]
+        names = list(means(next(iter(amounts.values()))))
+        lines += [
+            f"\n{HOW[task]}\n",
+            f"| {unit} | " + " | ".join(names) + " | doubtful |",
+            "|---" * (len(names) + 2) + "|",
+        ]
+        for amount, rows in amounts.items():
+            scores = " | ".join(f"{dsc:.2f} / {nsd:.2f}" for dsc, nsd in means(rows).values())
+            lines.append(f"| {amount} | {scores} | {sum(bool(row['doubt']) for row in rows)} |")
+    return lines
+
+
+def parts(found: dict[str, Any]) -> list[str]:
+    """The table of carried parts."""
+    about, ways = found["about"], ("template", "affine", "nearest shape")
+    lines = [
+        "\n## Parts carried from labelled cases",
+        f"\n{' and '.join(PARTS.values())} hippocampus of {about['cases']} unseen cases, from a few labelled ones, "
+        f"through the template{' (with a local residual)' if about['local'] else ''}; by the place in the organ's box "
+        "(affine); and by that in the labelled case that is most alike. DSC in percent.\n",
+        "| labelled | " + " | ".join(ways) + " |",
+        "|---" * (len(ways) + 1) + "|",
+    ]
+    for count, rows in found["parts"].items():
+        cells = [np.mean([row[way] for row in rows], axis=0) for way in ways]
+        lines.append(
+            f"| {count} | " + " | ".join(" / ".join(f"{v:.2f}" for v in cell) for cell in cells) + " |"
+        )
+    return lines
+
+
+def page(results: Path) -> str:
+    """The page, of what was measured."""
+    lines = [PAGE]
+    for path in sorted(results.glob("applications-*.json")):
+        lines += completion(json.loads(path.read_text(encoding="utf-8")))
+    for path in sorted(results.glob("parts-*.json")):
+        lines += parts(json.loads(path.read_text(encoding="utf-8")))
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write the page."""
+    write_atomic(HERE.parent / "docs" / "applications.md", page(RESULTS).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Parts carried from labelled cases to unseen ones: python -m experiments.parts MODEL, on hippocampi of the Decathlon.
+
+Their masks say which voxels are anterior (1) and which posterior (2). The parts of 1, 3 and 5 training cases are
+carried to every unseen case through the template, beside two simpler ways: by the place in the organ's box (an affine
+map), and by that place in the one labelled case that is most alike. Results are kept in
+experiments/results/parts-hippocampus.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import implicit_atlas
+from experiments.cell import RESULTS
+from experiments.data import DEFAULT_DATA
+from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.correspondence import transfer_labels
+from implicit_atlas.errors import AtlasError
+from implicit_atlas.files import write_atomic
+from implicit_atlas.io import case_name, find_cases, read_labels
+from implicit_atlas.metrics import dsc
+from implicit_atlas.tasks import Reconstruction
+from implicit_atlas.tasks_files import fit_alike
+from implicit_atlas.transfer import in_template
+
+COUNTS = (1, 3, 5)
+PARTS = {1: "anterior", 2: "posterior"}
+
+Places = tuple[np.ndarray, np.ndarray]
+
+
+def described(atlas: TrainedAtlas, found: Reconstruction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the organ's voxels: their places in the box, those in the template, and their true parts."""
+    mask = found.case.mask
+    voxels = np.argwhere(mask.occupancy)
+    box = found.fit.placed().voxel_to_cube(voxels.astype(np.float64))
+    return box, in_template(atlas, found, voxels), read_labels(mask.path).values[tuple(voxels.T)]
+
+
+def carried(atlas: TrainedAtlas, known: list[Reconstruction], unseen: list[Reconstruction]) -> dict[str, Any]:
+    """DSC in percent of the parts of every unseen case, for each number of labelled cases and each way."""
+    sources, out = [described(atlas, one) for one in known], {}
+    shapes = [one.case.shape.occupancy for one in known]
+    targets = [(one, *described(atlas, one)) for one in unseen]
+    for count in COUNTS:
+        rows = []
+        for one, box, template, truth in targets:
+            alike = int(np.argmax([dsc(shape, one.case.shape.occupancy) for shape in shapes[:count]]))
+            ways = {
+                "template": transfer_labels(
+                    [(places, parts) for _, places, parts in sources[:count]], template
+                ),
+                "affine": transfer_labels([(places, parts) for places, _, parts in sources[:count]], box),
+                "nearest shape": transfer_labels([(sources[alike][0], sources[alike][2])], box),
+            }
+            row: dict[str, Any] = {"name": one.fit.name}
+            for way, parts in ways.items():
+                row[way] = [round(100 * _overlap(truth == part, parts == part), 3) for part in PARTS]
+            rows.append(row)
+        out[str(count)] = rows
+    return out
+
+
+def _overlap(truth: np.ndarray, found: np.ndarray) -> float:
+    total = truth.sum() + found.sum()
+    return float(2 * (truth & found).sum() / total) if total else 1.0
+
+
+def main() -> int:
+    """Measure, keep and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, help="atlas that has learned from `train`")
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA / "hippocampus")
+    parser.add_argument("--local", action="store_true", help="fit a local residual, too")
+    options = parser.parse_args()
+    try:
+        atlas, problems = implicit_atlas.load(str(options.model)), []
+        split = json.loads((options.data / "splits.json").read_text(encoding="utf-8"))
+        paths = {case_name(path): path for path in find_cases(options.data / "masks").paths}
+        known, unseen = (
+            fit_alike(atlas, [paths[case_name(Path(n))] for n in names], (), options.local, problems)
+            for names in (split["few_shot"], split["val"])
+        )
+        found = carried(atlas, known, unseen)
+    except AtlasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    about = {
+        "cases": len(unseen),
+        "local": options.local,
+        "steps": atlas.provenance["steps"],
+        "training_shapes": len(atlas.config.names),
+        "problems": [str(problem.message) for problem in problems],
+    }
+    name = f"parts-hippocampus{'-local' if options.local else ''}.json"
+    write_atomic(RESULTS / name, (json.dumps({"about": about, "parts": found}, indent=1) + "\n").encode())
+    for count, rows in found.items():
+        for way in ("template", "affine", "nearest shape"):
+            mean = np.mean([row[way] for row in rows], axis=0)
+            print(
+                f"{count} labelled, {way}: "
+                + ", ".join(f"{PARTS[p]} {v:.2f}" for p, v in zip(PARTS, mean, strict=True))
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
