@@ -3,7 +3,8 @@
 #   make demo                   the whole job on synthetic organs; DATA=folder takes real masks
 #   make test                   every check and every test
 #   make bench                  timings against reference code
-#   make paper                  cells of a table of the paper: ORGAN=hippocampus TABLE=2 MINUTES=25 (or TABLE=ideas)
+#   make paper                  cells of a table of the paper: ORGAN=hippocampus TABLE=2 MINUTES=25
+#                               (or TABLE=ideas, noise or amount)
 #
 # TORCH says what pip installs where .venv has no torch yet. Plain "torch==2.13.0" takes what your package index
 # offers (on Linux usually the CUDA build); add pip's --index-url to choose another, for example the CPU build:
@@ -51,7 +52,7 @@ test: lint
 # Cells that were run are kept in experiments/results; MINUTES stops in time, and the next call goes on. ARGS takes
 # further options: ARGS="--steps 1000 --seeds 2 --only conv implicit-atlas".
 paper: setup
-	$(BIN)/python -m experiments.$(if $(filter ideas,$(TABLE)),ideas,table$(TABLE)) --organ $(ORGAN) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(DATA),--data "$(DATA)") $(ARGS)
+	$(BIN)/python -m experiments.$(if $(filter 2 3 4,$(TABLE)),table$(TABLE),$(TABLE)) --organ $(ORGAN) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(DATA),--data "$(DATA)") $(ARGS)
 	$(BIN)/python -m experiments.report
 
 bench: setup

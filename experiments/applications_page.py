@@ -21,8 +21,8 @@ from implicit_atlas.files import write_atomic
 PAGE = """# What an atlas is for, and what it reaches
 
 Written by `python -m experiments.applications_page` from `experiments/results/`; nothing here is typed. Shapes of
-`val`, unseen by the atlas, on their own grids in mm. DSC / NSD in percent; NSD: DeepMind surface-distance, tolerance 1 mm. In
-every completion position, size and orientation of the organ are found with its shape.
+`val`, unseen by the atlas, on their own grids in mm. DSC / NSD in percent; NSD: DeepMind surface-distance, tolerance
+1 mm. In every completion position, size and orientation of the organ are found with its shape.
 
 | use | command |
 |---|---|

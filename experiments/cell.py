@@ -34,6 +34,7 @@ from implicit_atlas.fitting import FitConfig
 from implicit_atlas.learning import best_device, train
 from implicit_atlas.methods import ModelConfig
 from implicit_atlas.sampling import Observations, PointConfig
+from implicit_atlas.shapes import Shape
 from implicit_atlas.sparse import SparseConfig
 from implicit_atlas.training import TrainConfig, default_config
 
@@ -63,6 +64,7 @@ class Cell:
         iterations: of the fit of an unknown shape.
         variant: a name of `VARIANTS`: one change of the defaults.
         smoke: with small networks and few points, to show that it runs.
+        noise: a name of `corrupt.NOISES`: learned from shapes so changed, scored against the clean ones.
     """
 
     method: str
@@ -73,11 +75,12 @@ class Cell:
     iterations: int = 200
     variant: str = DEFAULTS
     smoke: bool = False
+    noise: str = ""
 
     @property
     def completes(self) -> bool:
         """True where shapes are also completed: Figure 6 is drawn of all known shapes."""
-        return self.subset == "train" and self.variant == DEFAULTS
+        return self.subset == "train" and self.variant == DEFAULTS and not self.noise
 
     @property
     def is_classical(self) -> bool:
@@ -121,9 +124,15 @@ class Cell:
             config, batch=2, surface_points=64, free_points=64, pool=256, network=network
         )
 
+    def learned_from(self, split: Split) -> tuple[Shape, ...]:
+        """The training shapes, with their noise."""
+        return split.training(self.subset, self.noise)
+
     def configuration(self, shapes: int) -> dict[str, Any]:
         """All that decides the result, as JSON values."""
         values: dict[str, Any] = {"method": self.method, "organ": self.organ, "subset": self.subset}
+        if self.noise:  # results from before there was noise keep their names
+            values["noise"] = self.noise
         if self.is_classical:
             return values
         if self.method == DIF_NET:
@@ -138,14 +147,14 @@ class Cell:
 
     def key(self, split: Split) -> str:
         """Name of the result: readable, with the hash of configuration and content."""
-        known = split.training(self.subset)
+        known = self.learned_from(split)
         content = [shape.content_hash for shape in (*known, *split.unknown)]
         title = self.method if self.variant == DEFAULTS else f"{self.method}-{self.variant}"
         return self._name(title, [self.configuration(len(known)), content])
 
     def training_key(self, split: Split) -> str:
         """Name of what is learned: cells that differ in their fits alone share it."""
-        known = split.training(self.subset)
+        known = self.learned_from(split)
         learned = {
             key: v for key, v in self.configuration(len(known)).items() if key not in ("fit", "sparse")
         }
@@ -153,6 +162,7 @@ class Cell:
 
     def _name(self, title: str, content: list[Any]) -> str:
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+        title = f"{title}-{self.noise}" if self.noise else title
         return f"{self.organ}-{self.subset}-{title}-seed{self.seed}-{digest}"
 
 
@@ -176,11 +186,12 @@ def run_cell(
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
     report = report or (lambda share, text: None)
-    shapes = split.training(cell.subset)
+    shapes = cell.learned_from(split)
     if cell.is_classical:
-        result = run_classical(cell.method, shapes, split.unknown)
+        result = run_classical(cell.method, shapes, split.unknown, split.training(cell.subset))
     elif cell.method == DIF_NET:
-        result = run_difnet(cell.difnet_config(), shapes, split.unknown, runs / path.stem, report)
+        scored = (split.training(cell.subset), split.unknown)
+        result = run_difnet(cell.difnet_config(), shapes, scored, runs / path.stem, report)
     else:
         result = _run_method(cell, split, runs, report)
     for problem in result["unknown"].get("problems", ()):  # where the data lies is nobody's business
@@ -193,7 +204,7 @@ def run_cell(
 
 def _run_method(cell: Cell, split: Split, runs: Path, report: Report) -> dict[str, Any]:
     """Train, fit and complete; each part is kept in `runs` as soon as it is done."""
-    shapes, unknown = split.training(cell.subset), split.unknown
+    clean, unknown = split.training(cell.subset), split.unknown
     atlas, config = _learned(cell, split, runs, report), cell.fit_config()
 
     def complete(seen: list[Observations]) -> list[np.ndarray | None]:
@@ -206,7 +217,7 @@ def _run_method(cell: Cell, split: Split, runs: Path, report: Report) -> dict[st
         return {**found, "seconds": (time.perf_counter() - begun) / max(1, len(unknown))}
 
     parts = runs / cell.key(split)
-    known = _once(parts / "known.json", lambda: evaluate_known(atlas, shapes, report=report).to_json())
+    known = _once(parts / "known.json", lambda: evaluate_known(atlas, clean, report=report).to_json())
     found = _once(parts / "unknown.json", fits)
     completed = (
         _once(parts / "completion.json", lambda: completion(unknown, complete)) if cell.completes else {}
@@ -223,7 +234,7 @@ def _run_method(cell: Cell, split: Split, runs: Path, report: Report) -> dict[st
 def _learned(cell: Cell, split: Split, runs: Path, report: Report) -> TrainedAtlas:
     """The cell's atlas, from its folder where it was learned before."""
     run = runs / cell.training_key(split)
-    folder, shapes = run / "model.atlas", split.training(cell.subset)
+    folder, shapes = run / "model.atlas", cell.learned_from(split)
     if not folder.exists():
         config = cell.train_config(len(shapes))
         atlas = train(shapes, cell.model_config(), config, run=run, resume=True, progress=report)

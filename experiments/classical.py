@@ -145,8 +145,17 @@ CLASSICAL: dict[str, Callable[[Sequence[Shape]], Rebuilder]] = {
 }
 
 
-def run_classical(method: str, shapes: Sequence[Shape], unknown: Sequence[Shape]) -> dict[str, Any]:
-    """Scores of known and unknown shapes, as `experiments.cell` keeps them."""
+def run_classical(
+    method: str, shapes: Sequence[Shape], unknown: Sequence[Shape], clean: Sequence[Shape]
+) -> dict[str, Any]:
+    """Scores of known and unknown shapes, as `experiments.cell` keeps them.
+
+    Args:
+        method: a name of `CLASSICAL`.
+        shapes: to learn from, and rebuilt as known ones.
+        unknown: rebuilt as unknown ones.
+        clean: what rebuilt known shapes are scored against: `shapes`, unless these are noisy.
+    """
     begun = time.perf_counter()
     rebuilder = CLASSICAL[method](shapes)
     seconds = time.perf_counter() - begun
@@ -158,7 +167,7 @@ def run_classical(method: str, shapes: Sequence[Shape], unknown: Sequence[Shape]
     completed = (
         {} if complete is None else completion(unknown, lambda seen: [complete(one) > 0 for one in seen])
     )
-    known = score_fields(shapes, (rebuilder.rebuild(shape.occupancy) for shape in shapes))
+    known = score_fields(clean, (rebuilder.rebuild(shape.occupancy) for shape in shapes))
     return {
         "known": {"protocol": {**about, "known": True}, **known},
         "unknown": {"protocol": {**about, "known": False}, **found},

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from experiments.corrupt import corrupted
 from implicit_atlas import load_shapes
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import case_name
@@ -14,7 +15,7 @@ from implicit_atlas.phantoms import PhantomConfig, write_phantoms
 from implicit_atlas.shapes import Shape
 
 Organ = Literal["hippocampus", "liver", "pancreas"]
-Subset = Literal["train", "few_shot"]
+Subset = Literal["train", "few_shot", "first-10", "first-20", "first-50", "first-100"]
 HERE = Path(__file__).parent
 PAPER = json.loads((HERE / "paper.json").read_text(encoding="utf-8"))
 DEFAULT_DATA = HERE.parent.parent / "shared" / "data"
@@ -23,14 +24,25 @@ FEW = 5
 
 @dataclass(frozen=True)
 class Split:
-    """Shapes to learn from, and shapes that no training sees; the few are the first known ones."""
+    """Shapes to learn from, and shapes that no training sees; the few are the first known ones, as all subsets are."""
 
     known: tuple[Shape, ...]
     unknown: tuple[Shape, ...]
 
-    def training(self, subset: Subset) -> tuple[Shape, ...]:
-        """What a cell of this subset learns from."""
-        return self.known if subset == "train" else self.known[:FEW]
+    def training(self, subset: Subset, noise: str = "") -> tuple[Shape, ...]:
+        """What a cell of this subset learns from: clean, or with one of `experiments.corrupt.NOISES`.
+
+        Raises:
+            InputError: there are fewer shapes, or there is no such noise.
+        """
+        if not self.holds(subset):
+            problem = f"needs {_size(subset)} training shapes, and there are {len(self.known)}"
+            raise InputError(f"subset {subset!r}", problem, "Choose a smaller one, or train.")
+        return tuple(corrupted(shape, noise) for shape in self.known[: _size(subset)])
+
+    def holds(self, subset: Subset) -> bool:
+        """Whether there are so many shapes."""
+        return len(self.known) >= (_size(subset) or 0)
 
 
 def load_split(organ: Organ, data: Path | None = None) -> Split:
@@ -72,6 +84,13 @@ def phantom_split(folder: Path, known: int = 6, unknown: int = 2) -> Split:
     write_phantoms(folder, "curved-tube", known + unknown, config=PhantomConfig(voxels=24))
     shapes = load_shapes(folder)
     return Split(tuple(shapes[:known]), tuple(shapes[known:]))
+
+
+def _size(subset: Subset) -> int | None:
+    """Number of shapes, None for all."""
+    if subset == "train":
+        return None
+    return FEW if subset == "few_shot" else int(subset.removeprefix("first-"))
 
 
 def _by_name(folder: Path) -> dict[str, Shape]:

@@ -18,9 +18,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.command import main
 from experiments.completion import BAND_WIDTH_VOX, COUNTS
 from experiments.data import HERE, Organ
-from experiments.tables import TABLE2, Row, main, read_results
+from experiments.tables import TABLE2, Row, read_results
 from experiments.variants import DEFAULTS
 from implicit_atlas.files import write_atomic
 
@@ -32,7 +33,7 @@ def means(organ: Organ, results: Sequence[dict[str, Any]]) -> Means:
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
         cell, found = result["cell"], result.get("completion")
-        if (cell["organ"], cell["subset"]) == (organ, "train") and found:
+        if (cell["organ"], cell["subset"], cell.get("noise", "")) == (organ, "train", "") and found:
             title = Row(cell["method"], variant=cell.get("variant", DEFAULTS)).title
             runs[f"{title} ({result['unknown']['protocol']['degrees_of_freedom']})"].append(found)
     return {

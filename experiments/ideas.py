@@ -2,7 +2,8 @@
 
 import sys
 
-from experiments.tables import IDEAS, main
+from experiments.command import main
+from experiments.tables import IDEAS
 
 if __name__ == "__main__":
     sys.exit(main(IDEAS))

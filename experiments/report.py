@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import get_args
 
-from experiments import figure6
+from experiments import amount, figure6, noise
 from experiments.data import HERE, Organ
-from experiments.tables import TABLES, read_results
+from experiments.tables import TABLES, Result, read_results
 from experiments.tables import markdown as table_of
 from implicit_atlas.files import write_atomic
 
@@ -29,9 +30,21 @@ def page() -> str:
             if figure6.means(organ, results):
                 picture = f"![Completion of {organ}](figure6-{organ}.png)\n"
                 parts += [figure6.markdown(organ, results) + "\n", picture]
+            parts += _beyond(organ, results)
     return "\n".join(parts)
+
+
+def _beyond(organ: Organ, results: Sequence[Result]) -> list[str]:
+    """The experiments that are not the paper's, as far as they were run."""
+    noisy = noise.markdown(organ, results)
+    parts = [noisy + "\n"] if noisy else []
+    if amount.exists(organ, results):
+        picture = f"![Accuracy of {organ} by training shapes](amount-{organ}.png)\n"
+        parts += [amount.markdown(organ, results) + "\n", picture]
+    return parts
 
 
 if __name__ == "__main__":
     write_atomic(HERE.parent / "docs" / "results.md", page().encode())
     figure6.draw_all(read_results())
+    amount.draw_all(read_results())

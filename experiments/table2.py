@@ -2,7 +2,8 @@
 
 import sys
 
-from experiments.tables import TABLE2, main
+from experiments.command import main
+from experiments.tables import TABLE2
 
 if __name__ == "__main__":
     sys.exit(main(TABLE2))

@@ -2,7 +2,8 @@
 
 import sys
 
-from experiments.tables import TABLE3, main
+from experiments.command import main
+from experiments.tables import TABLE3
 
 if __name__ == "__main__":
     sys.exit(main(TABLE3))

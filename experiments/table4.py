@@ -2,7 +2,8 @@
 
 import sys
 
-from experiments.tables import TABLE4, main
+from experiments.command import main
+from experiments.tables import TABLE4
 
 if __name__ == "__main__":
     sys.exit(main(TABLE4))

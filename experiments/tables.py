@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import json
-import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from experiments.cell import RESULTS, Cell, run_queue
+from experiments.cell import RESULTS, Cell
 from experiments.classical import CLASSICAL
-from experiments.data import FEW, PAPER, Organ, Subset, load_split, phantom_split
+from experiments.data import PAPER, Organ, Subset
 from experiments.peers.difnet_run import METHOD as DIF_NET
 from experiments.variants import DEFAULTS, LOCAL, NO_MODES, PLAIN, VARIANTS
-from implicit_atlas.errors import AtlasError
 from implicit_atlas.methods import DEFAULT_METHOD
 
 Result = dict[str, Any]
-SMOKE_STEPS, SMOKE_ITERATIONS = 2, 10
+Schedule = tuple[int, int]
+"""Steps of training and iterations of a fit."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +45,19 @@ class Table:
         name: as in `paper.json`.
         subset: what its cells learn from.
         rows: one a method or variant.
+        noise: of the shapes that its cells learn from.
     """
 
     name: str
     title: str
     subset: Subset
     rows: tuple[Row, ...]
+    noise: str = ""
 
     def cells(self, organ: Organ, seeds: Sequence[int], steps: int, iterations: int) -> list[Cell]:
         """The cells of an organ, seed by seed, so that a short queue gives whole tables; classical rows once."""
         return [
-            Cell(row.method, organ, self.subset, seed, steps, iterations, row.variant)
+            Cell(row.method, organ, self.subset, seed, steps, iterations, row.variant, noise=self.noise)
             for seed in seeds
             for row in self.rows
             if seed == seeds[0] or row.method not in CLASSICAL
@@ -124,41 +122,64 @@ def markdown(table: Table, organ: Organ, results: Sequence[Result]) -> str:
     """The table of one organ: a row for each method and length of schedule; a method not run shows as missing."""
     lines = [f"### {table.title}, {organ}", "", _protocol(table, organ, results), "", HEADER]
     for row in table.rows:
-        groups: dict[tuple[int, int], list[Result]] = defaultdict(list)
-        for result in results:
-            cell = result["cell"]
-            of = (cell["method"], cell.get("variant", DEFAULTS), cell["organ"], cell["subset"])
-            if of == (row.method, row.variant, organ, table.subset):
-                groups[cell["steps"], cell["iterations"]].append(result)
+        groups = runs_of(table, row, organ, results)
         paper = table.paper(row.paper, organ)
         lines += [_row(row, groups[key], paper) for key in sorted(groups)] or [_missing(row, paper)]
     return "\n".join(lines)
 
 
+def runs_of(table: Table, row: Row, organ: Organ, results: Sequence[Result]) -> dict[Schedule, list[Result]]:
+    """Results of a row of a table by the length of their schedules."""
+    groups: dict[Schedule, list[Result]] = defaultdict(list)
+    for result in results_of(table, organ, results):
+        cell = result["cell"]
+        if (cell["method"], cell.get("variant", DEFAULTS)) == (row.method, row.variant):
+            groups[cell["steps"], cell["iterations"]].append(result)
+    return dict(groups)
+
+
+def results_of(table: Table, organ: Organ, results: Sequence[Result]) -> list[Result]:
+    """Results that were learned from a table's shapes, of any method; files from before there was noise lack it."""
+    wanted = (organ, table.subset, table.noise)
+    cells = [result["cell"] for result in results]
+    return [
+        result
+        for result, cell in zip(results, cells, strict=True)
+        if (cell["organ"], cell["subset"], cell.get("noise", "")) == wanted
+    ]
+
+
+def meaning(protocol: dict[str, Any]) -> str:
+    """What the pairs of numbers are."""
+    return (
+        f"DSC / NSD in percent, means over shapes, then over seeds (± standard deviation). NSD: "
+        f"{protocol['nsd_definition']}, spacing 1, tolerance {protocol['tolerance_vox']:g} voxel of the "
+        f"{protocol['resolution']}³ box grid."
+    )
+
+
 def _protocol(table: Table, organ: Organ, results: Sequence[Result]) -> str:
-    of = [r for r in results if (r["cell"]["organ"], r["cell"]["subset"]) == (organ, table.subset)]
+    of = results_of(table, organ, results)
     if not of:
         return "No cell has been run."
     protocol = of[0]["unknown"]["protocol"]
     unknown = max(len(result["unknown"]["cases"]) for result in of)  # of some, fits failed
     return (
-        f"DSC / NSD in percent, means over shapes, then over seeds (± standard deviation). NSD: "
-        f"{protocol['nsd_definition']}, spacing 1, tolerance {protocol['tolerance_vox']:g} voxel of the "
-        f"{protocol['resolution']}³ box grid. {protocol['training_shapes']} training shapes, {unknown} "
+        f"{meaning(protocol)} {protocol['training_shapes']} training shapes, {unknown} "
         "unknown shapes. The paper's unknown shapes are other cases."
     )
 
 
 def _row(row: Row, runs: Sequence[Result], paper: list[list[float]] | None) -> str:
     protocol, training = runs[0]["unknown"]["protocol"], [run["training"] for run in runs]
-    far = [_values(runs, "unknown", name) for name in ("hd95_mm", "assd_mm")]
+    far = [values_of(runs, "unknown", name) for name in ("hd95_mm", "assd_mm")]
     mm = " / ".join(f"{np.mean(values):.2f}" if values else "none" for values in far)
     learned = row.method not in CLASSICAL
     cells = (
         f"`{row.title}`",
-        _pair(runs, "known"),
+        pair(runs, "known"),
         _printed(paper, 0),
-        _pair(runs, "unknown"),
+        pair(runs, "unknown"),
         _printed(paper, 1),
         mm,
         str(protocol["degrees_of_freedom"]),
@@ -186,16 +207,16 @@ def _missing(row: Row, paper: list[list[float]] | None) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _values(runs: Sequence[Result], side: str, name: str) -> list[float]:
+def values_of(runs: Sequence[Result], side: str, name: str) -> list[float]:
     """The mean of each run; a run whose every fit failed has none."""
     return [run[side]["mean"][name] for run in runs if name in run[side]["mean"]]
 
 
-def _pair(runs: Sequence[Result], side: str) -> str:
+def pair(runs: Sequence[Result], side: str) -> str:
     """DSC / NSD, with the spread over seeds where there are several, and the number of fits that failed."""
     out = []
     for name in ("dsc", "nsd"):
-        values = _values(runs, side, name)
+        values = values_of(runs, side, name)
         spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
         out.append(f"{np.mean(values):.2f}{spread}" if values else "none")
     failed = sum(len(run[side].get("problems", ())) for run in runs)
@@ -204,48 +225,3 @@ def _pair(runs: Sequence[Result], side: str) -> str:
 
 def _printed(paper: list[list[float]] | None, side: int) -> str:
     return "-" if paper is None else f"{paper[side][0]:.2f} / {paper[side][1]:.2f}"
-
-
-def main(table: Table) -> int:
-    """Run a table's cells and print it."""
-    parser = argparse.ArgumentParser(description=table.title)
-    parser.add_argument("--organ", choices=get_args(Organ), default="hippocampus")
-    parser.add_argument("--data", type=Path, help="masks with splits.json, or a Decathlon labelsTr")
-    parser.add_argument(
-        "--minutes", type=float, help="stop after this time; what was begun goes on next time"
-    )
-    parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
-    parser.add_argument("--steps", type=int, default=Cell.steps, help="length of each training")
-    parser.add_argument("--iterations", type=int, default=Cell.iterations, help="of each fit")
-    parser.add_argument("--only", nargs="*", help="methods or variants to run")
-    parser.add_argument(
-        "--smoke", action="store_true", help="a few steps on synthetic organs; nothing is kept"
-    )
-    options = parser.parse_args()
-    try:
-        if options.smoke:
-            with tempfile.TemporaryDirectory() as folder:
-                print(smoke(table, Path(folder)))
-            return 0
-        cells = table.cells(options.organ, range(options.seeds), options.steps, options.iterations)
-        cells = [cell for cell in cells if not options.only or _name(cell) in options.only]
-        run_queue(cells, load_split(options.organ, options.data), options.minutes)
-        print(markdown(table, options.organ, read_results()))
-    except AtlasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _name(cell: Cell) -> str:
-    """What `--only` calls it: its variant, or its method where that is as by default."""
-    return cell.method if cell.variant == DEFAULTS else cell.variant
-
-
-def smoke(table: Table, folder: Path) -> str:
-    """The table from a few steps on small phantoms: shows that every cell runs, and nothing else."""
-    split = phantom_split(folder / "masks", known=FEW, unknown=1)
-    cells = table.cells("hippocampus", [0], SMOKE_STEPS, SMOKE_ITERATIONS)
-    cells = [dataclasses.replace(cell, smoke=True) for cell in cells]
-    results = run_queue(cells, split, folder=folder / "results", runs=folder / "runs")
-    return markdown(table, "hippocampus", [result for result in results if result is not None])

@@ -27,8 +27,9 @@ def test_demo_writes_all_that_it_announces(tmp_path, monkeypatch, capsys):
     assert (out / "demo.atlas" / "weights.safetensors").exists()
     assert len(list((out / "templates").glob("*.nii.gz"))) == 5
     assert (out / "training.png").stat().st_size > 5000
+    assert (out / "clicks.mrk.json").exists() and (out / "report.html").stat().st_size > 1e6
     printed = capsys.readouterr().out
-    assert "degrees of freedom" in printed and "known" in printed
+    assert "degrees of freedom" in printed and "known" in printed and "clicks on its surface" in printed
 
 
 def test_too_few_masks_are_refused(tmp_path):

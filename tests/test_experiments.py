@@ -10,13 +10,14 @@ import pytest
 from experiments import cell as cells
 from experiments.cell import Cell, OutOfTime, run_cell, run_queue
 from experiments.classical import CLASSICAL, LIMIT_VOX, cosines, linear_model, nearest, pca
+from experiments.command import smoke
 from experiments.completion import COUNTS, completion, observe
 from experiments.data import PAPER, load_split, phantom_split
 from experiments.figure6 import draw
 from experiments.figure6 import markdown as figure6_table
 from experiments.peers.difnet import NetworkConfig
 from experiments.peers.difnet_losses import DifNetWeights
-from experiments.tables import TABLE2, TABLE4, TABLES, markdown, smoke
+from experiments.tables import TABLE2, TABLE4, TABLES, markdown
 from experiments.variants import DEFAULTS, VARIANTS
 
 from implicit_atlas import InputError

@@ -54,7 +54,7 @@ def test_a_template_is_completed_from_points_on_it():
     atlas = implicit_atlas.load("hippocampus")
     (mean,) = generate(atlas, 1, temperature=0)
     vertices = mean.mesh(64).vertices
-    points = np.random.default_rng(0).permutation(vertices)[:100] + [50.0, -20.0, 900.0]
+    points = np.random.default_rng(0).permutation(vertices)[:100] + np.array([50.0, -20.0, 900.0])
     seen = Observations(points, np.full(100, 0.5), spread=0.5)
     (fit,) = atlas.complete_in_scan([seen])
     found = fit.mesh(64).vertices - [50.0, -20.0, 900.0]

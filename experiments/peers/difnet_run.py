@@ -28,17 +28,19 @@ METHOD = "dif-net"
 def run_difnet(
     config: DifNetConfig,
     shapes: Sequence[Shape],
-    unknown: Sequence[Shape],
+    scored: tuple[Sequence[Shape], Sequence[Shape]],
     run: Path | None = None,
     report: Report | None = None,
 ) -> dict[str, Any]:
     """Scores of known and unknown shapes and of completions, as `experiments.cell` keeps them.
 
-    Known shapes are scored as their training codes stand. `fit_seconds` are of a shape's fit and its decoding.
+    Known shapes are scored as their training codes stand, against `scored[0]`, which are clean where `shapes` are
+    noisy; `scored[1]` are unknown. `fit_seconds` are of a shape's fit and its decoding.
     """
     trained = train_difnet(shapes, config, run, report)
+    clean, unknown = scored
     resolution = shapes[0].frame.resolution
-    known = score_fields(shapes, decode(trained, trained.codes, resolution))
+    known = score_fields(clean, decode(trained, trained.codes, resolution))
     begun = time.perf_counter()
     found = score_fields(unknown, decode(trained, fit_shapes(trained, unknown, config), resolution))
     fit_seconds = (time.perf_counter() - begun) / max(1, len(unknown))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from implicit_atlas import __version__, cli_transfer, cli_uses
+from implicit_atlas import __version__, cli_report, cli_transfer, cli_uses
 from implicit_atlas.cli_cases import (
     chosen,
     finish,
@@ -226,6 +226,7 @@ def models() -> None:
 
 for use in (cli_uses.complete, cli_uses.generate, cli_uses.interpolate, cli_uses.correspond):
     app.command()(use)
+app.command()(cli_report.report)
 app.add_typer(cli_transfer.app, name="transfer")
 
 

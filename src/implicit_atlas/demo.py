@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from implicit_atlas import console, pictures
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.card import model_card
+from implicit_atlas.cli_cases import write_json
+from implicit_atlas.completion import complete
 from implicit_atlas.errors import AtlasError, InputError
 from implicit_atlas.evaluate import Evaluation, evaluate, evaluate_known
-from implicit_atlas.files import write_atomic
-from implicit_atlas.io import find_cases
+from implicit_atlas.io import Landmarks, find_cases, read_landmarks, read_mask, write_landmarks
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.learning import best_device, train
 from implicit_atlas.manifest import PrepareConfig
 from implicit_atlas.memory import keep_freed_memory
+from implicit_atlas.metrics import dsc
+from implicit_atlas.observe import from_landmarks
 from implicit_atlas.phantoms import write_phantoms
+from implicit_atlas.report import write_report
 from implicit_atlas.shapes import Shape
 from implicit_atlas.store import open_store, prepare_folder
 from implicit_atlas.surface import occupancy_mesh, to_world
 from implicit_atlas.tasks import Reconstruction, Template, templates, write_reconstruction, write_templates
+from implicit_atlas.tasks_files import write_completion
 from implicit_atlas.training import default_config
 from implicit_atlas.training.log import RunLog
 
 PHANTOMS = 40
 UNSEEN_AT_MOST = 40
 SHOWN = 3
+CLICKS = 64
 MARGIN = 0.05  # so that what is found closes within the cube, also where it is larger than it should be
 TRUTH_COLOUR, FIT_COLOUR, TEMPLATE_COLOUR = (0.55, 0.66, 0.78), (0.80, 0.62, 0.42), (0.62, 0.75, 0.55)
 
@@ -67,10 +74,15 @@ def run(data: Path | None, output: Path, minutes: float) -> None:
     learned = templates(atlas)
     table = write_templates(atlas, learned, output / "templates")
     _picture(found[:SHOWN], learned, output / "demo.png")
+    said = _complete(atlas, data / unseen[0].source, output)
     results = {"known": known.to_json(), "unknown": unknown.to_json()}
-    write_atomic(output / "evaluation.json", (json.dumps(results, indent=1) + "\n").encode())
-    print("\n" + _summary(known, unknown) + "\n\n" + table)
-    print(f"\neverything is in {output} (start with demo.png); {time.perf_counter() - begun:.0f} s in all")
+    write_json(output / "evaluation.json", results)
+    write_json(output / "unknown.json", results["unknown"])
+    write_report(atlas, output / "demo.atlas", output / "report.html", output / "unknown.json")
+    print("\n" + _summary(known, unknown) + "\n\n" + table + "\n\n" + said)
+    print(
+        f"\neverything is in {output} (start with demo.png and report.html); {time.perf_counter() - begun:.0f} s in all"
+    )
 
 
 def _prepared(data: Path, store: Path) -> list[Shape]:
@@ -117,6 +129,22 @@ def _evaluate(
     with console.task("unknown shapes") as report:
         unknown = evaluate(atlas, unseen, report=report, on_case=keep)
     return known, unknown, found
+
+
+def _complete(atlas: TrainedAtlas, unseen: Path, output: Path) -> str:
+    """Complete an unseen shape from clicks on its surface, wherever it may lie; what to say of it."""
+    mask, problems = read_mask(unseen), []
+    vertices = occupancy_mesh(mask.occupancy, mask.grid).vertices
+    points = np.random.default_rng(0).permutation(vertices)[:CLICKS]
+    clicks = output / "clicks.mrk.json"
+    write_landmarks(clicks, Landmarks(points, ("",) * len(points), None, clicks))
+    done = complete(atlas, [from_landmarks(read_landmarks(clicks))])[0]
+    if write_completion(done, output / "completion", mask.grid, problems) is None:
+        return f"{unseen.name} could not be completed: {problems[0].message}"
+    share = 100 * dsc(mask.occupancy, done.fit.mask_on(mask.grid))
+    return (
+        f"{unseen.name} completed from {len(points)} clicks on its surface ({clicks.name}): {share:.2f} DSC %"
+    )
 
 
 def _summary(known: Evaluation, unknown: Evaluation) -> str:

@@ -93,6 +93,10 @@ class Poses:
         """Sizes of the cubes along their axes."""
         return (self.prior.log_size + free[:, 3:6] @ self.prior.factor.T).exp()
 
+    def growth(self, free: Float[Tensor, "n 9"]) -> Float[Tensor, " n"]:
+        """Size of each cube beside the mean one: what a cube unit is, in units of the mean cube."""
+        return (free[:, 3:6] @ self.prior.factor.T).mean(1).exp()
+
     def centres_mm(self, free: Float[Tensor, "n 9"]) -> Float[Tensor, "n 3"]:
         """Centres of the cubes, from the origins."""
         return free[:, :3] * (CENTRE * self.prior.log_size.exp())

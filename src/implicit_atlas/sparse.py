@@ -33,7 +33,8 @@ from implicit_atlas.sampling import Observations, ObservationSet, PointConfig, S
 from implicit_atlas.schedule import cosine_decay
 
 BUDGET = PointConfig(lattice=0, band=1 << 14)  # points of an iteration; of more, a random part
-SEARCH = 40  # iterations of each short search for a pose, at most
+LONGER = 3  # times as many iterations where the pose is free, too
+SEARCH = 80  # iterations of each short search for a pose, at most
 REPORT_EVERY = 20
 TINY = 1e-12  # keeps the gradient of a square root finite at 0
 
@@ -43,7 +44,8 @@ class SparseConfig:
     """How to complete.
 
     Args:
-        iterations: of Adam on whitened numbers, all independent and standard normal before anything is seen.
+        iterations: of Adam on whitened numbers, all independent and standard normal before anything is seen; three
+            times as many where the pose is free, too.
         softness: distance to the surface, in cube units, at which labels are trusted with odds of e.
         slack: standard deviation, in cube units, of what a shape's surface may be away from where points that are
             known to be near it say, beside the points' own.
@@ -105,6 +107,8 @@ def complete_codes(
         draw: 0 for the most probable shape, k for the k-th draw.
     """
     config = config or SparseConfig()
+    if prior.pose is not None:
+        config = replace(config, iterations=LONGER * config.iterations)
 
     def fit(ids: range, report: Progress) -> list[CodeFit]:
         part = observations[ids.start : ids.stop]
@@ -208,6 +212,8 @@ class _Batch:
         else:
             where = points + self.network.displacement(expanded, points)
             distance = read_by_owner(self.distances, template, where)
+            if self.poses is not None:  # else a larger cube would bring all points nearer to the surface
+                distance = distance * self.poses.growth(free[:, -FREE:])[:, None]
             assert samples.spread is not None
             spread = torch.hypot(samples.spread * self.unit, torch.full_like(distance, self.config.slack))
             each = F.softplus(-sign * distance / self.config.softness)
