@@ -98,7 +98,7 @@ def templates_and_made(atlas: TrainedAtlas, path: Path) -> None:
         ]
     ]
     for seed in (0, 1):
-        made = [generate(atlas, 1, seed, 0.8, template=t.index)[0] for t in learned]
+        made = [generate(atlas, 1, 100 * seed + t.index, 0.8, template=t.index)[0] for t in learned]
         rows.append([_panel(fit, "generated", MADE) for fit in made])
     surfaces(path, rows)
 

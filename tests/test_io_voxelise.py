@@ -11,7 +11,7 @@ from io_samples import OBLIQUE, sphere
 from scipy import ndimage
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.io import Mesh, grid_around, read_grid, read_mask, voxelise, write_mesh
+from implicit_atlas.io import Mesh, grid_around, largest_piece, read_grid, read_mask, voxelise, write_mesh
 from implicit_atlas.voxel_grid import Grid
 
 
@@ -120,3 +120,12 @@ def test_grid_around_has_a_border_of_two_voxels() -> None:
     first, last = grid.affine @ (0, 0, 0, 1), grid.affine @ (*(n - 1 for n in grid.shape), 1)
     low, high = np.array([2, -40, 45]), np.array([22, -20, 65])
     assert (first[:3] < low - 1.3).all() and (last[:3] > high + 1.3).all()
+
+
+def test_the_largest_piece_is_kept():
+    large, small = trimesh.creation.icosphere(radius=3), trimesh.creation.icosphere(radius=1)
+    vertices = np.concatenate([small.vertices + 20, large.vertices])
+    faces = np.concatenate([small.faces, large.faces + len(small.vertices)])
+    kept, pieces = largest_piece(Mesh(vertices, faces))
+    assert pieces == 2 and len(kept.vertices) == len(large.vertices)
+    np.testing.assert_allclose(np.linalg.norm(kept.vertices, axis=1), 3, rtol=1e-6)

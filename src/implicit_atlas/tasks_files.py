@@ -26,6 +26,7 @@ from implicit_atlas.io import (
     Problem,
     case_name,
     grid_around,
+    largest_piece,
     read_landmarks,
     read_mask,
     write_mask,
@@ -36,6 +37,7 @@ from implicit_atlas.io.output import make_folder
 from implicit_atlas.local import LocalConfig
 from implicit_atlas.observe import Seen, from_landmarks, from_mask
 from implicit_atlas.sampling import Observations
+from implicit_atlas.surface import largest_component
 from implicit_atlas.tasks import MESH_FOLDER, MESH_SUFFIX, Reconstruction, reconstruct
 from implicit_atlas.voxel_grid import Grid
 
@@ -129,21 +131,22 @@ def _plain(name: str) -> str:
 
 
 def write_made(fit: Fit, name: str, folder: Path) -> dict[str, Any]:
-    """Write a shape that lies in no scan, about the origin.
+    """Write a shape that lies in no scan, about the origin: its largest piece, where it has several.
 
     Raises:
         InputError: the shape is empty.
     """
-    mesh = fit.mesh()
-    if not len(mesh.faces):
+    whole = fit.mesh()
+    if not len(whole.faces):
         raise InputError(name, "is empty", "Use a lower temperature.")
+    mesh, pieces = largest_piece(whole)
     grid = grid_around(mesh)
-    occupancy = fit.mask_on(grid)
+    occupancy = largest_component(fit.mask_on(grid))
     make_folder(folder / MESH_FOLDER)
     write_mask(folder / f"{name}.nii.gz", occupancy, grid)
     write_mesh(folder / MESH_FOLDER / f"{name}{MESH_SUFFIX}", mesh)
     volume_ml = float(occupancy.sum() * grid.voxel_volume_mm3 / 1000)
-    return {"name": name, "template": fit.found.template, "volume_ml": round(volume_ml, 3)}
+    return {"name": name, "template": fit.found.template, "volume_ml": round(volume_ml, 3), "pieces": pieces}
 
 
 def fit_alike(

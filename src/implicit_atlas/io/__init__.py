@@ -16,7 +16,7 @@ from implicit_atlas.io.volumes import (
     write_mask,
     write_volume,
 )
-from implicit_atlas.io.voxelise import grid_around, voxelise
+from implicit_atlas.io.voxelise import grid_around, largest_piece, voxelise
 
 __all__ = [
     "Cases",
@@ -31,6 +31,7 @@ __all__ = [
     "find_cases",
     "grid_around",
     "label_ids",
+    "largest_piece",
     "list_cases",
     "parse_labels",
     "printable",

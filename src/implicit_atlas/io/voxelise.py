@@ -77,6 +77,14 @@ def grid_around(mesh: Mesh, spacing_mm: float | None = None) -> Grid:
     return Grid((int(lengths[0]), int(lengths[1]), int(lengths[2])), affine)
 
 
+def largest_piece(mesh: Mesh) -> tuple[Mesh, int]:
+    """Return the connected piece of a surface that encloses most, and how many pieces there were."""
+    pieces = _pieces(mesh.faces, len(mesh.vertices))
+    largest = max(pieces, key=lambda faces: abs(enclosed_volume(mesh.vertices, faces)))
+    used, faces = np.unique(largest, return_inverse=True)
+    return Mesh(mesh.vertices[used], faces.reshape(-1, 3)), len(pieces)
+
+
 def _pieces(faces: Int64[np.ndarray, "f 3"], n_vertices: int) -> list[Int64[np.ndarray, "_ 3"]]:
     """Return the faces of each connected piece."""
     start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
