@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import implicit_atlas
 from experiments.cell import RESULTS
 from experiments.data import DEFAULT_DATA
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.correspondence import transfer_labels
+from implicit_atlas.correspondence import Labelled, transfer_labels
 from implicit_atlas.errors import AtlasError
 from implicit_atlas.files import write_atomic
 from implicit_atlas.io import case_name, find_cases, read_labels
@@ -32,34 +33,40 @@ from implicit_atlas.transfer import in_template
 COUNTS = (1, 3, 5)
 PARTS = {1: "anterior", 2: "posterior"}
 
-Places = tuple[np.ndarray, np.ndarray]
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """Of a case's voxels: their places in the organ's box and in the template, with their true parts."""
+
+    found: Reconstruction
+    box: Labelled
+    template: Labelled
 
 
-def described(atlas: TrainedAtlas, found: Reconstruction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the organ's voxels: their places in the box, those in the template, and their true parts."""
+def described(atlas: TrainedAtlas, found: Reconstruction) -> Described:
+    """The voxels of a labelled case."""
     mask = found.case.mask
     voxels = np.argwhere(mask.occupancy)
+    parts = read_labels(mask.path).values[tuple(voxels.T)]
     box = found.fit.placed().voxel_to_cube(voxels.astype(np.float64))
-    return box, in_template(atlas, found, voxels), read_labels(mask.path).values[tuple(voxels.T)]
+    return Described(found, Labelled(box, parts), Labelled(in_template(atlas, found, voxels), parts))
 
 
 def carried(atlas: TrainedAtlas, known: list[Reconstruction], unseen: list[Reconstruction]) -> dict[str, Any]:
     """DSC in percent of the parts of every unseen case, for each number of labelled cases and each way."""
-    sources, out = [described(atlas, one) for one in known], {}
-    shapes = [one.case.shape.occupancy for one in known]
-    targets = [(one, *described(atlas, one)) for one in unseen]
+    sources, targets = ([described(atlas, one) for one in cases] for cases in (known, unseen))
+    out = {}
     for count in COUNTS:
-        rows = []
-        for one, box, template, truth in targets:
-            alike = int(np.argmax([dsc(shape, one.case.shape.occupancy) for shape in shapes[:count]]))
+        few, rows = sources[:count], []
+        for one in targets:
+            truth, shape = one.box.labels, one.found.case.shape.occupancy
+            alike = max(few, key=lambda source, shape=shape: dsc(source.found.case.shape.occupancy, shape))
             ways = {
-                "template": transfer_labels(
-                    [(places, parts) for _, places, parts in sources[:count]], template
-                ),
-                "affine": transfer_labels([(places, parts) for places, _, parts in sources[:count]], box),
-                "nearest shape": transfer_labels([(sources[alike][0], sources[alike][2])], box),
+                "template": transfer_labels([source.template for source in few], one.template.places),
+                "affine": transfer_labels([source.box for source in few], one.box.places),
+                "nearest shape": transfer_labels([alike.box], one.box.places),
             }
-            row: dict[str, Any] = {"name": one.fit.name}
+            row: dict[str, Any] = {"name": one.found.fit.name}
             for way, parts in ways.items():
                 row[way] = [round(100 * _overlap(truth == part, parts == part), 3) for part in PARTS]
             rows.append(row)

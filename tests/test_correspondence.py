@@ -8,6 +8,7 @@ from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas, tiny_model, tiny
 
 from implicit_atlas.correspondence import (
     OUTSIDE,
+    Labelled,
     common_template,
     from_template,
     jacobians,
@@ -97,10 +98,10 @@ def test_one_template_is_asked_for_and_used():
 
 def test_labels_follow_the_votes():
     left, right = RNG.uniform(-1, 0, (200, 3)), RNG.uniform(0, 1, (200, 3))
-    source = (np.concatenate([left, right]), np.repeat([1, 7], 200))
+    source = Labelled(np.concatenate([left, right]), np.repeat([1, 7], 200))
     wanted = np.array([[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5]])
     assert transfer_labels([source], wanted).tolist() == [1, 7]
-    swapped = (source[0], np.repeat([7, 1], 200))
+    swapped = Labelled(source.places, np.repeat([7, 1], 200))
     assert transfer_labels([source, swapped, source], wanted).tolist() == [1, 7]
 
 
@@ -113,5 +114,5 @@ def test_parts_of_a_shape_follow_into_another():
         cube = (2 * inside + 1) / fit.resolution - 1
         places.append(template_map(tiny_atlas(), fit.found)(cube))
         halves.append((cube[:, 2] > 0).astype(int))
-    found = transfer_labels([(places[0], halves[0])], places[1])
+    found = transfer_labels([Labelled(places[0], halves[0])], places[1])
     assert dsc(found == 1, halves[1] == 1) > 0.85

@@ -6,7 +6,7 @@ equation is reported. Shapes are comparable where they deform the same template.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -194,23 +194,25 @@ def transfer_points(
     return to_frame.cube_to_world(found.points), found.left * half_size_mm
 
 
-def transfer_labels(
-    sources: list[tuple[Float[np.ndarray, "n 3"], Integer[np.ndarray, " n"]]],
-    wanted: Float[np.ndarray, "m 3"],
-) -> Integer[np.ndarray, " m"]:
-    """Labels of places in a template, by the vote of labelled places of several cases there.
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Places of a labelled case, in a template or in another common space, and their labels."""
 
-    Args:
-        sources: of each labelled case, places in the template and their labels.
-        wanted: places in the template that want a label.
-    """
-    names = np.unique(np.concatenate([labels for _, labels in sources]))
+    places: Float[np.ndarray, "n 3"]
+    labels: Integer[np.ndarray, " n"]
+
+
+def transfer_labels(
+    sources: Sequence[Labelled], wanted: Float[np.ndarray, "m 3"]
+) -> Integer[np.ndarray, " m"]:
+    """Labels of places, by the vote of the nearest labelled places of every case."""
+    names = np.unique(np.concatenate([source.labels for source in sources]))
     votes = np.zeros((len(names), len(wanted)))
-    for places, labels in sources:
-        distance, nearest = KDTree(places).query(wanted, k=min(4, len(places)))
+    for source in sources:
+        distance, nearest = KDTree(source.places).query(wanted, k=min(4, len(source.places)))
         distance, nearest = distance.reshape(len(wanted), -1), nearest.reshape(len(wanted), -1)
         weight = 1 / (distance + 1e-3)
         weight /= weight.sum(1, keepdims=True)
         for index, name in enumerate(names):
-            votes[index] += ((labels[nearest] == name) * weight).sum(1)
+            votes[index] += ((source.labels[nearest] == name) * weight).sum(1)
     return names[votes.argmax(0)]

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.correspondence import template_map, transfer_labels, transfer_points
+from implicit_atlas.correspondence import Labelled, template_map, transfer_labels, transfer_points
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import (
     Landmarks,
@@ -96,7 +96,7 @@ def carry_labels(  # noqa: PLR0913 (what the command gives)
         values[tuple(voxels.T)] = parts
         write_label_map(folder / f"{found.fit.name}.nii.gz", values, mask.grid)
         row: dict[str, Any] = {"case": found.fit.name}
-        for part in np.unique(np.concatenate([own for _, own in known])):
+        for part in np.unique(np.concatenate([own.labels for own in known])):
             row[f"voxels_{part}"] = int((parts == part).sum())
         rows.append(row)
     return rows
@@ -108,9 +108,9 @@ def in_template(atlas: TrainedAtlas, found: Reconstruction, voxels: np.ndarray) 
     return template_map(atlas, found.fit.found)(frame.voxel_to_cube(voxels.astype(np.float64)))
 
 
-def _parts_of(atlas: TrainedAtlas, found: Reconstruction) -> tuple[np.ndarray, np.ndarray]:
+def _parts_of(atlas: TrainedAtlas, found: Reconstruction) -> Labelled:
     """Places in the template of the voxels of a labelled case, and their labels."""
     mask = found.case.mask
     voxels = np.argwhere(mask.occupancy)
     values = read_labels(mask.path).values
-    return in_template(atlas, found, voxels), values[tuple(voxels.T)]
+    return Labelled(in_template(atlas, found, voxels), values[tuple(voxels.T)])

@@ -1,0 +1,100 @@
+"""The measured uses: what is shown of a mask, what one would use instead, and the page of results."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas
+from experiments import applications, applications_page, gallery, parts
+
+from implicit_atlas.io import find_cases, read_mask
+from implicit_atlas.observe import annotated_slices, from_mask
+from implicit_atlas.phantoms import PhantomConfig, write_phantoms
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("masks")
+    write_phantoms(folder, "two-lobe", 3, config=PhantomConfig(voxels=24))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mask(folder):
+    return read_mask(find_cases(folder).paths[0])
+
+
+def test_slices_and_parts_show_less_of_the_same(mask):
+    axis, planes = applications.long_axis(mask)
+    kept, chosen = applications.kept_slices(mask, 5)
+    assert set(chosen) <= set(planes) and len(chosen) == 5
+    assert (kept.occupancy & ~mask.occupancy).sum() == 0
+    found_axis, found = annotated_slices(kept)
+    assert found_axis == axis and found.tolist() == chosen.tolist()
+    shares = [applications.cut_off(mask, percent).occupancy.sum() for percent in applications.CUT]
+    assert mask.occupancy.sum() > shares[0] > shares[1] > shares[2] > 0
+
+
+def test_only_annotated_slices_are_observed(mask):
+    kept, chosen = applications.kept_slices(mask, 3)
+    seen = from_mask(kept, "slices", "some")
+    axis = applications.long_axis(mask)[0]
+    voxels = (seen.points - mask.grid.affine[:3, 3]) @ np.linalg.inv(mask.grid.affine[:3, :3]).T
+    assert set(np.rint(voxels[:, axis]).astype(int)) == set(chosen)
+    inside = kept.occupancy[tuple(np.rint(voxels).astype(int).T)]
+    assert np.array_equal(inside, seen.occupancy == 1) and inside.any() and not inside.all()
+
+
+def test_interpolated_slices_keep_those_that_were_drawn(mask):
+    axis, planes = applications.long_axis(mask)
+    all_of_them = applications.shape_based(mask, planes, axis)
+    assert np.array_equal(all_of_them, mask.occupancy)
+    kept, chosen = applications.kept_slices(mask, 6)
+    found = applications.shape_based(kept, chosen, axis)
+    assert np.array_equal(np.moveaxis(found, axis, 0)[chosen], np.moveaxis(mask.occupancy, axis, 0)[chosen])
+    assert dsc(found, mask.occupancy) > 0.75
+
+
+def test_a_spline_through_many_clicks_is_the_organ(mask):
+    seen = applications.clicks(mask, 1024)
+    assert len(seen.points) == 1024 and dsc(applications.smooth_function(seen, mask), mask.occupancy) > 0.8
+
+
+def test_results_become_a_page(mask, tmp_path, monkeypatch):
+    monkeypatch.setattr(applications, "TASKS", {"clicks": (applications.by_clicks, (30,), "points")})
+    monkeypatch.setattr(applications_page, "TASKS", applications.TASKS)
+    found = applications.run_completion(tiny_atlas(), [mask], lambda text: None)
+    about = {
+        "organ": "phantom",
+        "cases": 1,
+        "training_shapes": 6,
+        "steps": 150,
+        "device": "cpu",
+        "seconds": 1.0,
+    }
+    (tmp_path / "applications-phantom.json").write_text(json.dumps({"about": about, "completion": found}))
+    page = applications_page.page(tmp_path)
+    assert "| 30 |" in page and "radial basis functions" in page and "## Phantom" in page
+
+
+def test_parts_of_a_case_are_found_in_itself(folder):
+    paths = find_cases(folder).paths[:2]
+    problems: list = []
+    known = parts.fit_alike(tiny_atlas(), paths, (), False, problems)
+    found = parts.carried(tiny_atlas(), known, known)
+    assert not problems and set(found) == {"1", "3", "5"}
+    for way in ("template", "affine", "nearest shape"):
+        assert found["1"][0][way][0] == 100  # of a mask with one label, that label
+
+
+def test_the_gallery_draws(tmp_path):
+    shapes = list(phantom_shapes(6)[4:])
+    fits = tiny_atlas().fit(shapes, FIT)
+    gallery.reconstruction(tiny_atlas(), shapes, fits, tmp_path / "a.png")
+    gallery.templates_and_made(tiny_atlas(), tmp_path / "b.png")
+    gallery.correspondence(tiny_atlas(), shapes, tmp_path / "c.png")
+    gallery.write_page(tmp_path)
+    assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in "abc")
+    assert "Gallery" in (tmp_path / "gallery.md").read_text()
