@@ -16,7 +16,7 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.methods import build
 from implicit_atlas.sampling import Observations, ShapeSet
 from implicit_atlas.shapes import Shape
-from implicit_atlas.sparse import SparseConfig, read_by_owner
+from implicit_atlas.sparse import SparseConfig
 
 SHAPES = phantom_shapes(8)
 UNSEEN = SHAPES[7]
@@ -50,7 +50,7 @@ def test_volumes_are_read_as_one_by_one():
     torch.manual_seed(0)
     volumes, owner = torch.randn(3, 8, 8, 8), torch.tensor([2, 0, 2])
     points = (torch.rand(3, 20, 3) * 1.6 - 0.8).requires_grad_()
-    found = read_by_owner(volumes, owner, points)
+    found = grid.sample_distances(volumes, owner, points)
     for row, index, at in zip(found, owner, points, strict=True):
         torch.testing.assert_close(row, grid.sample_volume(volumes[index], at.detach()), atol=1e-5, rtol=1e-5)
     found.sum().backward()

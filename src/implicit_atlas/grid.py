@@ -15,6 +15,8 @@ from torch import Tensor
 
 from implicit_atlas import kernels
 
+TINY = 1e-12  # keeps the gradient of a square root finite at 0
+
 
 def lattice(resolution: int, device: torch.device | str = "cpu") -> Float[Tensor, "x y z 3"]:
     """Cell-centred lattice points of the cube, (R, R, R, 3)."""
@@ -56,6 +58,24 @@ def sample_volume(
     """Trilinear value of a cell-centred volume at cube points; the nearest one outside."""
     where = points.flip(-1).view(1, -1, 1, 1, 3).to(volume.dtype)
     return F.grid_sample(volume[None, None], where, padding_mode="border", align_corners=False).view(-1)
+
+
+def sample_distances(
+    volumes: Float[Tensor, "m r r r"],
+    owner: Int[Tensor, " batch"],
+    points: Float[Tensor, "batch points 3"],
+) -> Float[Tensor, "batch points"]:
+    """Trilinear values of volume owner[b], distances on a cell-centred lattice, at points[b].
+
+    Outside the cube the border's, less the distance to the cube.
+    """
+    inside = points.clamp(-1, 1)
+    found = -((points - inside).square().sum(-1) + TINY).sqrt() + TINY**0.5
+    for index in owner.unique().tolist():
+        mine = (owner == index).nonzero()[:, 0]
+        read = sample_volume(volumes[index], points[mine].flatten(0, 1))
+        found = found.index_add(0, mine, read.view(len(mine), -1))
+    return found
 
 
 def query_reference(

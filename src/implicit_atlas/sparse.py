@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from implicit_atlas.fit_watch import failure_of
 from implicit_atlas.fitting import CodeFit, Progress, in_batches
-from implicit_atlas.grid import sample_volume
+from implicit_atlas.grid import sample_distances
 from implicit_atlas.local import FLOOR, ResidualNodes
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.pose import FREE, PosePrior, Poses, counted_from_middle
@@ -36,7 +36,6 @@ BUDGET = PointConfig(lattice=0, band=1 << 14)  # points of an iteration; of more
 LONGER = 3  # times as many iterations where the pose is free, too
 SEARCH = 80  # iterations of each short search for a pose, at most
 REPORT_EVERY = 20
-TINY = 1e-12  # keeps the gradient of a square root finite at 0
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,7 @@ class _Batch:
             each = F.softplus(-sign * logits) / self.config.evidence
         else:
             where = points + self.network.displacement(expanded, points)
-            distance = read_by_owner(self.distances, template, where)
+            distance = sample_distances(self.distances, template, where)
             if self.poses is not None:  # else a larger cube would bring all points nearer to the surface
                 distance = distance * self.poses.growth(free[:, -FREE:])[:, None]
             assert samples.spread is not None
@@ -300,21 +299,3 @@ class _Batch:
                 )
             )
         return fits
-
-
-def read_by_owner(
-    volumes: Float[Tensor, "m r r r"],
-    owner: Int[Tensor, " batch"],
-    points: Float[Tensor, "batch points 3"],
-) -> Float[Tensor, "batch points"]:
-    """Trilinear values of volume owner[b], distances on a cell-centred lattice, at points[b].
-
-    Outside the cube the border's, less the distance to the cube.
-    """
-    inside = points.clamp(-1, 1)
-    found = -((points - inside).square().sum(-1) + TINY).sqrt() + TINY**0.5
-    for index in owner.unique().tolist():
-        mine = (owner == index).nonzero()[:, 0]
-        read = sample_volume(volumes[index], points[mine].flatten(0, 1))
-        found = found.index_add(0, mine, read.view(len(mine), -1))
-    return found
