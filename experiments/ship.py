@@ -67,7 +67,8 @@ def card(organ: str, atlas: TrainedAtlas, known: dict[str, Any]) -> str:
         f"{protocol['nsd_definition']}, spacing 1, tolerance {protocol['tolerance_vox']:g} voxel of the margin-free "
         f"{protocol['resolution']}³ box grid of the true mask; distances in mm on the mask's own grid. "
         f"{protocol['degrees_of_freedom']} numbers and the choice of a template a shape. It has seen all shapes that "
-        "were at hand: for unseen ones see `docs/results.md`, where the same method learned from fewer"
+        "were at hand, so that this says nothing of unseen ones: `docs/results.md` does, of the organs that were run, "
+        "where the method learned from fewer"
     )
     return model_card(atlas, DATA[organ], LICENCE, scores)
 
