@@ -106,7 +106,7 @@ def templates_and_made(atlas: TrainedAtlas, path: Path) -> None:
 def correspondence(atlas: TrainedAtlas, shapes: Sequence[Shape], path: Path) -> None:
     """Figure 7."""
     reference = reference_template(atlas)
-    mesh = template_mesh(atlas, reference, RESOLUTION)
+    mesh = template_mesh(atlas, reference, RESOLUTION // 2)
     low, high = mesh.vertices.min(0), mesh.vertices.max(0)
     colours = (mesh.vertices - low) / (high - low) * 0.85 + 0.1
     marks = _spread_out(mesh.vertices, KEYPOINTS)

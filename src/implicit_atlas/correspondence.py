@@ -91,7 +91,7 @@ def from_template(mapped: PointMap, wanted: Float[np.ndarray, "n 3"]) -> Found:
 def _newton(mapped: PointMap, points: Float[np.ndarray, "n 3"], wanted: Float[np.ndarray, "n 3"]) -> Found:
     gap = wanted - mapped(points)
     for _ in range(STEPS):
-        open_ = np.linalg.norm(gap, axis=1) > SOLVED / 100
+        open_ = np.linalg.norm(gap, axis=1) > SOLVED / 10
         if not open_.any():
             break
         step = _newton_step(mapped, points[open_], gap[open_])

@@ -18,6 +18,7 @@ from implicit_atlas.files import write_atomic
 
 LIGHT = np.array([0.4, -0.6, 0.7]) / np.linalg.norm([0.4, -0.6, 0.7])
 DPI = 110
+FILL = 2.1  # of a panel, by the diagonal of the largest surface's box: none is cut off from any side
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +40,12 @@ def surfaces(path: Path, rows: Sequence[Sequence[Panel]], title: str = "") -> No
     columns = max(len(row) for row in rows)
     figure = plt.figure(figsize=(3.0 * columns, 2.3 * len(rows) + 0.4))
     for r, row in enumerate(rows):
-        reach = max(np.ptp(panel.vertices, axis=0).max() for panel in row) / 2
+        spans = [np.ptp(panel.vertices, axis=0) for panel in row]
+        reach = max(span.max() for span in spans) / 2
+        zoom = FILL * 2 * reach / max(np.linalg.norm(span) for span in spans)
         for c, panel in enumerate(row):
             axes = figure.add_subplot(len(rows), columns, r * columns + c + 1, projection="3d")
-            _draw(axes, panel, reach)
+            _draw(axes, panel, reach, zoom)
     figure.suptitle(title, fontsize=11)
     figure.tight_layout()
     _save(figure, path)
@@ -62,7 +65,7 @@ def training_curves(path: Path, log: Sequence[dict[str, float]]) -> None:
     _save(figure, path)
 
 
-def _draw(axes, panel: Panel, reach: float) -> None:
+def _draw(axes, panel: Panel, reach: float, zoom: float) -> None:
     corners = panel.vertices[panel.faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
@@ -84,7 +87,7 @@ def _draw(axes, panel: Panel, reach: float) -> None:
     centre = (panel.vertices.max(0) + panel.vertices.min(0)) / 2
     for axis, middle in zip("xyz", centre, strict=True):
         getattr(axes, f"set_{axis}lim")(middle - reach, middle + reach)
-    axes.set_box_aspect((1, 1, 1), zoom=1.8)
+    axes.set_box_aspect((1, 1, 1), zoom=zoom)
     axes.view_init(elev=20, azim=-60)
     axes.set_axis_off()
     axes.set_title(panel.caption, fontsize=9, y=0.06)
