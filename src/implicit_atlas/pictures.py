@@ -18,6 +18,7 @@ from implicit_atlas.files import write_atomic
 
 LIGHT = np.array([0.4, -0.6, 0.7]) / np.linalg.norm([0.4, -0.6, 0.7])
 DPI = 110
+MOST = 1.4  # zoom at which a long surface still fits between the sides
 FILL = 2.1  # of a panel, by the diagonal of the largest surface's box: none is cut off from any side
 
 
@@ -42,7 +43,7 @@ def surfaces(path: Path, rows: Sequence[Sequence[Panel]], title: str = "") -> No
     for r, row in enumerate(rows):
         spans = [np.ptp(panel.vertices, axis=0) for panel in row]
         reach = max(span.max() for span in spans) / 2
-        zoom = FILL * 2 * reach / max(np.linalg.norm(span) for span in spans)
+        zoom = min(MOST, FILL * 2 * reach / max(np.linalg.norm(span) for span in spans))
         for c, panel in enumerate(row):
             axes = figure.add_subplot(len(rows), columns, r * columns + c + 1, projection="3d")
             _draw(axes, panel, reach, zoom)
