@@ -31,8 +31,10 @@ from implicit_atlas.files import write_atomic
 from implicit_atlas.io import Mask, case_name, find_cases, read_mask
 from implicit_atlas.metrics import score
 from implicit_atlas.observe import from_mask
+from implicit_atlas.pose import FREE
 from implicit_atlas.sampling import Observations
 from implicit_atlas.shapes import prepare
+from implicit_atlas.sparse import SparseConfig
 
 COUNTS, SLICES, CUT = (64, 256, 1024), (1, 3, 5, 9), (10, 30, 50)
 TOLERANCE_MM = 1.0
@@ -159,6 +161,12 @@ def means(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
     return {name: [float(v) for v in np.mean([row[name] for row in rows], axis=0).round(2)] for name in names}
 
 
+def free_numbers(atlas: TrainedAtlas) -> int:
+    """Numbers of a completion: code, residual and pose, all under a prior."""
+    nodes = atlas.residual_nodes(SparseConfig().residual_nodes)
+    return atlas.codes.shape[1] + (0 if nodes is None else len(nodes.kept)) + FREE
+
+
 def main() -> int:
     """Measure and keep."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -181,6 +189,8 @@ def main() -> int:
             "tolerance_mm": TOLERANCE_MM,
             "training_shapes": len(atlas.config.names),
             "steps": atlas.provenance["steps"],
+            "seed": atlas.provenance["training"]["seed"],
+            "degrees_of_freedom": free_numbers(atlas),
             "device": atlas.provenance["device"],
             "seconds": round(time.perf_counter() - begun, 1),
         }

@@ -22,7 +22,9 @@ PAGE = """# What an atlas is for, and what it reaches
 
 Written by `python -m experiments.applications_page` from `experiments/results/`; nothing here is typed. Shapes of
 `val`, unseen by the atlas, on their own grids in mm. DSC / NSD in percent; NSD: DeepMind surface-distance, tolerance
-1 mm. In every completion position, size and orientation of the organ are found with its shape.
+1 mm. In every completion position, size and orientation of the organ are found with its shape. Commands, MODEL being
+`implicit-atlas prepare masks/ -o shapes/ --margin 0.05` and `implicit-atlas train shapes/ -o MODEL --steps N --only
+splits.json:train`: `python -m experiments.applications MODEL --every 3` and `python -m experiments.parts MODEL`.
 
 | use | command |
 |---|---|
@@ -46,7 +48,8 @@ def completion(found: dict[str, Any]) -> list[str]:
     about, lines = found["about"], [f"## {found['about']['organ'].capitalize()}"]
     lines.append(
         f"\n{about['cases']} unseen cases; an atlas of {about['training_shapes']} training shapes and {about['steps']} "
-        f"steps; {about['device']}; {about['seconds']:.0f} s for all below, beside other work."
+        f"steps, seed {about['seed']}; {about['degrees_of_freedom']} numbers of a completion, all under a prior; "
+        f"{about['device']}; {about['seconds']:.0f} s for all below, beside other work."
     )
     for task, (_, _, unit) in TASKS.items():
         amounts = found["completion"][task]
@@ -69,7 +72,8 @@ def parts(found: dict[str, Any]) -> list[str]:
         "\n## Parts carried from labelled cases",
         f"\n{' and '.join(PARTS.values())} hippocampus of {about['cases']} unseen cases, from a few labelled ones, "
         f"through the template{' (with a local residual)' if about['local'] else ''}; by the place in the organ's box "
-        "(affine); and by that in the labelled case that is most alike. DSC in percent.\n",
+        "(affine); and by that in the labelled case that is most alike. DSC in percent; an atlas of "
+        f"{about['training_shapes']} training shapes and {about['steps']} steps, fits of 256 numbers unless said.\n",
         "| labelled | " + " | ".join(ways) + " |",
         "|---" * (len(ways) + 1) + "|",
     ]

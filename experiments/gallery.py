@@ -9,7 +9,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -151,11 +150,11 @@ def write_page(folder: Path = DOCS) -> None:
     write_atomic(folder / "gallery.md", ("\n".join(lines) + "\n").encode())
 
 
-def draw(organ: str, model: Path, masks: Path, folder: Path = DOCS, **options: Any) -> None:
+def draw(organ: str, model: Path, masks: Path, folder: Path = DOCS) -> None:
     """All pictures of an organ."""
     atlas = TrainedAtlas.load(model)
     shapes = _shown(atlas, masks)
-    fits = atlas.fit(shapes, **options)
+    fits = atlas.fit(shapes)
     reconstruction(atlas, shapes, fits, folder / f"gallery-{organ}-reconstruction.png")
     templates_and_made(atlas, folder / f"gallery-{organ}-templates.png")
     correspondence(atlas, shapes, folder / f"gallery-{organ}-correspondence.png")

@@ -71,6 +71,8 @@ def test_results_become_a_page(mask, tmp_path, monkeypatch):
         "cases": 1,
         "training_shapes": 6,
         "steps": 150,
+        "seed": 0,
+        "degrees_of_freedom": 9,
         "device": "cpu",
         "seconds": 1.0,
     }

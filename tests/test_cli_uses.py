@@ -66,7 +66,7 @@ def test_clicks_become_a_mask_on_the_images_grid(model, masks, tmp_path):
 
 def test_a_few_slices_become_the_whole(model, masks, tmp_path):
     mask = read_mask(paths(masks)[1])
-    axis = int(np.argmax(mask.occupancy.any((1, 2)).sum() * 0 + np.array(mask.occupancy.shape)))
+    axis = int(np.argmax(mask.occupancy.shape))
     planes = np.flatnonzero(np.moveaxis(mask.occupancy, axis, 0).any((1, 2)))
     kept = np.zeros(mask.occupancy.shape, np.uint8)
     chosen = planes[[1, len(planes) // 3, len(planes) // 2, 2 * len(planes) // 3, -2]]
@@ -112,10 +112,8 @@ def test_clicks_that_cannot_be_are_refused_and_the_others_go_on(model, masks, tm
 def test_contradictory_clicks_are_doubtful(model, masks, tmp_path, capsys):
     mask = read_mask(paths(masks)[0])
     points = surface_points(mask, 80)
-    inside = np.random.default_rng(0).integers(0, 2, 80).astype(float)
     inside_points = np.repeat(points[:40], 2, axis=0)
     contradiction = Landmarks(inside_points, ("",) * 80, np.tile([0.0, 1.0], 40), tmp_path / "both.csv")
-    assert len(inside) == len(inside_points)
     write_landmarks(contradiction.path, contradiction)
     assert run("complete", model, contradiction.path, "-o", tmp_path / "out") == 0
     assert "contradict" in table(tmp_path / "out" / "completions.csv")[0]["doubt"]

@@ -12,7 +12,7 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.generation import generate
 from implicit_atlas.io import find_cases, read_mask
 from implicit_atlas.metrics import dsc
-from implicit_atlas.sampling import Observations, ShapeSet
+from implicit_atlas.sampling import Observations
 from implicit_atlas.shapes import prepare
 from implicit_atlas.shipped import find_model, shipped_models
 
@@ -71,4 +71,3 @@ def test_a_real_mask_is_reconstructed(name):
     shape = prepare(mask, atlas.config.resolution, atlas.config.margin)
     (fit,) = atlas.fit([shape])
     assert dsc(mask.occupancy, fit.mask()) > 0.93
-    assert ShapeSet(shape.packed[None], 128).resolution == atlas.config.resolution
