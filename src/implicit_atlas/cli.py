@@ -6,11 +6,11 @@ import dataclasses
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from implicit_atlas import __version__, cli_report, cli_transfer, cli_uses
+from implicit_atlas import __version__, cli_organs, cli_report, cli_transfer, cli_uses
 from implicit_atlas.cli_cases import (
     chosen,
     finish,
@@ -22,6 +22,7 @@ from implicit_atlas.cli_cases import (
     write_csv,
     write_json,
 )
+from implicit_atlas.cli_train import Plan, learn
 from implicit_atlas.errors import AtlasError
 from implicit_atlas.memory import keep_freed_memory
 
@@ -113,34 +114,9 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     only: Only = None,
 ) -> None:
     """Learn an atlas. The run's state and log lie beside it in OUTPUT with the suffix .run."""
-    from implicit_atlas import console, pictures
-    from implicit_atlas.card import model_card
-    from implicit_atlas.learning import best_device
-    from implicit_atlas.learning import train as learn
-    from implicit_atlas.methods import ModelConfig
-    from implicit_atlas.store import load_shapes
-    from implicit_atlas.training import default_config
-    from implicit_atlas.training.log import RunLog
-
-    problems: list[Any] = []
-    labels, run = labels_of(label, source), output.with_suffix(".run")
-    model = ModelConfig(method=method)
-    with console.task("prepare") as report:
-        shapes = load_shapes(source, labels, progress=console.counted(report), on_problem=problems.append)
-    shapes = chosen(shapes, only)
-    config = default_config(len(shapes), best_device(), max_minutes, seed, method)
-    given = {"steps": steps, "warps": warps}
-    config = dataclasses.replace(
-        config, **{name: value for name, value in given.items() if value is not None}
-    )
-    with console.task("train") as report:
-        atlas = learn(shapes, model, config, labels=labels, run=run, resume=resume, progress=report)
-    atlas.save(output, model_card(atlas))
-    pictures.training_curves(run / "training.png", RunLog(run / "log.jsonl").read_lines())
-    print(
-        f"{output}: {len(shapes)} shapes, {atlas.provenance['steps']} steps in {atlas.provenance['seconds']:.0f} s"
-    )
-    finish(problems, len(shapes) + len(problems))
+    plan = Plan(method, max_minutes, steps, warps, seed, resume, only)
+    problems, total = learn(source, output, labels_of(label, source), plan)
+    finish(problems, total)
 
 
 @app.command()
@@ -228,6 +204,7 @@ for use in (cli_uses.complete, cli_uses.generate, cli_uses.interpolate, cli_uses
     app.command()(use)
 app.command()(cli_report.report)
 app.add_typer(cli_transfer.app, name="transfer")
+app.add_typer(cli_organs.app, name="organs")
 
 
 @app.command()

@@ -1,0 +1,157 @@
+"""Commands over several organs of label maps: an atlas of each, and results merged into one label map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from implicit_atlas.cli_cases import finish, fit_config, load_atlas, mask_paths, write_csv
+from implicit_atlas.cli_train import Plan, learn
+from implicit_atlas.errors import AtlasError, InputError
+
+SUFFIX = ".atlas"
+
+app = typer.Typer(
+    help="Several organs of label maps in one go: prepare, train and reconstruct them.", no_args_is_help=True
+)
+
+LabelMaps = Annotated[Path, typer.Argument(help="folder of label maps")]
+Organs = Annotated[
+    list[str],
+    typer.Option(
+        "--organ",
+        help="NAME=IDS (liver=1, kidneys=2,3); may be repeated; default: all that the data declares",
+    ),
+]
+
+
+@app.command()
+def prepare(
+    folder: LabelMaps,
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder of stores, one an organ")],
+    organ: Organs = [],  # noqa: B006 (typer reads the default and never changes it)
+    margin: Annotated[float, typer.Option(help="empty border on each side, as a share of the box")] = 0.0,
+) -> None:
+    """Prepare every organ into a store of shapes of its own: OUTPUT/NAME."""
+    from implicit_atlas import console
+    from implicit_atlas.manifest import PrepareConfig
+    from implicit_atlas.organs import parse_organs
+    from implicit_atlas.store import prepare_folder
+
+    problems, total = [], 0
+    for name, ids in parse_organs(organ, folder).items():
+        config = PrepareConfig(margin=margin, labels=ids)
+        with console.task(f"prepare {name}") as report:
+            done = prepare_folder(folder, output / name, config, progress=console.counted(report))
+        usable = len(done.prepared) + len(done.reused)
+        print(f"{output / name}: {usable} shapes, {len(done.quarantined)} cases without")
+        problems += done.quarantined
+        total += usable + len(done.quarantined)
+    finish(problems, total)
+
+
+@app.command()
+def train(  # noqa: PLR0913 (each is an option of the command)
+    source: Annotated[Path, typer.Argument(help="folder of label maps, or of what `organs prepare` made")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder of models, one an organ")],
+    organ: Organs = [],  # noqa: B006
+    max_minutes: Annotated[float | None, typer.Option(help="for each organ")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="of each organ's schedule, where no time is given")
+    ] = None,
+    warps: Annotated[int | None, typer.Option(help="number of warped copies of each organ")] = None,
+    seed: Annotated[int, typer.Option(help="seed of all random numbers")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="keep finished models, go on with unfinished ones")
+    ] = False,
+) -> None:
+    """Learn an atlas of every organ: OUTPUT/NAME.atlas. An organ that cannot be learned does not stop the others."""
+    plan = Plan(max_minutes=max_minutes, steps=steps, warps=warps, seed=seed, resume=resume)
+    failed, organs = [], _sources(source, organ)
+    for name, (shapes, ids) in organs.items():
+        model = output / f"{name}{SUFFIX}"
+        if resume and model.is_dir():
+            print(f"{model}: is there")
+            continue
+        try:
+            problems, _ = learn(shapes, model, ids, plan)
+        except AtlasError as error:
+            failed.append(_problem(name, shapes, str(error)))
+            continue
+        for problem in problems:
+            print(f"{model}: without {problem.name}: {problem.message}")
+    finish(failed, len(organs))
+
+
+@app.command()
+def reconstruct(
+    models: Annotated[Path, typer.Argument(help="folder of models, as `organs train` made it")],
+    masks: Annotated[list[Path], typer.Argument(help="label maps, or folders of them")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder where label maps are written")],
+    local: Annotated[
+        bool, typer.Option("--local", help="closer to the masks, with some thousand more numbers a shape")
+    ] = False,
+) -> None:
+    """Fit every organ by its atlas, and write one label map a case; voxels that two claim are given to one."""
+    from implicit_atlas import console
+    from implicit_atlas.io import write_label_map
+    from implicit_atlas.organs import reconstruct_organs
+
+    atlases, problems, rows = _atlases(models), [], []
+    paths = mask_paths(masks, problems)
+    with console.task("reconstruct") as report:
+        for case in reconstruct_organs(atlases, paths, fit_config(100, local), problems.append, report):
+            write_label_map(output / f"{case.name}.nii.gz", case.labels, case.grid)
+            for name in atlases:
+                rows.append(_row(case, name))
+    write_csv(output / "organs.csv", rows)
+    contested = sum({row["name"]: row["contested_voxels"] for row in rows}.values())
+    print(f"{output}: {len({row['name'] for row in rows})} label maps, {contested} voxels were claimed twice")
+    finish(problems, len(paths) * len(atlases))
+
+
+def _row(case: Any, organ: str) -> dict[str, Any]:
+    fit = case.fits.get(organ)
+    state = "fitted" if fit else "absent" if organ in case.absent else "not used"
+    voxels = case.voxels.get(organ, 0)
+    return {
+        "name": case.name,
+        "organ": organ,
+        "state": state,
+        "volume_ml": round(voxels * case.grid.voxel_volume_mm3 / 1000, 3),
+        "template": fit.found.template if fit else "",
+        "degrees_of_freedom": fit.found.degrees_of_freedom if fit else "",
+        "contested_voxels": case.contested,
+    }
+
+
+def _sources(source: Path, words: list[str]) -> dict[str, tuple[Path, tuple[int, ...]]]:
+    """Where each organ's shapes are, and its label ids: stores within a folder, or one folder of label maps."""
+    from implicit_atlas.organs import parse_organs
+    from implicit_atlas.store import is_store, open_store
+
+    stores = sorted(path for path in source.iterdir() if is_store(path)) if source.is_dir() else []
+    if not stores:
+        return {name: (source, ids) for name, ids in parse_organs(words, source).items()}
+    chosen = {path.name: (path, open_store(path).config.labels) for path in stores}
+    missing = [word for word in words if word not in chosen]
+    if missing:
+        raise InputError(source, f"has no store '{missing[0]}'", f"It has {', '.join(chosen)}.")
+    return {name: chosen[name] for name in words or chosen}
+
+
+def _atlases(folder: Path) -> dict[str, Any]:
+    found = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+    if not found:
+        raise InputError(
+            folder, "holds no models", "Give the folder that `implicit-atlas organs train` made."
+        )
+    return {path.stem: load_atlas(path) for path in found}
+
+
+def _problem(name: str, path: Path, message: str) -> Any:
+    from implicit_atlas.io import Problem
+
+    return Problem(name, path, message)

@@ -1,0 +1,54 @@
+"""Learning an atlas, as the commands do it: shapes of a store or folder in; a model folder, a run and a picture out."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from implicit_atlas.cli_cases import chosen
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the commands that train are told; the options of `implicit-atlas train`."""
+
+    method: str = "implicit-atlas+reg"
+    max_minutes: float | None = None
+    steps: int | None = None
+    warps: int | None = None
+    seed: int = 0
+    resume: bool = False
+    only: str | None = None
+
+
+def learn(source: Path, output: Path, labels: tuple[int, ...], plan: Plan) -> tuple[list[Any], int]:
+    """Learn an atlas and write it; the cases that could not be used, and how many there were."""
+    from implicit_atlas import console, pictures
+    from implicit_atlas.card import model_card
+    from implicit_atlas.learning import best_device, train
+    from implicit_atlas.methods import ModelConfig
+    from implicit_atlas.store import is_store, load_shapes, open_store
+    from implicit_atlas.training import default_config
+    from implicit_atlas.training.log import RunLog
+
+    problems, run = [], output.with_suffix(".run")
+    if is_store(source):
+        labels = labels or open_store(source).config.labels  # the atlas is to know what it stands for
+    model = ModelConfig(method=plan.method)
+    with console.task("prepare") as report:
+        shapes = load_shapes(source, labels, progress=console.counted(report), on_problem=problems.append)
+    shapes = chosen(shapes, plan.only)
+    config = default_config(len(shapes), best_device(), plan.max_minutes, plan.seed, plan.method)
+    given = {"steps": plan.steps, "warps": plan.warps}
+    config = dataclasses.replace(
+        config, **{name: value for name, value in given.items() if value is not None}
+    )
+    with console.task("train") as report:
+        atlas = train(shapes, model, config, labels=labels, run=run, resume=plan.resume, progress=report)
+    atlas.save(output, model_card(atlas))
+    pictures.training_curves(run / "training.png", RunLog(run / "log.jsonl").read_lines())
+    seconds = atlas.provenance["seconds"]
+    print(f"{output}: {len(shapes)} shapes, {atlas.provenance['steps']} steps in {seconds:.0f} s")
+    return problems, len(shapes) + len(problems)
