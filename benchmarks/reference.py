@@ -105,7 +105,11 @@ class LiteralAtlas(nn.Module):
         """Maps of the template and of the deformation of each shape, and the lattice of its modes."""
         template = self.template.levels(self.mixed_code(codes))
         deformation = self.deformation.levels(self.to_deformation(codes))
-        return template, deformation, None if self.modes is None else self.modes(codes)
+        return (
+            template,
+            deformation,
+            None if self.modes is None else self.modes(codes, self.selector(codes).argmax(-1)),
+        )
 
     def query(self, maps: Maps, points: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and displacements at points."""

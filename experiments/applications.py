@@ -164,7 +164,7 @@ def means(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
 def free_numbers(atlas: TrainedAtlas) -> int:
     """Numbers of a completion: code, residual and pose, all under a prior."""
     nodes = atlas.residual_nodes(SparseConfig().residual_nodes)
-    return atlas.codes.shape[1] + (0 if nodes is None else len(nodes.kept)) + FREE
+    return atlas.codes.shape[1] + (0 if nodes is None else nodes.free) + FREE
 
 
 def main() -> int:

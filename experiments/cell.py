@@ -137,8 +137,10 @@ class Cell:
             return values
         if self.method == DIF_NET:
             return {**values, "training": _hashed(self.difnet_config())}
-        values["training"] = _hashed(self.train_config(shapes))
-        model = self.model_config()
+        training, model = self.train_config(shapes), self.model_config()
+        values["training"] = _hashed(training)
+        if not model.mode_nodes or training.codes == "random" or training.templates == "mean":
+            del values["training"]["templates"]  # results from before there was a choice keep their names
         values["model"] = dataclasses.asdict(dataclasses.replace(model, modes=model.mode_nodes))
         values["fit"] = dataclasses.asdict(self.fit_config())
         if self.completes:

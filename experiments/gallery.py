@@ -73,7 +73,8 @@ def _panel(fit: Fit, caption: str, colour: tuple[float, float, float]) -> Panel:
 def reconstruction(atlas: TrainedAtlas, shapes: Sequence[Shape], fits: Sequence[Fit], path: Path) -> None:
     """Figure 4."""
     truth = [occupancy_mesh(shape.occupancy, shape.frame) for shape in shapes]
-    line = interpolate(atlas, fits[0], fits[-1], len(shapes))
+    ends = atlas.fit([shapes[0], shapes[-1]], template=reference_template(atlas))
+    line = interpolate(atlas, ends[0], ends[1], len(shapes))
     rows = [
         [Panel(m.vertices, m.faces, shape.name, TRUTH) for m, shape in zip(truth, shapes, strict=True)],
         [_panel(fit, "reconstruction", FOUND) for fit in fits],

@@ -15,7 +15,7 @@ from experiments.cell import RESULTS, Cell
 from experiments.classical import CLASSICAL
 from experiments.data import PAPER, Organ, Subset
 from experiments.peers.difnet_run import METHOD as DIF_NET
-from experiments.variants import DEFAULTS, LOCAL, NO_MODES, PLAIN, VARIANTS
+from experiments.variants import DEFAULTS, LOCAL, NO_MODES, ONE_MEAN, PLAIN, VARIANTS
 from implicit_atlas.methods import DEFAULT_METHOD
 
 Result = dict[str, Any]
@@ -76,7 +76,7 @@ _BASELINES = (
     *(Row(method, paper=method) for method in _OURS),
     *(Row(method) for method in (DIF_NET, *CLASSICAL)),
 )
-_TWO = (*_BASELINES, Row(DEFAULT_METHOD, variant=NO_MODES), Row(DEFAULT_METHOD, variant=LOCAL))
+_TWO = (*_BASELINES, *(Row(DEFAULT_METHOD, variant=variant) for variant in (ONE_MEAN, NO_MODES, LOCAL)))
 TABLE2 = Table("table2", "Table 2: known and unknown shapes", "train", _TWO)
 TABLE3 = Table(
     "table3",
@@ -94,7 +94,7 @@ TABLE3 = Table(
 # The paper learns from five shapes as they are, without modes; ours from warped copies, too, unless the row says so.
 _FOUR = (
     *_BASELINES,
-    *(Row(method, variant=NO_MODES) for method in ("implicit-atlas", "implicit-atlas+reg")),
+    *(Row(m, variant=v) for v in (ONE_MEAN, NO_MODES) for m in ("implicit-atlas", "implicit-atlas+reg")),
     *(Row(m, paper=m, variant=PLAIN) for m in ("conv", "implicit-atlas", "implicit-atlas+reg")),
 )
 TABLE4 = Table("table4", "Table 4: five training shapes", "few_shot", _FOUR)

@@ -12,7 +12,7 @@ from implicit_atlas.decoders import ConvConfig
 from implicit_atlas.local import LocalConfig
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig
 
-DEFAULTS, PLAIN, NO_MODES, LOCAL = "defaults", "plain", "no-modes", "local"
+DEFAULTS, PLAIN, NO_MODES, LOCAL, ONE_MEAN = "defaults", "plain", "no-modes", "local", "one-mean"
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ VARIANTS: dict[str, Variant] = {
     "no-warps": Variant(training={"warps": 0}),
     "weak-warps": Variant(training={"warp": WarpConfig(0.04, (0.04, 0.02), (4, 7))}),
     "fine-warps": Variant(training={"warp": WarpConfig(0.08, (0.08, 0.04, 0.02), (4, 7, 12))}),
+    # All templates start as the mean shape, from which all coordinates are taken.
+    ONE_MEAN: Variant(training={"templates": "mean"}),
     # Start of the codes as in the paper.
     "random-codes": Variant(training={"codes": "random"}),
     # Without the part of the deformation that is linear in the code.

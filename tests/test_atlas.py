@@ -104,7 +104,7 @@ def test_large_weights_are_stored_in_halves_and_the_atlas_is_one_before_and_afte
 def test_large_weights_of_schema_4_are_read_in_single_precision(tmp_path, monkeypatch):
     atlas, folder = trained_in_a_step(), tmp_path / "old.atlas"
     atlas.save(folder, "")
-    config = earlier_sizes(json.loads((folder / "config.json").read_text()))
+    config = earlier_sizes(as_before_schema_7(folder))
     del config["large_halves"]
     (folder / "config.json").write_text(json.dumps({**config, "schema_version": 4}))
     renew_hash(folder, "config.json")
@@ -112,10 +112,36 @@ def test_large_weights_of_schema_4_are_read_in_single_precision(tmp_path, monkey
     assert_same_but_sizes(TrainedAtlas.load(folder), atlas)
 
 
+def as_before_schema_7(folder):
+    """The configuration; the folder loses its prior, and its modes the normals of all templates but the first."""
+    weights = load_file(folder / "weights.safetensors")
+    weights = {name: value for name, value in weights.items() if not name.startswith("prior.")}
+    if (name := "network.modes.normals") in weights:
+        weights[name] = weights[name][0].clone()
+    save_file(weights, folder / "weights.safetensors")
+    renew_hash(folder, "weights.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    del config["each_template"]
+    return config
+
+
 def earlier_sizes(config):
     """Before schema 6 only the mean size of the cubes was kept."""
     sizes = np.array(config.pop("sizes_mm"))
     return {**config, "size_mm": sizes.mean(0).tolist()}
+
+
+def test_schema_6_had_one_surface_and_one_prior_for_all_templates(tmp_path):
+    atlas, folder = trained_in_a_step(), tmp_path / "old.atlas"
+    atlas.save(folder, "")
+    (folder / "config.json").write_text(json.dumps({**as_before_schema_7(folder), "schema_version": 6}))
+    renew_hash(folder, "config.json")
+    loaded = TrainedAtlas.load(folder)
+    assert loaded.config == atlas.config
+    first, second = loaded.network.modes.normals
+    assert torch.equal(first, second) and torch.equal(first, atlas.network.modes.normals[0])
+    np.testing.assert_allclose(loaded.prior.means, np.tile(atlas.codes.mean(0), (2, 1)), atol=1e-6)
+    np.testing.assert_allclose(loaded.prior.shares, [0.5, 0.5])
 
 
 def assert_same_but_sizes(loaded, atlas):
@@ -151,7 +177,7 @@ def test_folders_of_earlier_schemas_are_read(tmp_path, schema):
     atlas = train(phantom_shapes(2), tiny_model(modes=0), tiny_training(steps=1))
     folder = tmp_path / "old.atlas"
     atlas.save(folder, "")
-    config = earlier_sizes(json.loads((folder / "config.json").read_text()))
+    config = earlier_sizes(as_before_schema_7(folder))
     for name in LACKING[schema]:
         del config["model"][name]
     (folder / "config.json").write_text(json.dumps({**config, "schema_version": schema}))

@@ -20,8 +20,9 @@ def test_shapes_depend_on_the_seed_alone():
 
 
 def test_temperature_is_the_distance_from_the_mean():
-    mean = tiny_atlas().codes.mean(0)
-    cold, mild, warm = (generate(tiny_atlas(), 1, temperature=t)[0].found.code - mean for t in (0, 0.5, 1))
+    made = [generate(tiny_atlas(), 1, temperature=t)[0].found for t in (0, 0.5, 1)]
+    mean = tiny_atlas().prior.means[made[0].template].numpy()
+    cold, mild, warm = (found.code - mean for found in made)
     assert np.abs(cold).max() < 1e-6
     np.testing.assert_allclose(2 * mild, warm, rtol=1e-4, atol=1e-5)
 
@@ -54,6 +55,9 @@ def test_a_line_between_two_shapes_has_both_ends():
     assert np.array_equal(line[-1].occupancy(), last.occupancy())
     likeness = [dsc(step.occupancy(), first.occupancy()) for step in line]
     assert likeness[0] == 1 and likeness == sorted(likeness, reverse=True)
+    (other,) = tiny_atlas().fit(SHAPES[6:7], FIT, template=1)
+    with pytest.raises(InputError, match="different templates"):
+        interpolate(tiny_atlas(), first, other)
     with pytest.raises(InputError, match="two ends"):
         interpolate(tiny_atlas(), first, last, 1)
 

@@ -39,9 +39,10 @@ def test_nodes_of_a_residual_lie_near_a_templates_surface_and_point_inwards():
     assert (
         len(radius) > 0.9 * (np.abs(np.linalg.norm(node_places(17), axis=1) - 0.8) < REACH / 8 - 0.02).sum()
     )
-    for normals in nodes.normals.numpy():
-        far = radius > 0.3
-        assert ((normals[far] * where[far]).sum(1) < -0.95 * radius[far]).all()
+    for own, normals in zip((0.4, 0.8), nodes.normals.numpy(), strict=True):
+        near = normals.any(1)
+        assert (near == (abs(radius - own) < reach)).mean() > 0.95 and near.sum() <= nodes.free < len(radius)
+        assert ((normals[near] * where[near]).sum(1) < -0.95 * radius[near]).all()
 
 
 def test_a_residual_moves_points_of_the_template_along_its_normals():
@@ -74,7 +75,11 @@ def test_a_fit_with_a_residual_comes_closer_and_says_what_was_free():
         assert a.found.residual is None and b.found.residual is not None
         assert b.found.loss < a.found.loss
         assert dsc(b.occupancy(), shape.occupancy) > dsc(a.occupancy(), shape.occupancy)
-        assert b.found.degrees_of_freedom - a.found.degrees_of_freedom == b.found.residual.size > 100
+        assert (
+            b.found.degrees_of_freedom - a.found.degrees_of_freedom
+            == tiny_atlas().residual_nodes(17).free
+            > 100
+        )
 
 
 def test_the_protocol_counts_the_residual():
@@ -82,17 +87,18 @@ def test_the_protocol_counts_the_residual():
     nodes = tiny_atlas().residual_nodes(9)
     assert nodes is not None
     found = evaluate(tiny_atlas(), SHAPES[:1], config)
-    assert found.protocol.degrees_of_freedom == CODE + len(nodes.kept)
+    assert found.protocol.degrees_of_freedom == CODE + nodes.free
 
 
 def test_a_heavy_penalty_leaves_nothing_and_a_light_one_finds_the_least():
     wanted = torch.randn(2, 40) * 0.02
+    nodes = ResidualNodes(torch.arange(40), torch.randn(2, 40, 3), 5)
 
     def losses(residual, iteration):
         return (residual - wanted).square().mean(1)
 
     found = [
-        fit_residuals(losses, 2, 40, LocalConfig(iterations=300, weight=weight), torch.device("cpu"))
+        fit_residuals(losses, 2, nodes, LocalConfig(iterations=300, weight=weight))
         for weight in (0.0, 1.0, 1e6)
     ]
     torch.testing.assert_close(found[0], wanted, atol=1e-3, rtol=0)
@@ -104,9 +110,8 @@ def test_a_heavy_penalty_leaves_nothing_and_a_light_one_finds_the_least():
 def test_methods_without_a_deformation_refuse(method):
     atlas = tiny_atlas()
     network = shaken(build(tiny_model(method))).eval()
-    other = type(atlas)(
-        dataclasses.replace(atlas.config, model=tiny_model(method)), network, atlas.codes, atlas.encoder, {}
-    )
+    config = dataclasses.replace(atlas.config, model=tiny_model(method))
+    other = type(atlas)(config, network, atlas.codes, atlas.encoder, atlas.prior, {})
     with pytest.raises(InputError, match="needs a deformation"):
         other.fit(SHAPES[:1], dataclasses.replace(FIT, iterations=1, local=LocalConfig()))
 

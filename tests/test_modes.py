@@ -26,9 +26,11 @@ from implicit_atlas.modes import (
     surface_modes,
 )
 from implicit_atlas.training import gather, optimise
+from implicit_atlas.training.modal_start import CHOICE, clusters, modal_start
 
 SHAPES = phantom_shapes(6)
 NODES, COUNT = 9, 40
+OWNER = torch.zeros(3, dtype=torch.long)
 
 
 @cache
@@ -83,11 +85,11 @@ def test_nodes_with_lengths_are_those_nearest_to_the_surface_and_point_inwards()
     far = sample_volume(volume, torch.from_numpy(nodes).float()).abs().numpy()
     rest = np.delete(far, found.kept)
     assert len(found.kept) == kept_nodes(NODES) and far[found.kept].max() <= rest.min() + 1e-6
-    np.testing.assert_allclose(np.linalg.norm(found.normals, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found.normals[0], axis=1), 1, atol=1e-6)
     near = found.kept[far[found.kept] < 0.1]
     inner, outer = (
         sample_volume(
-            volume, torch.from_numpy(nodes[near] + step * found.normals[np.isin(found.kept, near)]).float()
+            volume, torch.from_numpy(nodes[near] + step * found.normals[0][np.isin(found.kept, near)]).float()
         )
         for step in (0.05, -0.05)
     )
@@ -136,11 +138,11 @@ def test_coordinates_explain_a_shape_that_modes_have_moved():
 
 def test_a_module_moves_points_as_the_patterns_that_it_starts_from():
     module, codes = Modes(COUNT, NODES), torch.randn(3, COUNT)
-    assert not module(codes).any() and module.is_valid()
+    assert not module(codes, OWNER).any() and module.is_valid()
     module.start(modes())
     points = np.random.default_rng(0).uniform(-1, 1, (3, 50, 3))
     expected = [modes().motions(p) @ code for p, code in zip(points, codes.numpy(), strict=True)]
-    found = interpolate_maps(module(codes), torch.from_numpy(points).float()).detach()
+    found = interpolate_maps(module(codes, OWNER), torch.from_numpy(points).float()).detach()
     np.testing.assert_allclose(found, np.stack(expected), atol=1e-5)
 
 
@@ -155,7 +157,7 @@ def test_nodes_beyond_the_lattice_or_twice_are_noticed(wrong):
 
 def test_a_fresh_atlas_deforms_by_its_modes_alone():
     torch.manual_seed(0)
-    network = build(tiny_model(modes=NODES))
+    network = build(tiny_model(modes=NODES, templates=1))
     assert isinstance(network, Atlas) and network.modes is not None
     network.modes.start(modes(CODE))
     codes, points = torch.randn(1, CODE), torch.rand(1, 60, 3) * 2 - 1
@@ -167,9 +169,9 @@ def test_a_fresh_atlas_deforms_by_its_modes_alone():
 def test_codes_start_as_coordinates_and_training_learns_the_modes_on():
     config = tiny_training(steps=3, warps=4)
     model = tiny_model(modes=NODES)
-    data = gather(SHAPES, CODE, config, NODES, workers=1)
+    data = gather(SHAPES, model, config, workers=1)
     assert data.modes is not None and data.modes.lengths.shape == (kept_nodes(NODES), CODE)
-    assert np.mean(data.codes**2) == pytest.approx(1, rel=0.05)
+    assert np.mean(data.codes[:, :-2] ** 2) == pytest.approx(1, rel=0.05)
     network = optimise(data, model, config).network
     assert isinstance(network, Atlas) and network.modes is not None
     np.testing.assert_array_equal(network.modes.kept, data.modes.kept)
@@ -178,11 +180,46 @@ def test_codes_start_as_coordinates_and_training_learns_the_modes_on():
 
 
 def test_random_codes_and_methods_without_a_convolutional_deformation_have_no_modes():
-    config = dataclasses.replace(tiny_training(), codes="random")
-    assert gather(SHAPES, CODE, config, NODES, workers=1).modes is None
+    config, model = dataclasses.replace(tiny_training(), codes="random"), tiny_model(modes=NODES)
+    assert gather(SHAPES, model, config, workers=1).modes is None
     with_modes = {name for name in METHODS if ModelConfig(name).mode_nodes}
     assert with_modes == {"implicit-atlas", "implicit-atlas+reg", "D", "D+MT+LS", "D+MT+DP"}
     assert not any(ModelConfig(name, modes=0).mode_nodes for name in METHODS)
+
+
+def test_templates_start_as_means_of_clusters_and_shapes_choose_their_own():
+    start = modal_start(distances(), len(SHAPES), CODE, NODES, templates=2)
+    means, owner = clusters(distances(), len(SHAPES), 2, 0)
+    assert set(owner) == {0, 1}
+    for template in range(2):
+        np.testing.assert_allclose(means[template], distances()[owner == template].mean(0), atol=1e-5)
+    np.testing.assert_allclose(start.codes[:, CODE - 2 :], CHOICE * np.eye(2)[owner], atol=1e-6)
+    assert not start.modes.lengths[:, CODE - 2 :].any()
+    network = build(tiny_model(modes=NODES))
+    assert isinstance(network, Atlas) and network.modes is not None
+    network.start_selection(torch.from_numpy(start.centres))
+    scores = network.selector(torch.from_numpy(start.codes)).detach().numpy()
+    assert (scores.argmax(1) == owner).all()
+    np.testing.assert_allclose(np.ptp(scores, axis=1), 10, atol=1e-3)
+    network.modes.start(start.modes)
+    assert not torch.equal(network.modes.normals[0], network.modes.normals[1])
+
+
+@pytest.mark.parametrize("templates", [6, 9])
+def test_few_shapes_are_templates_themselves(templates):
+    means, owner = clusters(distances(), len(SHAPES), templates, 0)
+    assert owner.tolist() == list(range(6))
+    np.testing.assert_allclose(means[:6], distances(), atol=1e-6)
+    start = modal_start(distances(), len(SHAPES), CODE, NODES, templates)
+    np.testing.assert_allclose(start.codes[:, : CODE - templates], 0, atol=1e-3)
+
+
+def test_all_templates_may_start_as_the_mean():
+    config = tiny_training(templates="mean")
+    data = gather(SHAPES, tiny_model(modes=NODES), config, workers=1)
+    assert data.modes is not None and data.modes.normals.shape == (2, kept_nodes(NODES), 3)
+    assert np.array_equal(*data.modes.normals) and data.centres.shape == (2, CODE)
+    assert data.codes[:, -2:].std() > 0
 
 
 def test_shapes_that_are_all_the_same_can_be_learned():

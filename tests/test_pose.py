@@ -121,4 +121,4 @@ def moved_grid(shape: Shape, turn: np.ndarray | None = None) -> Grid:
 
 def residual_size() -> int:
     nodes = tiny_atlas().residual_nodes(SparseConfig().residual_nodes)
-    return 0 if nodes is None else len(nodes.kept)
+    return 0 if nodes is None else nodes.free

@@ -18,7 +18,7 @@ def test_many_codes_give_their_mean_and_a_part_of_their_covariance():
     true = np.array([[2.0, 0.6, 0], [0.6, 1.0, 0], [0, 0, 0.1]])
     expected = (1 - INDEPENDENT) * true + INDEPENDENT * np.diag(np.diag(true))
     codes = rng.multivariate_normal([1.0, -2.0, 0.5], true, 20_000).astype(np.float32)
-    np.testing.assert_allclose(fit_prior(codes).mean, [1.0, -2.0, 0.5], atol=0.05)
+    np.testing.assert_allclose(fit_prior(codes).means[0], [1.0, -2.0, 0.5], atol=0.05)
     np.testing.assert_allclose(covariance_of(codes), expected, atol=0.06)
 
 
@@ -27,12 +27,26 @@ def test_few_codes_give_a_round_distribution_of_the_same_total_variance():
     total = codes.astype(np.float64).var(0, ddof=1).sum()
     np.testing.assert_allclose(covariance_of(codes), total / 40 * np.eye(40), atol=1e-5)
     one = fit_prior(codes[:1])
-    np.testing.assert_allclose(one.mean, codes[0])
+    np.testing.assert_allclose(one.means[0], codes[0])
     assert not one.factor.any()
 
 
 def test_codes_of_whitened_ones_are_distributed_as_the_prior_says():
     prior = fit_prior(np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32) * [1, 2, 3, 0.5])
     drawn = prior.codes(torch.randn(50_000, 4, generator=torch.Generator().manual_seed(0)))
-    torch.testing.assert_close(drawn.mean(0), prior.mean, atol=0.05, rtol=0)
+    torch.testing.assert_close(drawn.mean(0), prior.means[0], atol=0.05, rtol=0)
     torch.testing.assert_close(torch.cov(drawn.T), prior.factor @ prior.factor.T, atol=0.15, rtol=0.05)
+
+
+def test_each_template_has_its_own_mean_and_all_share_how_codes_vary_about_it():
+    rng = np.random.default_rng(0)
+    owner = np.repeat([0, 2], [300, 100])
+    centres = np.array([[5.0, 0, 0], [0, 0, 0], [-5.0, 1, 0]])
+    codes = (centres[owner] + rng.standard_normal((400, 3))).astype(np.float32)
+    prior = fit_prior(codes, owner, 3)
+    np.testing.assert_allclose(prior.means[[0, 2]], centres[[0, 2]], atol=0.3)
+    np.testing.assert_allclose(prior.means[1], codes.mean(0), atol=1e-5)
+    np.testing.assert_allclose(prior.shares, [0.75, 0, 0.25])
+    np.testing.assert_allclose(prior.factor @ prior.factor.T, np.eye(3), atol=0.15)
+    drawn = prior.codes(torch.zeros(2, 3), torch.tensor([2, 0]))
+    torch.testing.assert_close(drawn, prior.means[[2, 0]])

@@ -91,7 +91,7 @@ def renamed(atlas: TrainedAtlas, names: list[str]) -> TrainedAtlas:
     """The same atlas of shapes with other names."""
     config = dataclasses.replace(atlas.config, names=tuple(names))
     provenance = atlas.provenance | {"content_sha256": {name: "0" * 64 for name in names}}
-    return TrainedAtlas(config, atlas.network, atlas.codes, atlas.encoder, provenance)
+    return TrainedAtlas(config, atlas.network, atlas.codes, atlas.encoder, atlas.prior, provenance)
 
 
 def scored(evaluation: Evaluation, *cases: tuple[str, float, float]) -> Evaluation:

@@ -14,6 +14,7 @@ from implicit_atlas import grid
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.errors import InputError
 from implicit_atlas.methods import build
+from implicit_atlas.prior import fit_prior
 from implicit_atlas.sampling import Observations, ShapeSet
 from implicit_atlas.shapes import Shape
 from implicit_atlas.sparse import SparseConfig
@@ -75,8 +76,9 @@ def test_what_says_nothing_leaves_the_mean_and_what_says_much_is_followed():
     fits = [
         tiny_atlas().complete([observe(UNSEEN, 200, weight)], QUICK)[0].found for weight in (1e-6, 0.1, 10.0)
     ]
-    np.testing.assert_allclose(fits[0].code, tiny_atlas().codes.mean(0), atol=0.02)
-    away = [np.linalg.norm(fit.code - tiny_atlas().codes.mean(0)) for fit in fits]
+    mean = tiny_atlas().prior.means[fits[0].template].numpy()
+    np.testing.assert_allclose(fits[0].code, mean, atol=0.02)
+    away = [np.linalg.norm(fit.code - mean) for fit in fits]
     assert away == sorted(away)
     left = [fit.loss / weight for fit, weight in zip(fits, (1e-6, 0.1, 10.0), strict=True)]
     assert left == sorted(left, reverse=True)
@@ -90,7 +92,8 @@ def test_a_residual_comes_closer_to_the_points_and_is_counted():
     )
     assert with_one.loss < without.loss
     assert with_one.residual is not None and without.residual is None
-    assert with_one.degrees_of_freedom == CODE + len(with_one.residual) and without.degrees_of_freedom == CODE
+    nodes = tiny_atlas().residual_nodes(QUICK.residual_nodes)
+    assert with_one.degrees_of_freedom == CODE + nodes.free and without.degrees_of_freedom == CODE
     assert 0 < np.abs(with_one.residual).max() < 5 * 4 / 64
 
 
@@ -131,7 +134,8 @@ def other_atlas(method: str) -> TrainedAtlas:
     torch.manual_seed(0)
     atlas, model = tiny_atlas(), tiny_model(method)
     config = dataclasses.replace(atlas.config, model=model)
-    return TrainedAtlas(config, build(model), atlas.codes, atlas.encoder, {})
+    prior = fit_prior(atlas.codes, np.zeros(len(atlas.codes), np.int64), max(1, model.template_count))
+    return TrainedAtlas(config, build(model), atlas.codes, atlas.encoder, prior, {})
 
 
 @pytest.mark.parametrize("method", ["conv", "mlp", "mlp+template", "MT", "D"])

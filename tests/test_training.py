@@ -41,7 +41,7 @@ def run(
         if stop_at is not None and int(text.split()[1]) >= stop_at:
             raise Stop
 
-    return optimise(gather(SHAPES, CODE, config), MODEL, config, state, resume, progress)
+    return optimise(gather(SHAPES, MODEL, config), MODEL, config, state, resume, progress)
 
 
 def assert_same_bits(first, second):
@@ -103,7 +103,7 @@ import sys
 from pathlib import Path
 import test_training as tests
 config = tests.dataclasses.replace(tests.CONFIG, checkpoint_minutes=0.0)
-data = tests.gather(tests.SHAPES, tests.CODE, config)
+data = tests.gather(tests.SHAPES, tests.MODEL, config)
 tests.optimise(data, tests.MODEL, config, Path(sys.argv[1]), progress=lambda share, text: print(text, flush=True))
 """
 
@@ -175,7 +175,7 @@ def test_a_state_of_another_run_is_refused(uninterrupted, change, what):
     state = uninterrupted[1] / "state"
     before = state.read_bytes()
     with pytest.raises(InputError, match=f"another {what}"):
-        optimise(gather(shapes, CODE, config), change.get("model", MODEL), config, state, resume=True)
+        optimise(gather(shapes, MODEL, config), change.get("model", MODEL), config, state, resume=True)
     assert state.read_bytes() == before
 
 
@@ -197,7 +197,7 @@ def test_the_callers_random_numbers_go_on_as_if_nothing_had_been_trained():
 
 def test_a_step_moves_only_the_codes_of_its_batch():
     config = dataclasses.replace(CONFIG, steps=1)
-    data = gather(SHAPES, CODE, config)
+    data = gather(SHAPES, MODEL, config)
     ids = data.batch(0, config)
     moved = (optimise(data, MODEL, config).codes != data.codes).any(1)
     np.testing.assert_array_equal(np.flatnonzero(moved), np.sort(ids))
@@ -261,17 +261,17 @@ def test_a_log_without_a_file_keeps_nothing(tmp_path):
 
 
 def test_data_holds_real_shapes_first_and_their_warps_after_them():
-    data = gather(SHAPES, CODE, CONFIG)
+    data = gather(SHAPES, MODEL, CONFIG)
     assert data.real == 6 and data.packed.shape[0] == data.features.shape[0] == data.codes.shape[0] == 9
     np.testing.assert_array_equal(data.packed[:6], [shape.packed for shape in SHAPES])
     assert len({row.tobytes() for row in data.packed}) == 9
-    again = gather(SHAPES, CODE, CONFIG)
+    again = gather(SHAPES, MODEL, CONFIG)
     np.testing.assert_array_equal(data.packed, again.packed)
     np.testing.assert_array_equal(data.codes, again.codes)
 
 
 def test_batches_repeat_no_shape_and_keep_their_share():
-    data = gather(SHAPES, CODE, CONFIG)
+    data = gather(SHAPES, MODEL, CONFIG)
     for step in range(20):
         ids = data.batch(step, CONFIG).tolist()
         assert len(set(ids)) == len(ids) == 4
@@ -283,18 +283,19 @@ def test_batches_repeat_no_shape_and_keep_their_share():
 
 def test_a_batch_is_never_larger_than_the_data():
     config = tiny_training(batch=50)
-    assert sorted(gather(SHAPES, CODE, config).batch(0, config).tolist()) == list(range(6))
+    assert sorted(gather(SHAPES, MODEL, config).batch(0, config).tolist()) == list(range(6))
 
 
 @pytest.mark.parametrize("count", [2, 6, 9])
 def test_start_centres_of_templates_differ(count):
-    centres = gather(SHAPES, CODE, tiny_training()).centres(count, 0)
+    model = dataclasses.replace(MODEL, templates=count)
+    centres = gather(SHAPES, model, tiny_training()).centres
     assert centres.shape == (count, CODE)
     assert len({row.tobytes() for row in centres}) == count
 
 
 def test_random_start_codes_differ():
-    codes = gather(SHAPES, CODE, tiny_training(codes="random")).codes
+    codes = gather(SHAPES, MODEL, tiny_training(codes="random")).codes
     assert codes.std() == pytest.approx(0.1, rel=0.3)
     assert len({row.tobytes() for row in codes}) == 6
 
@@ -302,14 +303,14 @@ def test_random_start_codes_differ():
 @pytest.mark.parametrize("count", [1, 4])
 def test_shapes_that_are_all_the_same_can_be_trained_on(count):
     config = tiny_training(steps=2)
-    trained = optimise(gather(SHAPES[:1] * count, CODE, config), MODEL, config)
+    trained = optimise(gather(SHAPES[:1] * count, MODEL, config), MODEL, config)
     assert np.isfinite(trained.codes).all()
 
 
 def test_shapes_that_do_not_fit_together_are_refused():
     with pytest.raises(InputError, match="no shape"):
-        gather([], CODE, CONFIG)
+        gather([], MODEL, CONFIG)
     frame = dataclasses.replace(SHAPES[0].frame, resolution=16)
     other = dataclasses.replace(SHAPES[0], frame=frame, packed=np.zeros(16**3 // 8, np.uint8))
     with pytest.raises(InputError, match=r"resolutions \[16, 32\]"):
-        gather([SHAPES[1], other], CODE, CONFIG)
+        gather([SHAPES[1], other], MODEL, CONFIG)

@@ -23,7 +23,7 @@ from implicit_atlas.linear import LinearEncoder
 from implicit_atlas.local import ResidualNodes, residual_nodes
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.pose import PosePrior, pose_prior
-from implicit_atlas.prior import fit_prior
+from implicit_atlas.prior import CodePrior
 from implicit_atlas.sampling import Observations, ShapeSet
 from implicit_atlas.shapes import Shape
 from implicit_atlas.sparse import ShapePrior, SparseConfig, complete_codes
@@ -39,6 +39,7 @@ class TrainedAtlas:
         network: Field or Atlas, in evaluation mode; its large weights are rounded as they are stored.
         codes: (n, c) codes of the training shapes.
         encoder: linear start for codes of unseen shapes.
+        prior: how probable codes are.
         provenance: JSON values on where the model comes from (data hashes, training options, seed, device).
     """
 
@@ -48,10 +49,11 @@ class TrainedAtlas:
         network: Field | Atlas,
         codes: Float[np.ndarray, "n c"],
         encoder: LinearEncoder,
+        prior: CodePrior,
         provenance: dict[str, Any],
     ) -> None:
         self.config, self.network, self.codes = config, round_large(network.eval()), codes
-        self.encoder, self.provenance = encoder, provenance
+        self.encoder, self.prior, self.provenance = encoder, prior, provenance
         self._templates: Tensor | None = None
         self._distances: Tensor | None = None
         self._residual_nodes: dict[int, ResidualNodes] = {}
@@ -100,7 +102,7 @@ class TrainedAtlas:
         """
         _some(shapes)
         if template is not None:
-            self._check_template(template)
+            self.check_template(template)
         config = config or FitConfig()
         nodes = self.residual_nodes(config.local.nodes) if config.local else None
         target = self._target(shapes)
@@ -150,7 +152,7 @@ class TrainedAtlas:
         _some(observations)
         config = config or SparseConfig()
         nodes = self.residual_nodes(config.residual_nodes) if config.residual else None
-        prior = ShapePrior(fit_prior(self.codes, self.device), self._template_distances(), nodes, pose)
+        prior = ShapePrior(self.prior.to(self.device), self._template_distances(), nodes, pose)
         found = complete_codes(self.network, observations, prior, config, progress, draw)
         return [self._found(seen.name, fit, fit.frame) for seen, fit in zip(observations, found, strict=True)]
 
@@ -216,14 +218,19 @@ class TrainedAtlas:
         Raises:
             InputError: the atlas has no such template.
         """
-        self._check_template(index)
+        self.check_template(index)
         assert isinstance(self.network, Atlas)
         with torch.no_grad():
             where = torch.from_numpy(np.asarray(points, np.float32))[None].to(self.device)
             owner = torch.tensor([index], device=self.device)
             return as_numpy(self.network.template.query(self._template_features(), owner, where))[0, :, 0]
 
-    def _check_template(self, index: int) -> None:
+    def check_template(self, index: int) -> None:
+        """Refuse a template that the atlas has not.
+
+        Raises:
+            InputError: naming it.
+        """
         if not 0 <= index < self.templates:
             raise InputError(
                 f"template {index}", f"is none of this atlas's {self.templates}", "Count from 0."
@@ -238,11 +245,7 @@ class TrainedAtlas:
     ) -> Fit:
         """The shape of a code, with the template that it selects or a given one; its cube lies about the origin.
 
-        Args:
-            name: of the shape.
-            code: (c,).
-            template: index of the template.
-            size_mm: of the cube; by default the mean of the training shapes'.
+        `size_mm` is that of the cube, by default the mean of the training shapes'.
 
         Raises:
             InputError: no such template, or a code of another size or that is not finite.
@@ -253,7 +256,7 @@ class TrainedAtlas:
                 name, f"is not {self.codes.shape[1]} finite numbers", "Give a code of this atlas."
             )
         if template is not None:
-            self._check_template(template)
+            self.check_template(template)
         about = self.config
         size = np.array(about.size_mm) if size_mm is None else size_mm
         frame = centred_frame(size, about.resolution, about.frame, about.margin)
@@ -261,7 +264,7 @@ class TrainedAtlas:
 
     def save(self, path: str | Path, card: str) -> None:
         """Write the model folder (`*.atlas`); see `implicit_atlas.atlas_folder`."""
-        parts = AtlasParts(self.config, self.network, self.codes, self.encoder, self.provenance)
+        parts = AtlasParts(self.config, self.network, self.codes, self.encoder, self.prior, self.provenance)
         write_parts(path, parts, card)
 
     @classmethod
@@ -272,7 +275,7 @@ class TrainedAtlas:
             InputError: it is missing, altered, or does not hold what its configuration says.
         """
         parts = read_parts(path)
-        return cls(parts.config, parts.network, parts.codes, parts.encoder, parts.provenance)
+        return cls(parts.config, parts.network, parts.codes, parts.encoder, parts.prior, parts.provenance)
 
     def _template_features(self) -> Tensor:
         """Features of the templates; computed once, as the weights of a trained atlas do not change."""

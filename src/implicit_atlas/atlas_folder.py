@@ -20,11 +20,14 @@ from implicit_atlas.frame import FrameKind
 from implicit_atlas.linear import LinearEncoder
 from implicit_atlas.methods import ModelConfig, build
 from implicit_atlas.model import Atlas, Field
+from implicit_atlas.prior import CodePrior, fit_prior
 from implicit_atlas.records import from_json
 from implicit_atlas.tensors import TensorSpec, specs_of
 
 ENCODER_PARTS = ("mean", "matrix", "offset")
-BESIDE = ("encoder_resolution", "large_halves")  # keys of config.json that are not fields of AtlasConfig
+PRIOR_PARTS = ("means", "factor", "shares")
+NORMALS = "modes.normals"
+BESIDE = ("encoder_resolution", "large_halves", "each_template")  # of config.json, not of AtlasConfig
 # Entries from which on a weight is stored in half precision: 3 digits do, and files are half as large.
 LARGE = 1 << 20
 NETWORK, REMEDY = "network.", "Copy the whole model folder again."
@@ -67,6 +70,7 @@ class AtlasParts:
     network: Field | Atlas
     codes: Float[np.ndarray, "n c"]
     encoder: LinearEncoder
+    prior: CodePrior
     provenance: dict[str, Any]
 
 
@@ -88,7 +92,9 @@ def write_parts(path: str | Path, parts: AtlasParts, card: str) -> None:
     weights["encoder.mean"] = torch.from_numpy(encoder.mean)
     weights["encoder.matrix"] = torch.from_numpy(encoder.matrix).half()  # a start for fits
     weights["encoder.offset"] = torch.from_numpy(encoder.offset)
-    beside = dict(zip(BESIDE, (encoder.resolution, True), strict=True))
+    weights |= {f"prior.{name}": getattr(parts.prior, name).cpu() for name in PRIOR_PARTS}
+    weights["prior.factor"] = weights["prior.factor"].half()
+    beside = dict(zip(BESIDE, (encoder.resolution, True, True), strict=True))
     config = {**dataclasses.asdict(parts.config), **beside}
     save_folder(path, config, weights, {"codes": torch.from_numpy(parts.codes)}, card, parts.provenance)
 
@@ -102,7 +108,10 @@ def read_parts(path: str | Path) -> AtlasParts:
     content = load_folder(path, _expected)
     config = from_json(AtlasConfig, _fields(content.config), path)
     network = build(config.model)
-    network.load_state_dict(_part(content.weights, NETWORK))
+    state = _part(content.weights, NETWORK)
+    if NORMALS in state and state[NORMALS].ndim == 2:
+        state[NORMALS] = state[NORMALS].expand(max(1, network.templates), -1, -1)
+    network.load_state_dict(state)
     if isinstance(network, Atlas) and network.modes is not None and not network.modes.is_valid():
         raise InputError(
             path, "has modes at nodes that its lattice has not", f"{REMEDY[:-1]}, or train again."
@@ -111,7 +120,22 @@ def read_parts(path: str | Path) -> AtlasParts:
         raise InputError(path, "holds no training codes", REMEDY)
     parts = {name: value.float().numpy() for name, value in _part(content.weights, "encoder.").items()}
     encoder = LinearEncoder(resolution=content.config["encoder_resolution"], **parts)
-    return AtlasParts(config, network, content.codes["codes"].numpy(), encoder, content.manifest.provenance)
+    codes = content.codes["codes"].numpy()
+    prior = {name: value.float() for name, value in _part(content.weights, "prior.").items()}
+    return AtlasParts(
+        config,
+        network,
+        codes,
+        encoder,
+        CodePrior(**prior) if prior else _one_prior(codes, network),
+        content.manifest.provenance,
+    )
+
+
+def _one_prior(codes: Float[np.ndarray, "n c"], network: Field | Atlas) -> CodePrior:
+    """As of a folder before schema 7: one distribution for all templates."""
+    prior, count = fit_prior(codes), max(1, network.templates)
+    return CodePrior(prior.means.expand(count, -1), prior.factor, torch.full((count,), 1 / count))
 
 
 def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -124,7 +148,7 @@ def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _expected(config: dict[str, Any]) -> Expected:
     """Names, shapes and dtypes of the tensors that a configuration asks for."""
-    for key, kind in zip(BESIDE, (int, bool), strict=True):
+    for key, kind in zip(BESIDE, (int, bool, bool), strict=True):
         if type(config.get(key)) is not kind:
             raise InputError("config.json", f"lacks {key}", REMEDY)
     fields = _fields(config)
@@ -139,15 +163,21 @@ def _expected(config: dict[str, Any]) -> Expected:
     stored = {
         name: _stored(spec, config["large_halves"]) for name, spec in specs_of(network.state_dict()).items()
     }
+    size, count = model.code_size, max(1, model.template_count)
+    if NORMALS in stored and not config["each_template"]:
+        stored[NORMALS] = (stored[NORMALS][0][1:], stored[NORMALS][1])
     weights = {f"{NETWORK}{name}": spec for name, spec in stored.items()}
     side = config["encoder_resolution"] ** 3
     encoder = (
         ((side,), torch.float32),
-        ((side, model.code_size), torch.float16),
-        ((model.code_size,), torch.float32),
+        ((side, size), torch.float16),
+        ((size,), torch.float32),
     )
+    prior = (((count, size), torch.float32), ((size, size), torch.float16), ((count,), torch.float32))
     weights |= {f"encoder.{name}": spec for name, spec in zip(ENCODER_PARTS, encoder, strict=True)}
-    return Expected(weights, {"codes": ((len(fields["names"]), model.code_size), torch.float32)})
+    if config["each_template"]:
+        weights |= {f"prior.{name}": spec for name, spec in zip(PRIOR_PARTS, prior, strict=True)}
+    return Expected(weights, {"codes": ((len(fields["names"]), size), torch.float32)})
 
 
 def _stored(spec: TensorSpec, large_halves: bool) -> TensorSpec:

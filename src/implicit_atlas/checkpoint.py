@@ -17,7 +17,7 @@ from implicit_atlas.folders import leftovers, replace_folder
 from implicit_atlas.records import dump_json, from_json, parse_json
 from implicit_atlas.tensors import TensorSpec, encode_tensors, read_tensors
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 
 def _from_schema_1(config: dict[str, Any]) -> dict[str, Any]:
@@ -47,6 +47,11 @@ def _from_schema_5(config: dict[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in config.items() if key != "size_mm"}, "sizes_mm": [mean]}
 
 
+def _from_schema_6(config: dict[str, Any]) -> dict[str, Any]:
+    """Modes had the normals of one surface for all templates, and the prior of codes was that of one cluster."""
+    return {**config, "each_template": False}
+
+
 Migration = Callable[[dict[str, Any]], dict[str, Any] | None]
 MIGRATIONS: Mapping[int, Migration] = {
     1: _from_schema_1,
@@ -54,6 +59,7 @@ MIGRATIONS: Mapping[int, Migration] = {
     3: _from_schema_3,
     4: _from_schema_4,
     5: _from_schema_5,
+    6: _from_schema_6,
 }
 """From schema n, what turns its config into that of schema n + 1, or None where that cannot be.
 

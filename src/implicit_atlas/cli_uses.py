@@ -93,6 +93,7 @@ def interpolate(
     label: Labels = "",
 ) -> None:
     """Make the shapes between two masks: meshes, masks and a contact sheet."""
+    from implicit_atlas.correspondence import reference_template
     from implicit_atlas.errors import InputError
     from implicit_atlas.generation import interpolate as between
     from implicit_atlas.io.output import make_folder
@@ -101,7 +102,9 @@ def interpolate(
     from implicit_atlas.tasks_files import write_made
 
     atlas, problems = load_atlas(model), []
-    ends = list(reconstruct(atlas, [first, last], None, labels_of(label, first), problems.append))
+    common = reference_template(atlas)
+    labels = labels_of(label, first)
+    ends = list(reconstruct(atlas, [first, last], None, labels, problems.append, template=common))
     if problems:
         raise InputError(problems[0].path, problems[0].message, "Give two masks that can be reconstructed.")
     make_folder(output)

@@ -191,7 +191,7 @@ def _on(truth: Shape, fit: Fit) -> np.ndarray:
 def _protocol(atlas: TrainedAtlas, config: FitConfig, known: bool) -> Protocol:
     about, source = atlas.config, atlas.provenance
     nodes = None if known or config.local is None else atlas.residual_nodes(config.local.nodes)
-    local = 0 if nodes is None else len(nodes.kept)
+    local = 0 if nodes is None else nodes.free
     return Protocol(
         nsd_definition=NSD_DEFINITION,
         tolerance_vox=TOLERANCE_VOX,

@@ -211,7 +211,7 @@ class _Batch:
         samples = self.sample(RACE, self.config.seed + CHECK_SEED)
         with torch.no_grad():
             final, chance = self.losses_of(expanded, samples), chance_loss(samples)
-        free = best.shape[1] + (0 if residual is None else residual[0].numel())
+        free = best.shape[1] + (0 if residual is None or self.nodes is None else self.nodes.free)
         seconds = (time.perf_counter() - begun) / len(self.ids)
         fits = []
         for i in range(len(self.ids)):
@@ -277,7 +277,7 @@ class _Batch:
         def losses(residual: Tensor, iteration: int) -> Tensor:
             return self.losses_of(added(residual), self.sample(self.points, self.config.seed + iteration))
 
-        residual = fit_residuals(losses, len(self.ids), len(nodes.kept), local, self.device)
+        residual = fit_residuals(losses, len(self.ids), nodes, local)
         return added(residual), residual
 
     @torch.no_grad()

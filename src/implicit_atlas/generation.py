@@ -9,20 +9,19 @@ from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
 from implicit_atlas.fitting import CodeFit
-from implicit_atlas.prior import fit_prior
 
 
 def generate(
     atlas: TrainedAtlas, count: int, seed: int = 0, temperature: float = 1.0, template: int | None = None
 ) -> list[Fit]:
-    """Random shapes: codes of the normal distribution of the training codes.
+    """Random shapes: a template as often as the training shapes deform it, and a code of its normal distribution.
 
     Args:
         atlas: what they are shapes of.
         count: how many.
         seed: of the random numbers; shape i is the same whatever the count.
-        temperature: factor of the deviation from the mean code; 0 gives the mean shape, below 1 typical ones.
-        template: the template that all deform; by default each code's own.
+        temperature: factor of the deviation from a template's mean code; 0 gives its mean shape, below 1 typical ones.
+        template: the template that all deform.
 
     Raises:
         InputError: a count or a temperature out of range, or no such template.
@@ -30,28 +29,35 @@ def generate(
     if count < 1 or not 0 <= temperature <= 3:
         problem = f"{count} shapes at temperature {temperature} cannot be made"
         raise InputError("generate", problem, "Give a positive count and a temperature from 0 to 3.")
-    prior = fit_prior(atlas.codes)
-    numbers = np.stack(
-        [np.random.default_rng((seed, index)).standard_normal(len(prior.mean)) for index in range(count)]
-    )
-    codes = prior.codes(torch.from_numpy(numbers * temperature).float()).numpy()
-    return [atlas.shape_of(f"generated-{index}", code, template) for index, code in enumerate(codes)]
+    if template is not None:
+        atlas.check_template(template)
+    made = []
+    for index in range(count):
+        rng = np.random.default_rng((seed, index))
+        numbers = torch.from_numpy(rng.standard_normal((1, atlas.codes.shape[1])) * temperature).float()
+        shares = atlas.prior.shares.double().numpy()
+        own = int(rng.choice(len(shares), p=shares / shares.sum())) if template is None else template
+        code = atlas.prior.codes(numbers, torch.tensor([own]))[0].numpy()
+        made.append(atlas.shape_of(f"generated-{index}", code, own if atlas.templates else None))
+    return made
 
 
 def interpolate(atlas: TrainedAtlas, first: Fit, last: Fit, steps: int = 5) -> list[Fit]:
     """Shapes on the line between the codes of two, both ends included.
 
-    They deform the ends' template where that is one, else the one that each code selects, and their sizes lie between
-    those of the ends. Local residuals are left out.
+    They deform the ends' template, and their sizes lie between those of the ends. Local residuals are left out.
 
     Raises:
-        InputError: fewer than two steps.
+        InputError: fewer than two steps, or ends that deform different templates.
         FitError: an end that failed.
     """
     if steps < 2:
         raise InputError("interpolate", f"{steps} steps have no two ends", "Give two or more.")
     ends = [_checked(end) for end in (first, last)]
-    template = ends[0].template if ends[0].template == ends[1].template else None
+    template = ends[0].template
+    if template != ends[1].template:
+        problem = f"deform different templates, {template} and {ends[1].template}"
+        raise InputError("the ends", problem, "Fit both by one template: fit(shapes, template=...).")
     shares = np.linspace(0, 1, steps)
     sizes = [_size_mm(atlas, end) for end in (first, last)]
     return [

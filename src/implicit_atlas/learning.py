@@ -20,6 +20,8 @@ from implicit_atlas.files import lock_folder
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.linear import FEATURE_RESOLUTION, fit_ridge
 from implicit_atlas.methods import ModelConfig
+from implicit_atlas.model import Atlas
+from implicit_atlas.prior import CodePrior, fit_prior
 from implicit_atlas.shapes import Shape
 from implicit_atlas.training import (
     Progress,
@@ -30,7 +32,7 @@ from implicit_atlas.training import (
     gather,
     optimise,
 )
-from implicit_atlas.training.config import Device
+from implicit_atlas.training.config import FEW, Device
 
 STATE = "state.safetensors"
 
@@ -73,7 +75,7 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
     config = config or default_config(len(shapes), best_device(), method=model.method)
     (progress or (lambda share, text: None))(0.0, "warping and encoding shapes")
     begun = time.perf_counter()
-    data = gather(shapes, model.code_size, config, model.mode_nodes)
+    data = gather(shapes, model, config)
     spent = time.perf_counter() - begun
     if run is None:
         trained = optimise(data, model, config, progress=progress, spent_seconds=spent)
@@ -104,7 +106,25 @@ def _atlas(
     sizes = tuple(_size_mm(shape) for shape in shapes)
     about = AtlasConfig(model, resolution, kind, margin, labels, names, sizes)
     codes = np.ascontiguousarray(trained.codes[: data.real])
-    return TrainedAtlas(about, trained.network, codes, encoder, _provenance(shapes, config, trained))  # pyright: ignore
+    prior = _prior(trained, data)
+    return TrainedAtlas(about, trained.network, codes, encoder, prior, _provenance(shapes, config, trained))  # pyright: ignore
+
+
+@torch.no_grad()
+def _prior(trained: Trained, data: TrainingData) -> CodePrior:
+    """How codes are distributed: those of the real shapes; of few shapes, those of their warps, too.
+
+    The factor is rounded as it is stored.
+    """
+    codes = trained.codes[: data.real if data.real >= FEW else None]
+    owner, count = None, 1
+    if isinstance(trained.network, Atlas):
+        owner, count = (
+            trained.network.selector(torch.from_numpy(codes)).argmax(-1).numpy(),
+            trained.network.templates,
+        )
+    prior = fit_prior(codes, owner, count)
+    return dataclasses.replace(prior, factor=prior.factor.half().float())
 
 
 def _size_mm(shape: Shape) -> tuple[float, float, float]:

@@ -50,13 +50,19 @@ class ResidualNodes:
 
     Args:
         kept: (k,) flat indices of nodes of the lattice, in C order.
-        normals: (m, k, 3) unit vectors there towards the inside of each template.
+        normals: (m, k, 3) unit vectors there towards the inside of each template; zero at nodes near others alone,
+            whose lengths do nothing for it.
         nodes: of the lattice, a side.
     """
 
     kept: Int[Tensor, " k"]
     normals: Float[Tensor, "m k 3"]
     nodes: int
+
+    @property
+    def free(self) -> int:
+        """Lengths that do something, for the template that has most."""
+        return int(self.normals.any(-1).sum(1).max())
 
     def lattice(
         self, lengths: Float[Tensor, "batch k"], template: Int[Tensor, " batch"]
@@ -69,9 +75,11 @@ def residual_nodes(distances: Float[Tensor, "m r r r"], nodes: int) -> ResidualN
     """The nodes of a lattice near the surface of a template, by the templates' signed distances in cube units."""
     where = node_places(nodes)
     maps = [DistanceMap(distance.double().cpu().numpy()) for distance in distances]
-    near = np.min([np.abs(shape(where)[0]) for shape in maps], axis=0)
-    kept = np.flatnonzero(near <= max(2 * REACH / (nodes - 1), near.min()))
-    normals = np.stack([unit_vectors(shape(where[kept])[1]) for shape in maps]).astype(np.float32)
+    far = np.stack([np.abs(shape(where)[0]) for shape in maps])
+    near = far <= np.maximum(2 * REACH / (nodes - 1), far.min(1, keepdims=True))
+    kept = np.flatnonzero(near.any(0))
+    normals = np.stack([unit_vectors(shape(where[kept])[1]) for shape in maps])
+    normals = (normals * near[:, kept, None]).astype(np.float32)
     return ResidualNodes(
         torch.from_numpy(kept).to(distances.device), torch.from_numpy(normals).to(distances.device), nodes
     )
@@ -80,25 +88,23 @@ def residual_nodes(distances: Float[Tensor, "m r r r"], nodes: int) -> ResidualN
 def fit_residuals(
     losses: Callable[[Float[Tensor, "batch k"], int], Float[Tensor, " batch"]],
     shapes: int,
-    count: int,
+    nodes: ResidualNodes,
     config: LocalConfig,
-    device: torch.device,
 ) -> Float[Tensor, "batch k"]:
     """Residuals of shapes in cube units, by Adam with cosine decay.
 
     Args:
         losses: of each shape, for residuals and the number of the iteration.
         shapes: how many.
-        count: numbers of a residual, k.
+        nodes: where the residuals have their k lengths.
         config: how.
-        device: where the losses are computed.
     """
-    residual = torch.zeros((shapes, count), device=device, requires_grad=True)
+    residual = torch.zeros((shapes, len(nodes.kept)), device=nodes.normals.device, requires_grad=True)
     optimizer = torch.optim.Adam([residual], lr=config.learning_rate, betas=(0.9, 0.99))
     for iteration in range(config.iterations):
         share = cosine_decay(iteration / config.iterations, FLOOR)
         optimizer.param_groups[0]["lr"] = config.learning_rate * share
-        penalty = residual.square().mean(1)
+        penalty = residual.square().sum(1) / nodes.free
         optimizer.zero_grad()
         (losses(residual, iteration) + config.weight * penalty).sum().backward()
         optimizer.step()

@@ -85,6 +85,12 @@ class ModelConfig:
             raise InputError("model configuration", problem, f"Choose one of {MODE_NODES}; 0 is none.")
 
     @property
+    def template_count(self) -> int:
+        """Number of templates of the method; 0 where it has none."""
+        method = method_of(self.method)
+        return 0 if not method.template else 1 if method.single else self.templates
+
+    @property
     def mode_nodes(self) -> int:
         """Nodes a side of the modes' lattice; 0 where the method has none."""
         method = method_of(self.method)
@@ -96,13 +102,13 @@ def build(config: ModelConfig) -> Field | Atlas:
     method = method_of(config.method)
     if not method.template:
         return Field(_decoder(config, method, 1, config.conv))
-    templates = 1 if method.single else config.templates
+    templates = config.template_count
     deformation = (
         _decoder(config, method, 3, config.deformation, zero_head=True) if method.deformation else None
     )
     selection = Selection(templates, config.gradient, gumbel=config.gumbel)
     template = _decoder(config, method, 1, config.template)
-    modes = Modes(config.code_size, config.mode_nodes) if config.mode_nodes else None
+    modes = Modes(config.code_size, config.mode_nodes, templates) if config.mode_nodes else None
     return Atlas(config.code_size, template, deformation, selection, config.motion, modes)
 
 

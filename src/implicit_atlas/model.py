@@ -185,11 +185,12 @@ class Atlas(nn.Module):
             template_features: what `expand_templates` returned, where it is at hand.
             residual: displacements of the template on a lattice of nodes (`implicit_atlas.local`).
         """
-        motion = None if self.modes is None else self.modes(codes)
         if template is None:
             assignment = straight_through(self.selector(codes), self.selection.gumbel and self.training)
         else:
             assignment = F.one_hot(template, self.templates).to(codes.dtype)
+        chosen = assignment.detach().argmax(-1)
+        motion = None if self.modes is None else self.modes(codes, chosen)
         shape_features = None
         if self.deformation is not None and self.to_deformation is not None:
             shape_features = self.deformation.expand(self.to_deformation(codes))
@@ -198,9 +199,7 @@ class Atlas(nn.Module):
             owner = torch.arange(len(codes), device=codes.device)
             return Expanded(shape_features, mixed, assignment, owner, motion, residual)
         features = self.expand_templates() if template_features is None else template_features
-        return Expanded(
-            shape_features, features, assignment, assignment.detach().argmax(-1), motion, residual
-        )
+        return Expanded(shape_features, features, assignment, chosen, motion, residual)
 
     def displacement(self, expanded: Expanded, points: Points) -> Float[Tensor, "batch points 3"]:
         """From points to where they lie in the template, in cube units; zero without a deformation network."""

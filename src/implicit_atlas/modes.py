@@ -5,11 +5,14 @@ the surface, so that an unseen shape is fitted with a part of the numbers that i
 code also moves the template's surface by h_k times the k-th of c patterns of lengths along its normals. They start as
 the smooth patterns that move the mean surface most (the leading Karhunen-Loève functions of a Gaussian process on it,
 as in Lüthi et al., PAMI 2018), codes start as the shapes' coordinates in them, and both are learned.
+
+Templates start as the means of clusters of shapes, and a shape's coordinates are those from its own cluster's mean, so
+that templates stay apart: were all coordinates taken from one mean, modes would leave templates nothing to say.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -36,24 +39,24 @@ NOISE, PRIOR = 0.0025, 3.0  # of a distance (cube units), and of a coordinate (s
 
 @dataclass(frozen=True, eq=False)
 class SurfaceModes:
-    """Patterns of motion along normals, at the nodes of a lattice that lie nearest to a surface.
+    """Patterns of motion along normals, at the nodes of a lattice that lie nearest to the mean surface.
 
     Args:
         kept: (k,) the nodes, as flat indices in C order of (x, y, z).
-        normals: (k, 3) unit vectors there, towards the inside.
+        normals: (m, k, 3) unit vectors there, towards the inside of each template.
         lengths: (k, c) of the patterns, in cube units.
         nodes: of the lattice, a side.
     """
 
     kept: Int[np.ndarray, " k"]
-    normals: Float[np.ndarray, "k 3"]
+    normals: Float[np.ndarray, "m k 3"]
     lengths: Float[np.ndarray, "k c"]
     nodes: int
 
-    def motions(self, points: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3 c"]:
-        """Displacements at points by each pattern, trilinear between nodes."""
-        weights = hats(points, self.nodes)[:, self.kept]
-        return np.stack([weights @ (normal[:, None] * self.lengths) for normal in self.normals.T], axis=1)
+    def motions(self, points: Float[np.ndarray, "p 3"], template: int = 0) -> Float[np.ndarray, "p 3 c"]:
+        """Displacements of a template's points by each pattern, trilinear between nodes."""
+        weights, normals = hats(points, self.nodes)[:, self.kept], self.normals[template].T
+        return np.stack([weights @ (normal[:, None] * self.lengths) for normal in normals], axis=1)
 
 
 def kept_nodes(nodes: int) -> int:
@@ -69,22 +72,26 @@ class Modes(nn.Module):
     Args:
         code_size: c.
         nodes: of the lattice, a side.
+        templates: m.
     """
 
     kept: Int[Tensor, " k"]
-    normals: Float[Tensor, "k 3"]
+    normals: Float[Tensor, "m k 3"]
 
-    def __init__(self, code_size: int, nodes: int) -> None:
+    def __init__(self, code_size: int, nodes: int, templates: int = 1) -> None:
         super().__init__()
         self.nodes = nodes
         count = kept_nodes(nodes)
         self.weight = nn.Parameter(torch.zeros(count, code_size))
         self.register_buffer("kept", torch.arange(count))
-        self.register_buffer("normals", torch.zeros(count, 3))
+        self.register_buffer("normals", torch.zeros(templates, count, 3))
 
-    def forward(self, codes: Float[Tensor, "batch c"]) -> Float[Tensor, "batch n n n 3"]:
-        """Displacements of each code at the nodes, in cube units."""
-        return scattered(F.linear(codes, self.weight * UNIT)[..., None] * self.normals, self.kept, self.nodes)
+    def forward(
+        self, codes: Float[Tensor, "batch c"], template: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch n n n 3"]:
+        """Displacements of each code's template at the nodes, in cube units."""
+        lengths = F.linear(codes, self.weight * UNIT)
+        return scattered(lengths[..., None] * self.normals[template], self.kept, self.nodes)
 
     def is_valid(self) -> bool:
         """True where the nodes are distinct ones of the lattice, in ascending order."""
@@ -171,7 +178,13 @@ def unit_vectors(vectors: Float[np.ndarray, "m 3"]) -> Float[np.ndarray, "m 3"]:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
 
 
-def surface_modes(mean: Float[np.ndarray, "s s s"], count: int, nodes: int, seed: int = 0) -> SurfaceModes:
+def surface_modes(
+    mean: Float[np.ndarray, "s s s"],
+    count: int,
+    nodes: int,
+    templates: Float[np.ndarray, "m s s s"] | None = None,
+    seed: int = 0,
+) -> SurfaceModes:
     """The smooth patterns that move a surface most, for sources of one strength at the nodes around it.
 
     A pattern is a sum of Gaussian bumps at the nodes whose cells the surface crosses. They are the leading
@@ -182,6 +195,7 @@ def surface_modes(mean: Float[np.ndarray, "s s s"], count: int, nodes: int, seed
         mean: signed distance, positive inside, in cube units, on a cell-centred lattice.
         count: number of patterns; those beyond the number of sources stay zero.
         nodes: of the lattice of nodes, a side.
+        templates: of those that patterns move, each along its own normals; by default the mean alone.
         seed: of the choice of surface points.
     """
     shape, rng = DistanceMap(mean), np.random.default_rng(seed)
@@ -202,11 +216,16 @@ def surface_modes(mean: Float[np.ndarray, "s s s"], count: int, nodes: int, seed
     squares, vectors = squares[::-1], vectors[:, ::-1]
     lengths = np.zeros((len(kept), count))
     lengths[:, :used] = bumps @ (vectors * MOTION / np.sqrt(np.maximum(squares, LEAST * squares[0])))
-    return SurfaceModes(kept, inwards, lengths, nodes)
+    maps = [shape] if templates is None else [DistanceMap(template) for template in templates]
+    normals = np.stack([unit_vectors(own(where[kept])[1]) for own in maps])
+    return SurfaceModes(kept, normals, lengths, nodes)
 
 
 def coordinates(
-    distances: Float[np.ndarray, "n s s s"], mean: Float[np.ndarray, "s s s"], modes: SurfaceModes
+    distances: Float[np.ndarray, "n s s s"],
+    mean: Float[np.ndarray, "s s s"],
+    modes: SurfaceModes,
+    template: int = 0,
 ) -> Float[np.ndarray, "n c"]:
     """Coordinates z of shapes in modes, so that the mean shape's distance at p + motions(p) · z is the shape's at p.
 
@@ -215,14 +234,15 @@ def coordinates(
     Args:
         distances: signed distances of the shapes, in cube units, on a cell-centred lattice.
         mean: of the shapes that count.
-        modes: as `surface_modes` returns them for the mean.
+        modes: as `surface_modes` returns them.
+        template: which of the modes' surfaces the mean is.
     """
     shape = DistanceMap(mean)
     near = shape.near(BAND)
     if len(near) > BAND_POINTS:
         near = np.random.default_rng(0).choice(near, BAND_POINTS, replace=False)
     points = shape.place(near)
-    moved = modes.motions(points)
+    moved = modes.motions(points, template)
     ridge = len(points) * (NOISE / PRIOR) ** 2
     found = np.zeros((len(distances), moved.shape[-1]))
     for z, wanted in zip(found, distances.reshape(len(distances), -1)[:, near], strict=True):
@@ -232,18 +252,3 @@ def coordinates(
             normal = jacobian.T @ jacobian + ridge * np.eye(len(z))
             z += np.linalg.solve(normal, jacobian.T @ (wanted - value) - ridge * z)
     return found
-
-
-def modal_start(
-    distances: Float[np.ndarray, "n s s s"], real: int, code_size: int, nodes: int
-) -> tuple[SurfaceModes, Float[np.ndarray, "n c"]]:
-    """Modes of the mean of the real shapes, which come first, and start codes of all shapes.
-
-    Codes are coordinates, scaled to unit mean square of an entry; modes are scaled against that.
-    """
-    mean = distances[:real].mean(0)
-    modes = surface_modes(mean, code_size, nodes)
-    found = coordinates(distances, mean, modes)
-    found -= found.mean(0)
-    scale = np.sqrt(np.mean(found**2)) or 1.0
-    return replace(modes, lengths=modes.lengths * scale), (found / scale).astype(np.float32)

@@ -1,4 +1,8 @@
-"""How probable a code is: the normal distribution of training codes, for fits that see little of a shape."""
+"""How probable a code is: a normal distribution for each template, for fits that see little of a shape.
+
+Codes of shapes that deform one template lie around their mean; how they vary about it is taken to be the same for all
+templates, so that few shapes of each are enough to say it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 ISOTROPIC_SHAPES = 20  # so many shapes' worth of a round distribution are mixed into the covariance
@@ -15,31 +19,54 @@ INDEPENDENT = 0.3  # share of the rest in which entries do not depend on one ano
 
 @dataclass(frozen=True, eq=False)
 class CodePrior:
-    """Normal distribution of codes: mean + factor · z with independent standard normal z.
+    """Normal distributions of codes: mean + factor · z with independent standard normal z.
 
     Args:
-        mean: (c,).
+        means: (m, c), one for each template; a single one where there are no templates.
         factor: (c, c).
+        shares: (m,) of the training shapes that deform each template.
     """
 
-    mean: Float[Tensor, " c"]
+    means: Float[Tensor, "m c"]
     factor: Float[Tensor, "c c"]
+    shares: Float[Tensor, " m"]
 
-    def codes(self, whitened: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
-        """Codes of whitened ones, z."""
-        return self.mean + whitened @ self.factor.T
+    def to(self, device: torch.device | str) -> CodePrior:
+        """The same on a device."""
+        return CodePrior(self.means.to(device), self.factor.to(device), self.shares.to(device))
+
+    def codes(
+        self, whitened: Float[Tensor, "n c"], template: Int[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n c"]:
+        """Codes of whitened ones, z, of shapes that deform these templates."""
+        means = self.means[:1] if template is None else self.means[template]
+        return means + whitened @ self.factor.T
 
 
-def fit_prior(codes: Float[np.ndarray, "n c"], device: torch.device | str = "cpu") -> CodePrior:
-    """Mean and covariance of training codes; the fewer they are, the rounder the distribution."""
+def fit_prior(
+    codes: Float[np.ndarray, "n c"], owner: Int[np.ndarray, " n"] | None = None, templates: int = 1
+) -> CodePrior:
+    """Means and covariance of training codes; the fewer they are, the rounder the distribution.
+
+    Args:
+        codes: of shapes.
+        owner: the template that each deforms; by default all the first.
+        templates: m. One that no shape deforms gets the mean of all codes.
+    """
     codes = codes.astype(np.float64)
-    mean, (count, size) = codes.mean(0), codes.shape
-    covariance = (codes - mean).T @ (codes - mean) / max(1, count - 1)
+    count, size = codes.shape
+    owner = np.zeros(count, np.int64) if owner is None else owner
+    used = np.bincount(owner, minlength=templates)
+    means = np.tile(codes.mean(0), (templates, 1))
+    for template in np.flatnonzero(used):
+        means[template] = codes[owner == template].mean(0)
+    apart = codes - means[owner]
+    covariance = apart.T @ apart / max(1, count - np.count_nonzero(used))
     share = min(1.0, ISOTROPIC_SHAPES / count)
     round_one = np.trace(covariance) / size * np.eye(size)
     covariance = (1 - INDEPENDENT) * covariance + INDEPENDENT * np.diag(np.diag(covariance))
     covariance = (1 - share) * covariance + share * round_one
     variance, axes = np.linalg.eigh(covariance)
     factor = axes * np.sqrt(variance.clip(min=0))
-    mean, factor = (torch.from_numpy(value.astype(np.float32)).to(device) for value in (mean, factor))
-    return CodePrior(mean, factor)
+    tensors = (torch.from_numpy(value.astype(np.float32)) for value in (means, factor, used / count))
+    return CodePrior(*tensors)

@@ -167,6 +167,8 @@ class _Batch:
         # The free numbers of a shape: those of the code, of the residual and of the pose.
         self.code_size = self.prior.factor.shape[1]
         self.lengths = 0 if self.nodes is None else len(self.nodes.kept)
+        self.free = self.code_size + (0 if self.nodes is None else self.nodes.free)
+        self.free += 0 if self.poses is None else FREE
         self.size = self.code_size + self.lengths + (0 if self.poses is None else FREE)
         self.centre = torch.zeros(self.size)
         if draw:
@@ -191,7 +193,7 @@ class _Batch:
 
     def expand(self, free: Float[Tensor, "n free"], template: Tensor | None) -> Expanded:
         """Features of whitened numbers."""
-        codes = self.prior.codes(free[:, : self.code_size])
+        codes = self.prior.codes(free[:, : self.code_size], template)
         if not isinstance(self.network, Atlas):
             return self.network.expand(codes)
         residual = None
@@ -273,7 +275,8 @@ class _Batch:
         after: Tensor,
         seconds: float,
     ) -> list[CodeFit]:
-        codes, lengths = self.prior.codes(free[:, : self.code_size]), self.residual(free)
+        codes, lengths = self.prior.codes(free[:, : self.code_size], template), self.residual(free)
+        means = self.prior.means.mean(0)
         frames = None
         if self.poses is not None:
             pose = free[:, -FREE:].nan_to_num()  # of fits that failed
@@ -283,7 +286,7 @@ class _Batch:
             failure = failure_of(float(after[i]), float(before[i]), math.inf)
             fits.append(
                 CodeFit(
-                    code=(codes[i] if failure is None else self.prior.mean).cpu().numpy(),
+                    code=(codes[i] if failure is None else means).cpu().numpy(),
                     template=None if template is None else int(template[i]),
                     loss_history=history[:, i],
                     start="mean",
@@ -291,7 +294,7 @@ class _Batch:
                     mean_loss=float(before[i]),
                     iterations=self.config.iterations,
                     seconds=seconds / self.count,
-                    degrees_of_freedom=free.shape[1],
+                    degrees_of_freedom=self.free,
                     failure=failure,
                     residual=lengths[i].cpu().numpy() if self.lengths and failure is None else None,
                     residual_nodes=0 if self.nodes is None else self.nodes.nodes,

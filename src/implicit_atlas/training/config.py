@@ -34,6 +34,8 @@ class TrainConfig:
         hidden_learning_rate: of the hidden layers' weights (Muon); `learning_rate` is of the others (Adam).
         codes: start codes: "linear" (coordinates in the network's modes, where it has them; else a PCA of
             low-resolution signed distances), or "random" (the paper).
+        templates: where templates start, in networks with modes: at the means of "clusters" of shapes, or all at the
+            "mean" shape.
         warps: number of warped copies, each with a code of its own.
         precision: Lightning Fabric's name of the arithmetic.
     """
@@ -47,6 +49,7 @@ class TrainConfig:
     hidden_learning_rate: float = 3e-3
     code_learning_rate: float = 0.1
     codes: Literal["linear", "random"] = "linear"
+    templates: Literal["clusters", "mean"] = "clusters"
     warps: int = 0
     warp: WarpConfig = field(default_factory=WarpConfig)
     points: PointConfig = field(default_factory=PointConfig)

@@ -16,10 +16,12 @@ from torch import Tensor
 from implicit_atlas.augment import warp_case
 from implicit_atlas.errors import InputError, TrainingError
 from implicit_atlas.linear import DISTANCE_RESOLUTION, FEATURE_RESOLUTION, feature_case, fit_pca
-from implicit_atlas.modes import SurfaceModes, modal_start
+from implicit_atlas.methods import ModelConfig
+from implicit_atlas.modes import SurfaceModes
 from implicit_atlas.sampling import ShapeSet
 from implicit_atlas.shapes import Shape
 from implicit_atlas.training.config import TrainConfig
+from implicit_atlas.training.modal_start import modal_start
 from implicit_atlas.workers import START_SECONDS, Message, run_cases
 
 RANDOM_DEVIATION = 0.1
@@ -36,6 +38,7 @@ class TrainingData:
         packed: (n, R³ / 8) bits.
         features: (n, 16³) truncated signed distances.
         codes: (n, c) start codes.
+        centres: (m, c) codes at which templates are selected first.
         real: number of real shapes.
         content_hash: of all the above that is not derived.
         modes: what modes start from, where the network has them.
@@ -45,6 +48,7 @@ class TrainingData:
     resolution: int
     features: Float[np.ndarray, "n features"]
     codes: Float[np.ndarray, "n c"]
+    centres: Float[np.ndarray, "m c"]
     real: int
     content_hash: str
     modes: SurfaceModes | None = None
@@ -52,16 +56,6 @@ class TrainingData:
     def target(self, device: torch.device) -> ShapeSet:
         """The shapes ready to be sampled."""
         return ShapeSet(self.packed, self.resolution, device)
-
-    def centres(self, count: int, seed: int) -> Float[np.ndarray, "m c"]:
-        """Centres of the real shapes' start codes by k-means, where templates start; all differ."""
-        codes = np.unique(self.codes[: self.real].astype(np.float64), axis=0)
-        rng = np.random.default_rng(seed)
-        if len(codes) <= count:
-            rows = np.arange(count) % len(codes)
-            return (codes[rows] + rng.standard_normal((count, codes.shape[1])) * 1e-2).astype(np.float32)
-        centres, _ = kmeans2(codes, count, minit="++", seed=rng)  # pyright: ignore[reportCallIssue]
-        return centres.astype(np.float32)
 
     def batch(self, step: int, config: TrainConfig) -> Tensor:
         """Shapes of a step, without repetition: a share of real ones, then warps; by seed and step alone."""
@@ -77,9 +71,9 @@ class TrainingData:
 
 
 def gather(
-    shapes: Sequence[Shape], code_size: int, config: TrainConfig, modes: int = 0, workers: int = 2
+    shapes: Sequence[Shape], model: ModelConfig, config: TrainConfig, workers: int = 2
 ) -> TrainingData:
-    """Warp, measure and encode shapes for training, for a network whose modes have so many nodes a side (or none).
+    """Warp, measure and encode shapes for training a network.
 
     Raises:
         InputError: there is no shape, or their resolutions differ.
@@ -105,12 +99,34 @@ def gather(
     measured = np.stack(_in_order(feature_case, jobs, np.float32, worth))
     features, distances = np.split(measured, [FEATURE_RESOLUTION**3], axis=1)
     digest = hashlib.sha256(np.stack(real).tobytes()).hexdigest()
-    if modes and config.codes == "linear" and len(packed) > 1:
+    nodes, size, count = model.mode_nodes, model.code_size, model.template_count
+    if nodes and config.codes == "linear" and len(packed) > 1 and size > count:
         distances = distances.reshape(-1, *(DISTANCE_RESOLUTION,) * 3)
-        start, codes = modal_start(distances, len(real), code_size, modes)
+        clustered = count if config.templates == "clusters" else 1
+        start = modal_start(distances, len(real), size, nodes, clustered, config.seed)
+        modes, codes, centres = start.modes, start.codes, start.centres
+        if clustered < count:
+            modes = dataclasses.replace(modes, normals=np.repeat(modes.normals, count, axis=0))
     else:
-        start, codes = None, _start_codes(features, code_size, config)
-    return TrainingData(packed, resolution, features, codes, len(real), digest, start)
+        modes, codes, centres = None, _start_codes(features, size, config), None
+    if centres is None or len(centres) < count:
+        centres = (
+            np.zeros((0, size), np.float32)
+            if count == 0
+            else _centres(codes[: len(real)], count, config.seed)
+        )
+    return TrainingData(packed, resolution, features, codes, centres, len(real), digest, modes)
+
+
+def _centres(codes: Float[np.ndarray, "n c"], count: int, seed: int) -> Float[np.ndarray, "m c"]:
+    """Centres of codes by k-means; all differ."""
+    codes = np.unique(codes.astype(np.float64), axis=0)
+    rng = np.random.default_rng(seed)
+    if len(codes) <= count:
+        rows = np.arange(count) % len(codes)
+        return (codes[rows] + rng.standard_normal((count, codes.shape[1])) * 1e-2).astype(np.float32)
+    centres, _ = kmeans2(codes, count, minit="++", seed=rng)  # pyright: ignore[reportCallIssue]
+    return centres.astype(np.float32)
 
 
 def _worth(workers: int, seconds: float) -> int:

@@ -147,7 +147,7 @@ class _Run:
         self.fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)
         network = build(model)
         if isinstance(network, Atlas):
-            network.start_selection(torch.from_numpy(data.centres(network.templates, config.seed)))
+            network.start_selection(torch.from_numpy(data.centres))
             if network.modes is not None and data.modes is not None:
                 network.modes.start(data.modes)
         module = AutoDecoder(network, torch.from_numpy(data.codes))

@@ -1,0 +1,83 @@
+"""Where a network with modes starts: templates from clusters of shapes, codes as the shapes' coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.cluster.vq import kmeans2
+
+from implicit_atlas.modes import SurfaceModes, coordinates, surface_modes
+
+# Entry of a code that says which template its shape deforms, in root mean squares of the entries that move surfaces.
+CHOICE = 3.0
+
+Distances = Float[np.ndarray, "n s s s"]
+
+
+@dataclass(frozen=True, eq=False)
+class ModalStart:
+    """What modes, codes and the selection of templates start from.
+
+    Args:
+        modes: around the mean shape, with the normals of every template.
+        codes: (n, c); coordinates from the mean of a shape's own cluster, and last, where there are several templates,
+            m entries of which the cluster's own is `CHOICE` and the others are zero.
+        centres: (m, c) codes for `Atlas.start_selection`.
+    """
+
+    modes: SurfaceModes
+    codes: Float[np.ndarray, "n c"]
+    centres: Float[np.ndarray, "m c"]
+
+
+def modal_start(
+    distances: Distances, real: int, code_size: int, nodes: int, templates: int = 1, seed: int = 0
+) -> ModalStart:
+    """Start of modes and codes; codes have unit mean square, and modes are scaled against that.
+
+    Args:
+        distances: signed distances of the real shapes, which come first, and of their warps, in cube units.
+        real: number of real shapes.
+        code_size: c, larger than the number of templates.
+        nodes: of the lattice of modes, a side.
+        templates: m.
+        seed: of the clustering.
+    """
+    means, owner = clusters(distances, real, templates, seed)
+    choices = templates if templates > 1 else 0
+    modes = surface_modes(distances[:real].mean(0), code_size - choices, nodes, means, seed)
+    found = np.zeros((len(distances), code_size))
+    for template, mean in enumerate(means):
+        own = np.flatnonzero(owner == template)
+        if not len(own):  # a template that repeats another
+            continue
+        found[own, : code_size - choices] = coordinates(distances[own], mean, modes, template)
+    scale = np.sqrt(np.mean(found[:, : code_size - choices] ** 2)) or 1.0
+    lengths = np.zeros((len(modes.lengths), code_size))
+    lengths[:, : code_size - choices] = modes.lengths * scale
+    codes, centres = found / scale, np.zeros((templates, code_size))
+    if choices:
+        chosen = code_size - choices + np.arange(templates)
+        codes[np.arange(len(codes)), chosen[owner]] = CHOICE
+        # As `start_selection` weighs centres, the scores of a code's own template and of another differ by ten.
+        centres[np.arange(templates), chosen] = code_size / CHOICE
+    return ModalStart(replace(modes, lengths=lengths), codes.astype(np.float32), centres.astype(np.float32))
+
+
+def clusters(
+    distances: Distances, real: int, count: int, seed: int
+) -> tuple[Float[np.ndarray, "m s s s"], Int[np.ndarray, " n"]]:
+    """Mean distances of clusters of the real shapes, and the cluster that each shape is nearest to.
+
+    With fewer real shapes than clusters, each shape is a cluster, and the clusters beyond them repeat these.
+    """
+    flat = distances.reshape(len(distances), -1)
+    known = flat[:real].astype(np.float64)
+    if real <= count:
+        means = known[np.arange(count) % real]
+    else:
+        means, _ = kmeans2(known, count, minit="++", seed=np.random.default_rng(seed))  # pyright: ignore[reportCallIssue]
+    apart = np.stack([np.square(flat - mean).sum(1) for mean in means])
+    return means.reshape(count, *distances.shape[1:]), apart.argmin(0)
