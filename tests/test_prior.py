@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from implicit_atlas.prior import INDEPENDENT, ISOTROPIC_SHAPES, fit_prior
+from implicit_atlas.prior import INDEPENDENT, ISOTROPIC_SHAPES, OWN, fit_prior
 
 
 def covariance_of(codes: np.ndarray) -> np.ndarray:
@@ -44,9 +44,12 @@ def test_each_template_has_its_own_mean_and_all_share_how_codes_vary_about_it():
     centres = np.array([[5.0, 0, 0], [0, 0, 0], [-5.0, 1, 0]])
     codes = (centres[owner] + rng.standard_normal((400, 3))).astype(np.float32)
     prior = fit_prior(codes, owner, 3)
-    np.testing.assert_allclose(prior.means[[0, 2]], centres[[0, 2]], atol=0.3)
+    expected = codes.mean(0) + OWN * (centres[[0, 2]] - codes.mean(0))
+    np.testing.assert_allclose(prior.means[[0, 2]], expected, atol=0.3)
     np.testing.assert_allclose(prior.means[1], codes.mean(0), atol=1e-5)
     np.testing.assert_allclose(prior.shares, [0.75, 0, 0.25])
-    np.testing.assert_allclose(prior.factor @ prior.factor.T, np.eye(3), atol=0.15)
+    apart = (1 - OWN) ** 2 * np.cov(centres[owner].T)  # what the means leave of the distance between clusters
+    covariance = (prior.factor @ prior.factor.T).numpy()
+    np.testing.assert_allclose(np.diag(covariance), 1 + np.diag(apart), rtol=0.1)
     drawn = prior.codes(torch.zeros(2, 3), torch.tensor([2, 0]))
     torch.testing.assert_close(drawn, prior.means[[2, 0]])

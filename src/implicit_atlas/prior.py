@@ -1,7 +1,7 @@
 """How probable a code is: a normal distribution for each template, for fits that see little of a shape.
 
-Codes of shapes that deform one template lie around their mean; how they vary about it is taken to be the same for all
-templates, so that few shapes of each are enough to say it.
+Codes of shapes that deform one template lie around a mean, half way from theirs to that of all; how they vary about it
+is taken to be the same for all templates, so that few shapes of each are enough to say it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 ISOTROPIC_SHAPES = 20  # so many shapes' worth of a round distribution are mixed into the covariance
+OWN = 0.5  # how far a template's mean is its own shapes', and not that of all
 INDEPENDENT = 0.3  # share of the rest in which entries do not depend on one another
 
 
@@ -51,7 +52,7 @@ def fit_prior(
     Args:
         codes: of shapes.
         owner: the template that each deforms; by default all the first.
-        templates: m. One that no shape deforms gets the mean of all codes.
+        templates: m. One that no shape deforms has the mean of all codes.
     """
     codes = codes.astype(np.float64)
     count, size = codes.shape
@@ -59,9 +60,9 @@ def fit_prior(
     used = np.bincount(owner, minlength=templates)
     means = np.tile(codes.mean(0), (templates, 1))
     for template in np.flatnonzero(used):
-        means[template] = codes[owner == template].mean(0)
+        means[template] += OWN * (codes[owner == template].mean(0) - means[template])
     apart = codes - means[owner]
-    covariance = apart.T @ apart / max(1, count - np.count_nonzero(used))
+    covariance = apart.T @ apart / max(1, count - 1)
     share = min(1.0, ISOTROPIC_SHAPES / count)
     round_one = np.trace(covariance) / size * np.eye(size)
     covariance = (1 - INDEPENDENT) * covariance + INDEPENDENT * np.diag(np.diag(covariance))

@@ -11,77 +11,25 @@ then free, too, and started from several sizes and centres.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from implicit_atlas.fit_watch import failure_of
 from implicit_atlas.fitting import CodeFit, Progress, in_batches
-from implicit_atlas.grid import sample_distances
-from implicit_atlas.local import FLOOR, ResidualNodes
-from implicit_atlas.model import Atlas, Expanded, Field
-from implicit_atlas.pose import FREE, PosePrior, Poses, counted_from_middle
-from implicit_atlas.prior import CodePrior
-from implicit_atlas.sampling import Observations, ObservationSet, PointConfig, Samples
-from implicit_atlas.schedule import cosine_decay
+from implicit_atlas.model import Atlas, Field
+from implicit_atlas.pose import FREE
+from implicit_atlas.sampling import Observations
+from implicit_atlas.sparse_batch import ShapePrior, SparseBatch, SparseConfig
 
-BUDGET = PointConfig(lattice=0, band=1 << 14)  # points of an iteration; of more, a random part
+__all__ = ["ShapePrior", "SparseConfig", "complete_codes"]
+
 LONGER = 3  # times as many iterations where the pose is free, too
 SEARCH = 80  # iterations of each short search for a pose, at most
-REPORT_EVERY = 20
-
-
-@dataclass(frozen=True)
-class SparseConfig:
-    """How to complete.
-
-    Args:
-        iterations: of Adam on whitened numbers, all independent and standard normal before anything is seen; three
-            times as many where the pose is free, too.
-        softness: distance to the surface, in cube units, at which labels are trusted with odds of e.
-        slack: standard deviation, in cube units, of what a shape's surface may be away from where points that are
-            known to be near it say, beside the points' own.
-        residual: standard deviation of a residual length, in cube units; 0 leaves residuals out.
-        residual_nodes: of the residual's lattice, a side.
-        evidence: points that say as much as one independent observation, for fields without a template: their logits
-            stand for the log odds of the labels.
-        batch: shapes completed together.
-    """
-
-    iterations: int = 60
-    learning_rate: float = 0.2
-    softness: float = 0.7 / 64
-    slack: float = 3.5 / 64
-    residual: float = 4 / 64
-    residual_nodes: int = 25
-    evidence: float = 12.0
-    batch: int = 40
-    seed: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class ShapePrior:
-    """What is known of shapes before anything is seen.
-
-    Args:
-        codes: their distribution.
-        distances: signed distances to the surface of each template, in cube units, on a cell-centred lattice; for an
-            Atlas only.
-        nodes: where a residual has lengths; None leaves it out.
-        pose: of the cube in the scan; None where points are in cube coordinates.
-    """
-
-    codes: CodePrior
-    distances: Float[Tensor, "m r r r"] | None = None
-    nodes: ResidualNodes | None = None
-    pose: PosePrior | None = None
+TRIAL = 30  # iterations by which templates are compared, at most
 
 
 def complete_codes(
@@ -112,7 +60,8 @@ def complete_codes(
     def fit(ids: range, report: Progress) -> list[CodeFit]:
         part = observations[ids.start : ids.stop]
         start = None if prior.pose is None else _placed(network, part, prior, config)
-        return _Batch(network, part, prior, config, draw).run(report, start)
+        template = _best_templates(network, part, prior, config, start)
+        return SparseBatch(network, part, prior, config, draw).run(report, start, template)
 
     return in_batches(network, len(observations), config.batch, fit, progress)
 
@@ -125,180 +74,36 @@ def _placed(
     starts = [prior.pose.starts(seen.points, seen.occupancy) for seen in observations]
     count = starts[0].shape[0]
     rough = replace(config, iterations=min(config.iterations, SEARCH))
-    batch = _Batch(
+    batch = SparseBatch(
         network, [o for o in observations for _ in range(count)], replace(prior, nodes=None), rough
     )
     free = torch.zeros((batch.count, batch.size), device=batch.device)
     free[:, -FREE:] = torch.from_numpy(np.concatenate(starts)).to(free)
-    free, template, _ = batch.optimise(free, lambda share, text: None)
-    with torch.no_grad():
-        value = batch.surprise(free, template, batch.sample(config.seed)) + free.square().sum(1) / 2
-    best = value.nan_to_num(torch.inf).view(-1, count).argmin(1)
+    free, value = batch.search(free, None)
+    best = value.view(-1, count).argmin(1)
     return free[torch.arange(len(observations), device=free.device) * count + best]
 
 
-class _Batch:
-    """Shapes that are completed together."""
+def _best_templates(
+    network: Field | Atlas,
+    observations: Sequence[Observations],
+    prior: ShapePrior,
+    config: SparseConfig,
+    start: Float[Tensor, "n free"] | None,
+) -> Int[Tensor, " n"] | None:
+    """The template of the best of several short searches without a residual, one with each, from the mean code on.
 
-    def __init__(
-        self,
-        network: Field | Atlas,
-        observations: Sequence[Observations],
-        prior: ShapePrior,
-        config: SparseConfig,
-        draw: int = 0,
-    ) -> None:
-        self.network, self.prior, self.config = network, prior.codes, config
-        self.distances, self.nodes = prior.distances, prior.nodes
-        self.device = next(network.parameters()).device
-        self.poses, self.unit = None, 1.0
-        if prior.pose is not None:
-            observations, origin_mm = counted_from_middle(observations)
-            self.poses = Poses(prior.pose, origin_mm)
-            self.unit = 2 / float(prior.pose.log_size.mean().exp())
-        if draw:
-            observations = [self._noisy(seen, draw) for seen in observations]
-        self.target, self.count = ObservationSet(observations, self.device), len(observations)
-        self.total = torch.tensor(
-            [float(np.sum(np.asarray(o.weight))) for o in observations], device=self.device
-        )
-        with torch.no_grad():
-            self.templates = network.expand_templates() if isinstance(network, Atlas) else None
-        # The free numbers of a shape: those of the code, of the residual and of the pose.
-        self.code_size = self.prior.factor.shape[1]
-        self.lengths = 0 if self.nodes is None else len(self.nodes.kept)
-        self.free = self.code_size + (0 if self.nodes is None else self.nodes.free)
-        self.free += 0 if self.poses is None else FREE
-        self.size = self.code_size + self.lengths + (0 if self.poses is None else FREE)
-        self.centre = torch.zeros(self.size)
-        if draw:
-            self.centre = torch.randn(self.size, generator=torch.Generator().manual_seed(config.seed + draw))
-        self.centre = self.centre.to(self.device)
-
-    def _noisy(self, seen: Observations, draw: int) -> Observations:
-        """Observations with a noise as large as they are uncertain."""
-        rng = np.random.default_rng((self.config.seed, draw))
-        nearness = np.hypot(seen.spreads, self.config.slack / self.unit)
-        deviation = np.where(np.isfinite(nearness), nearness, self.config.softness / self.unit)
-        return replace(seen, points=seen.points + rng.standard_normal(seen.points.shape) * deviation[:, None])
-
-    def sample(self, seed: int) -> Samples:
-        return self.target.sample(
-            torch.arange(self.count), BUDGET, torch.Generator().manual_seed(seed), shared=True
-        )
-
-    def residual(self, free: Tensor) -> Float[Tensor, "n k"]:
-        """Lengths of the residual in cube units."""
-        return free[:, self.code_size : self.code_size + self.lengths] * self.config.residual
-
-    def expand(self, free: Float[Tensor, "n free"], template: Tensor | None) -> Expanded:
-        """Features of whitened numbers."""
-        codes = self.prior.codes(free[:, : self.code_size], template)
-        if not isinstance(self.network, Atlas):
-            return self.network.expand(codes)
-        residual = None
-        if self.nodes is not None and template is not None:
-            residual = self.nodes.lattice(self.residual(free), template)
-        return self.network.expand(codes, template, self.templates, residual)
-
-    def surprise(self, free: Tensor, template: Tensor | None, samples: Samples) -> Float[Tensor, " n"]:
-        """Negative log likelihood of what was observed, up to a constant."""
-        expanded, sign = self.expand(free, template), 2 * samples.occupancy - 1
-        points = samples.points
-        if self.poses is not None:
-            points = self.poses.to_cube(free[:, -FREE:], points)
-        if self.distances is None or template is None or not isinstance(self.network, Atlas):
-            logits = self.network.query(expanded, points).logits
-            each = F.softplus(-sign * logits) / self.config.evidence
-        else:
-            where = points + self.network.displacement(expanded, points)
-            distance = sample_distances(self.distances, template, where)
-            if self.poses is not None:  # else a larger cube would bring all points nearer to the surface
-                distance = distance * self.poses.growth(free[:, -FREE:])[:, None]
-            assert samples.spread is not None
-            spread = torch.hypot(samples.spread * self.unit, torch.full_like(distance, self.config.slack))
-            each = F.softplus(-sign * distance / self.config.softness)
-            each = each + (distance / spread).square() / 2
-        seen = samples.weight.sum(1).clamp_min(1e-12)
-        return (each * samples.weight).sum(1) * (self.total / seen)
-
-    @torch.no_grad()
-    def race(self, free: Tensor) -> tuple[Tensor | None, Float[Tensor, " n"]]:
-        """The template by which the start explains each shape best, and how well."""
-        samples = self.sample(self.config.seed)
-        if self.templates is None:
-            return None, self.surprise(free, None, samples)
-        each = [
-            self.surprise(free, torch.full((self.count,), t, device=self.device), samples)
-            for t in range(self.network.templates)
-        ]
-        found, template = torch.stack(each).min(0)
-        return template, found
-
-    def optimise(self, free: Tensor, report: Progress) -> tuple[Tensor, Tensor | None, np.ndarray]:
-        """Adam with cosine decay, from given numbers on: what was found, the templates, and the history."""
-        config = self.config
-        template, _ = self.race(free)
-        free = free.clone().requires_grad_()
-        optimizer = torch.optim.Adam([free], lr=config.learning_rate, betas=(0.9, 0.99))
-        history = np.zeros((config.iterations, self.count), np.float32)
-        for iteration in range(config.iterations):
-            share = cosine_decay(iteration / config.iterations, FLOOR)
-            optimizer.param_groups[0]["lr"] = config.learning_rate * share
-            each = self.surprise(free, template, self.sample(config.seed + iteration))
-            optimizer.zero_grad()
-            (each + (free - self.centre).square().sum(1) / 2).sum().backward()
-            optimizer.step()
-            history[iteration] = each.detach().cpu().numpy()
-            if (iteration + 1) % REPORT_EVERY == 0:
-                report((iteration + 1) / config.iterations, f"surprise {float(each.detach().mean()):.1f}")
-        return free.detach(), template, history
-
-    def run(self, report: Progress, start: Float[Tensor, "n some"] | None = None) -> list[CodeFit]:
-        """From the mean on, or from codes and poses."""
-        begun = time.perf_counter()
-        free = torch.zeros((self.count, self.size), device=self.device)
-        _, before = self.race(free)
-        if start is not None:
-            free[:, : self.code_size], free[:, -FREE:] = start[:, : self.code_size], start[:, -FREE:]
-        free, template, history = self.optimise(free, report)
-        with torch.no_grad():
-            after = self.surprise(free, template, self.sample(self.config.seed))
-        return self._fits(free, template, history, before, after, time.perf_counter() - begun)
-
-    def _fits(
-        self,
-        free: Tensor,
-        template: Tensor | None,
-        history: np.ndarray,
-        before: Tensor,
-        after: Tensor,
-        seconds: float,
-    ) -> list[CodeFit]:
-        codes, lengths = self.prior.codes(free[:, : self.code_size], template), self.residual(free)
-        means = self.prior.means.mean(0)
-        frames = None
-        if self.poses is not None:
-            pose = free[:, -FREE:].nan_to_num()  # of fits that failed
-            frames = self.poses.frames(pose)
-        fits = []
-        for i in range(self.count):
-            failure = failure_of(float(after[i]), float(before[i]), math.inf)
-            fits.append(
-                CodeFit(
-                    code=(codes[i] if failure is None else means).cpu().numpy(),
-                    template=None if template is None else int(template[i]),
-                    loss_history=history[:, i],
-                    start="mean",
-                    loss=float(after[i]),
-                    mean_loss=float(before[i]),
-                    iterations=self.config.iterations,
-                    seconds=seconds / self.count,
-                    degrees_of_freedom=self.free,
-                    failure=failure,
-                    residual=lengths[i].cpu().numpy() if self.lengths and failure is None else None,
-                    residual_nodes=0 if self.nodes is None else self.nodes.nodes,
-                    frame=None if frames is None else frames[i],
-                )
-            )
-        return fits
+    What templates say of the points at once is no guide: the best one is often that which deforms best.
+    """
+    count = network.templates
+    if count < 2:
+        return None
+    rough = replace(config, iterations=min(config.iterations, TRIAL))
+    batch = SparseBatch(
+        network, [o for o in observations for _ in range(count)], replace(prior, nodes=None), rough
+    )
+    free = torch.zeros((batch.count, batch.size), device=batch.device)
+    if start is not None:
+        free[:, -FREE:] = start[:, -FREE:].repeat_interleave(count, 0)
+    _, value = batch.search(free, torch.arange(count, device=batch.device).repeat(len(observations)))
+    return value.view(-1, count).argmin(1)
