@@ -200,7 +200,13 @@ def models() -> None:
         print(f"{name:<16} {size_mb:5.1f} MB  {load_atlas(folder).config.model.method}  {folder}")
 
 
-for use in (cli_uses.complete, cli_uses.generate, cli_uses.interpolate, cli_uses.correspond):
+for use in (
+    cli_uses.complete,
+    cli_uses.clean,
+    cli_uses.generate,
+    cli_uses.interpolate,
+    cli_uses.correspond,
+):
     app.command()(use)
 app.command()(cli_report.report)
 app.add_typer(cli_transfer.app, name="transfer")

@@ -1,4 +1,4 @@
-"""Commands that use an atlas for more than reconstruction: complete, generate, interpolate, correspond."""
+"""Commands that use an atlas for more than reconstruction: complete, clean, generate, interpolate, correspond."""
 
 from __future__ import annotations
 
@@ -61,6 +61,38 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
             print(f"DOUBTFUL {row['name']}: {row['doubt']}")
     print(f"{output}: {len(rows)} completed, {sum(bool(row['doubt']) for row in rows)} of them doubtful")
     finish(problems, len(sources))
+
+
+def clean(
+    model: Model,
+    masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
+    output: Output,
+    label: Labels = "",
+    keep_mm: Annotated[
+        float | None,
+        typer.Option(help="labels nearer to the organ's likely surface stay; default: 0.6 of a voxel"),
+    ] = None,
+) -> None:
+    """Repair annotations: fill holes, drop islands, even out slices; detail near the likely surface stays."""
+    from implicit_atlas import console
+    from implicit_atlas.io.output import make_folder
+    from implicit_atlas.repair import repair
+    from implicit_atlas.tasks_files import write_repair
+
+    atlas, problems = load_atlas(model), []
+    paths = mask_paths(masks, problems)
+    make_folder(output)
+    with console.task("clean") as report:
+        rows = [
+            write_repair(done, output)
+            for done in repair(atlas, paths, labels_of(label, masks[0]), keep_mm, problems.append, report)
+        ]
+    write_csv(output / "repairs.csv", rows)
+    for row in rows:
+        if row["doubt"]:
+            print(f"DOUBTFUL {row['name']}: {row['doubt']}")
+    print(f"{output}: {len(rows)} masks, {sum(bool(row['doubt']) for row in rows)} of them doubtful")
+    finish(problems, len(rows) + len(problems))
 
 
 def generate(

@@ -36,6 +36,7 @@ from implicit_atlas.io import (
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.local import LocalConfig
 from implicit_atlas.observe import Seen, from_landmarks, from_mask
+from implicit_atlas.repair import Repair
 from implicit_atlas.sampling import Observations
 from implicit_atlas.surface import largest_component
 from implicit_atlas.tasks import MESH_FOLDER, MESH_SUFFIX, Reconstruction, reconstruct
@@ -128,6 +129,21 @@ def _plain(name: str) -> str:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name
+
+
+def write_repair(done: Repair, folder: Path) -> dict[str, Any]:
+    """Write a repaired mask on its own grid; what was changed."""
+    grid, name = done.mask.grid, done.fit.name
+    dtype = done.mask.dtype if np.issubdtype(done.mask.dtype, np.integer) else np.dtype(np.uint8)
+    write_mask(folder / f"{name}.nii.gz", done.occupancy, grid, dtype)
+    to_ml = grid.voxel_volume_mm3 / 1000
+    return {
+        "name": name,
+        "volume_ml": round(float(done.occupancy.sum()) * to_ml, 3),
+        "added_ml": round(done.added * to_ml, 3),
+        "removed_ml": round(done.removed * to_ml, 3),
+        "doubt": done.doubt or "",
+    }
 
 
 def write_made(fit: Fit, name: str, folder: Path) -> dict[str, Any]:

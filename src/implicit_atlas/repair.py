@@ -1,0 +1,138 @@
+"""Repair of annotations: what lies far from the most probable shape is corrected, detail near its surface stays.
+
+A reconstruction alone would repair, too, and smooth away what 256 numbers do not say. So a voxel keeps its label
+unless the shape gives it the other one and the shape's surface is farther than `keep_mm`: holes are filled, islands
+dropped, and outlines that jump from slice to slice are brought within that distance of one smooth organ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+from scipy.spatial import KDTree
+
+from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.console import Report
+from implicit_atlas.errors import InputError
+from implicit_atlas.fit import Fit
+from implicit_atlas.fitting import FitConfig
+from implicit_atlas.io import Mask, Problem, case_name, read_mask
+from implicit_atlas.metrics import dsc
+from implicit_atlas.shapes import prepare
+from implicit_atlas.surface import largest_component
+
+KEEP_VOXELS = 0.6
+"""Where no distance is given, it is this share of the mask's mean voxel size."""
+CODE_WEIGHT = (
+    1e-2  # of a fit to a mask that is not to be believed in every voxel; ten times that of a reconstruction
+)
+TRUSTED_DSC = 0.7  # between mask and shape; below it the mask may be of another organ
+
+
+@dataclass(frozen=True, eq=False)
+class Repair:
+    """A repaired mask.
+
+    Args:
+        mask: as it was.
+        fit: the shape that it was compared with.
+        occupancy: repaired, on the mask's grid.
+        added: voxels that were background.
+        removed: voxels that were not.
+        doubt: why the result is not to be trusted, or None.
+    """
+
+    mask: Mask
+    fit: Fit
+    occupancy: Bool[np.ndarray, "x y z"]
+    added: int
+    removed: int
+    doubt: str | None
+
+
+def repair(
+    atlas: TrainedAtlas,
+    sources: Sequence[Path],
+    labels: Sequence[int] = (),
+    keep_mm: float | None = None,
+    on_problem: Callable[[Problem], object] = lambda problem: None,
+    report: Report = lambda share, text: None,
+) -> Iterator[Repair]:
+    """Repair masks of an atlas's organ; what cannot be read or fitted goes to `on_problem`.
+
+    The shape is fitted to a mask's largest piece, so that islands do not widen its box. Memory grows with the masks of
+    one batch (`FitConfig.batch`).
+
+    Args:
+        atlas: of that organ.
+        sources: mask files.
+        labels: that make up the organ; by default those of the atlas.
+        keep_mm: labels nearer to the shape's surface stay; by default `KEEP_VOXELS` of a voxel.
+        on_problem: told of what cannot be used.
+        report: told how far it is.
+
+    Raises:
+        InputError: a distance that is none.
+    """
+    if keep_mm is not None and not 0 <= keep_mm < np.inf:
+        raise InputError("keep", f"{keep_mm} mm is not a distance", "Give millimetres, 0 or more.")
+    config = FitConfig(code_weight=CODE_WEIGHT)
+    for first in range(0, len(sources), config.batch):
+        masks = []
+        for source in sources[first : first + config.batch]:
+            try:
+                masks.append(read_mask(source, tuple(labels) or atlas.config.labels))
+            except InputError as error:
+                on_problem(Problem(case_name(source), source, str(error)))
+
+        def overall(share: float, text: str, done: int = first, count: int = len(masks)) -> None:
+            report((done + share * count) / len(sources), text)
+
+        yield from _repaired(atlas, masks, keep_mm, config, on_problem, overall)
+
+
+def _repaired(
+    atlas: TrainedAtlas,
+    masks: Sequence[Mask],
+    keep_mm: float | None,
+    config: FitConfig,
+    on_problem: Callable[[Problem], object],
+    report: Report,
+) -> Iterator[Repair]:
+    about, usable, shapes = atlas.config, [], []
+    for mask in masks:
+        piece = replace(mask, occupancy=largest_component(mask.occupancy))
+        try:
+            shapes.append(
+                prepare(piece, about.resolution, about.margin, about.frame, case_name(mask.path), "")
+            )
+            usable.append(mask)
+        except InputError as error:
+            on_problem(Problem(case_name(mask.path), mask.path, str(error)))
+    fits = atlas.fit(shapes, config, report) if shapes else []
+    for mask, fit in zip(usable, fits, strict=True):
+        if fit.failure is not None:
+            on_problem(Problem(fit.name, mask.path, f"the fit failed: {fit.failure}"))
+            continue
+        yield repaired(mask, fit, keep_mm)
+
+
+def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None) -> Repair:
+    """The mask with what lies far from a shape corrected; see `repair`."""
+    keep_mm = KEEP_VOXELS * float(mask.grid.spacing_mm.mean()) if keep_mm is None else keep_mm
+    inside = fit.mask_on(mask.grid)
+    apart = np.argwhere(inside != mask.occupancy)
+    points_mm = apart @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
+    far_mm = KDTree(fit.mesh().vertices).query(points_mm)[0] if len(apart) else np.zeros(0)
+    wrong = tuple(apart[far_mm > keep_mm].T)
+    occupancy = mask.occupancy.copy()
+    occupancy[wrong] = inside[wrong]
+    added = int(inside[wrong].sum())
+    likeness, doubt = dsc(inside, mask.occupancy), None
+    if likeness < TRUSTED_DSC:
+        doubt = f"mask and shape agree by {100 * likeness:.0f} % DSC only: another organ, or much is missing"
+    return Repair(mask, fit, occupancy, added, len(wrong[0]) - added, doubt)

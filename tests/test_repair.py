@@ -1,0 +1,87 @@
+"""Repair of annotations: holes and islands go, detail near the surface stays, bad input is refused."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from atlas_samples import dsc, phantom_shapes, tiny_atlas
+from scipy.ndimage import distance_transform_edt
+from test_cli import run
+
+from implicit_atlas.errors import InputError
+from implicit_atlas.io import Mask, read_mask, write_mask
+from implicit_atlas.repair import repair, repaired
+from implicit_atlas.shapes import restore
+
+UNSEEN = phantom_shapes(8)[7]
+
+
+@pytest.fixture(scope="module")
+def clean_mask(tmp_path_factory) -> Mask:
+    path = tmp_path_factory.mktemp("mask") / "organ.nii.gz"
+    occupancy = np.pad(restore(UNSEEN), 4)
+    write_mask(path, occupancy, replace(UNSEEN.frame.grid, shape=occupancy.shape))
+    return read_mask(path)
+
+
+@pytest.fixture(scope="module")
+def poor_mask(clean_mask, tmp_path_factory) -> Mask:
+    """With a hole in its middle, and an island far off."""
+    occupancy = clean_mask.occupancy.copy()
+    deepest = np.unravel_index(np.argmax(distance_transform_edt(occupancy)), occupancy.shape)
+    occupancy[tuple(slice(k - 1, k + 2) for k in deepest)] = False
+    occupancy[:2, :2, :2] = True
+    path = tmp_path_factory.mktemp("poor") / "organ.nii.gz"
+    write_mask(path, occupancy, clean_mask.grid)
+    return read_mask(path)
+
+
+def test_holes_and_islands_go(clean_mask, poor_mask):
+    problems = []
+    keep_mm = 1.3 * float(poor_mask.grid.spacing_mm.mean())  # the atlas of six phantoms is a rough one
+    (done,) = repair(tiny_atlas(), [poor_mask.path], keep_mm=keep_mm, on_problem=problems.append)
+    assert not problems
+    hole = clean_mask.occupancy & ~poor_mask.occupancy
+    assert hole.sum() == 27 and done.occupancy[hole].mean() > 0.9
+    assert not done.occupancy[:2, :2, :2].any() and done.removed >= 8 and done.added >= hole.sum()
+    assert dsc(done.occupancy, clean_mask.occupancy) > dsc(poor_mask.occupancy, clean_mask.occupancy)
+    assert done.doubt is None
+
+
+def test_what_lies_near_the_surface_keeps_its_label(clean_mask):
+    (fit,) = tiny_atlas().fit([UNSEEN])
+    near, nothing, everything = (repaired(clean_mask, fit, keep) for keep in (None, 0.0, 1e3))
+    assert np.array_equal(everything.occupancy, clean_mask.occupancy)
+    assert np.array_equal(nothing.occupancy, fit.mask_on(clean_mask.grid))
+    assert near.added + near.removed < nothing.added + nothing.removed
+    changed = near.occupancy != clean_mask.occupancy
+    assert not (changed & (nothing.occupancy == clean_mask.occupancy)).any()
+    assert changed.sum() == near.added + near.removed
+
+
+def test_another_organ_is_doubted(clean_mask):
+    box = np.zeros_like(clean_mask.occupancy)
+    box[3:-3, 3:-3, ::4] = True
+    (fit,) = tiny_atlas().fit([UNSEEN])
+    assert "another organ" in (repaired(replace(clean_mask, occupancy=box), fit).doubt or "")
+
+
+@pytest.mark.parametrize("keep_mm", [-1.0, np.nan, np.inf])
+def test_distances_that_are_none_are_refused(poor_mask, keep_mm):
+    with pytest.raises(InputError, match="not a distance"):
+        list(repair(tiny_atlas(), [poor_mask.path], keep_mm=keep_mm))
+
+
+def test_the_command_writes_masks_and_says_what_it_changed(poor_mask, tmp_path, capsys):
+    model, out, broken = tmp_path / "organ.atlas", tmp_path / "out", tmp_path / "broken.nii.gz"
+    tiny_atlas().save(model, "")
+    broken.write_bytes(b"nothing")
+    assert run("clean", model, poor_mask.path, broken, "-o", out) == 1
+    assert "broken" in capsys.readouterr().err
+    (row,) = csv.DictReader((out / "repairs.csv").open())
+    assert row["name"] == "organ" and float(row["removed_ml"]) > 0 and row["doubt"] == ""
+    found = read_mask(out / "organ.nii.gz")
+    assert found.grid.same_as(poor_mask.grid) and not found.occupancy[:2, :2, :2].any()
