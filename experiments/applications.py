@@ -167,6 +167,26 @@ def free_numbers(atlas: TrainedAtlas) -> int:
     return atlas.codes.shape[1] + (0 if nodes is None else nodes.free) + FREE
 
 
+def unseen(folder: Path, every: int) -> list[Mask]:
+    """Every n-th of the masks that no training saw, of a folder with masks/ and splits.json."""
+    names = json.loads((folder / "splits.json").read_text())["val"][::every]
+    wanted = {case_name(Path(name)) for name in names}
+    return [read_mask(path) for path in find_cases(folder / "masks").paths if case_name(path) in wanted]
+
+
+def about_run(atlas: TrainedAtlas, organ: str, masks: list[Mask]) -> dict[str, Any]:
+    """What to know of measurements."""
+    return {
+        "organ": organ,
+        "cases": len(masks),
+        "tolerance_mm": TOLERANCE_MM,
+        "training_shapes": len(atlas.config.names),
+        "steps": atlas.provenance["steps"],
+        "seed": atlas.provenance["training"]["seed"],
+        "device": atlas.provenance["device"],
+    }
+
+
 def main() -> int:
     """Measure and keep."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -178,20 +198,12 @@ def main() -> int:
     folder = options.data or DEFAULT_DATA / options.organ
     try:
         atlas = implicit_atlas.load(str(options.model))
-        wanted = set(json.loads((folder / "splits.json").read_text())["val"][:: options.every])
-        wanted = {case_name(Path(name)) for name in wanted}
-        masks = [read_mask(p) for p in find_cases(folder / "masks").paths if case_name(p) in wanted]
+        masks = unseen(folder, options.every)
         begun = time.perf_counter()
         found = run_completion(atlas, masks, lambda text: print(text, flush=True))
         about = {
-            "organ": options.organ,
-            "cases": len(masks),
-            "tolerance_mm": TOLERANCE_MM,
-            "training_shapes": len(atlas.config.names),
-            "steps": atlas.provenance["steps"],
-            "seed": atlas.provenance["training"]["seed"],
+            **about_run(atlas, options.organ, masks),
             "degrees_of_freedom": free_numbers(atlas),
-            "device": atlas.provenance["device"],
             "seconds": round(time.perf_counter() - begun, 1),
         }
         path = RESULTS / f"applications-{options.organ}.json"

@@ -31,6 +31,7 @@ splits.json:train`: `python -m experiments.applications MODEL --every 3` and `py
 | completion from clicks | `implicit-atlas complete MODEL clicks.mrk.json --image scan.nii.gz -o out/` |
 | from slices | `implicit-atlas complete MODEL slices.nii.gz -o out/` |
 | of a mask that was cut off | `implicit-atlas complete MODEL part.nii.gz --seen volume --image scan.nii.gz -o out/` |
+| repair of annotations | `implicit-atlas clean MODEL MASKS -o out/` |
 | random shapes | `implicit-atlas generate MODEL -o new/` |
 | shapes between two | `implicit-atlas interpolate MODEL A B -o line/` |
 | meshes of one topology | `implicit-atlas correspond MODEL MASKS -o meshes/` |
@@ -85,6 +86,27 @@ def parts(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def repairs(found: dict[str, Any]) -> list[str]:
+    """The table of repaired annotations."""
+    about, table = found["about"], found["repairs"]
+    methods = list(next(iter(table.values())))
+    lines = [
+        f"\n## Repaired annotations, {about['organ']}",
+        f"\n{about['cases']} unseen masks, changed on purpose (`experiments/corrupt.py`, `experiments/repairs.py`), "
+        "against the clean ones: DSC / NSD / ASSD in mm / share of the thin part that is left (what no ball of "
+        f"{about['thin_mm']} mm within the organ reaches). Labels within {about['keep_voxels']} voxels of the fitted "
+        f"surface stay; {about['degrees_of_freedom']} numbers of a fit, an atlas of {about['training_shapes']} "
+        f"training shapes and {about['steps']} steps, seed {about['seed']}; {about['device']}. "
+        "`python -m experiments.repairs MODEL`.\n",
+        "| change | " + " | ".join(methods) + " |",
+        "|---" * (len(methods) + 1) + "|",
+    ]
+    for kind, row in table.items():
+        cells = ("{:.2f} / {:.2f} / {:.2f} / {:.0f}".format(*row[method]) for method in methods)
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def page(results: Path) -> str:
     """The page, of what was measured."""
     lines = [PAGE]
@@ -92,6 +114,8 @@ def page(results: Path) -> str:
         lines += completion(json.loads(path.read_text(encoding="utf-8")))
     for path in sorted(results.glob("parts-*.json")):
         lines += parts(json.loads(path.read_text(encoding="utf-8")))
+    for path in sorted(results.glob("repairs-*.json")):
+        lines += repairs(json.loads(path.read_text(encoding="utf-8")))
     return "\n".join(lines) + "\n"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from atlas_samples import dsc, phantom_shapes, tiny_atlas
+from experiments import applications_page, repairs
 from scipy.ndimage import distance_transform_edt
 from test_cli import run
 
@@ -85,3 +87,25 @@ def test_the_command_writes_masks_and_says_what_it_changed(poor_mask, tmp_path, 
     assert row["name"] == "organ" and float(row["removed_ml"]) > 0 and row["doubt"] == ""
     found = read_mask(out / "organ.nii.gz")
     assert found.grid.same_as(poor_mask.grid) and not found.occupancy[:2, :2, :2].any()
+
+
+def test_measured_repairs_become_a_table(clean_mask, tmp_path, monkeypatch):
+    monkeypatch.setattr(repairs, "KINDS", ("pieces-1",))
+    found = repairs.measure(tiny_atlas(), [clean_mask], lambda text: None)
+    assert found["clean"]["as it is"] == [100, 100, 0, 100]
+    before, after = found["pieces-1"]["as it is"], found["pieces-1"]["repaired"]
+    assert before[0] < 100 and len(after) == 4
+    about = dict.fromkeys(("organ", "cases", "thin_mm", "keep_voxels", "training_shapes", "steps", "seed"), 1)
+    about |= {"degrees_of_freedom": 16, "device": "cpu"}
+    (tmp_path / "repairs-phantom.json").write_text(json.dumps({"about": about, "repairs": found}))
+    page = applications_page.page(tmp_path)
+    assert "| pieces-1 |" in page and "median" in page
+
+
+def test_what_is_thin_is_what_no_ball_reaches(clean_mask):
+    slab = np.zeros((30, 30, 30), bool)
+    slab[5:25, 5:25, 5:25] = True
+    slab[14:16, 14:16, 25:29] = True  # a spike
+    grid = replace(clean_mask.grid, shape=slab.shape, affine=np.eye(4))
+    thin = repairs.thin_part(replace(clean_mask, occupancy=slab, grid=grid))
+    assert thin[14:16, 14:16, 26:29].all() and not thin[8:22, 8:22, 8:22].any()
