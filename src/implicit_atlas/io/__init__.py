@@ -5,7 +5,7 @@ from implicit_atlas.io.formats import case_name, printable
 from implicit_atlas.io.label_names import declared_labels, parse_labels
 from implicit_atlas.io.labels import label_ids, select_mask
 from implicit_atlas.io.landmarks import Landmarks, read_landmarks, write_landmarks
-from implicit_atlas.io.meshes import Mesh, read_mesh, write_mesh
+from implicit_atlas.io.meshes import Mesh, read_mesh, read_stored, write_mesh, write_values
 from implicit_atlas.io.types import LabelMap, Mask
 from implicit_atlas.io.volumes import (
     check_same_grid,
@@ -40,11 +40,13 @@ __all__ = [
     "read_landmarks",
     "read_mask",
     "read_mesh",
+    "read_stored",
     "select_mask",
     "voxelise",
     "write_label_map",
     "write_landmarks",
     "write_mask",
     "write_mesh",
+    "write_values",
     "write_volume",
 ]

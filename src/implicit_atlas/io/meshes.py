@@ -7,7 +7,7 @@ LPS, Slicer's default.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +90,32 @@ def write_mesh(path: Path, mesh: Mesh) -> None:
         write_atomic(path, lambda partial: write_vtp(partial, stored.vertices, stored.faces, "LPS"))
     else:
         write_atomic(path, writers[suffix](stored))
+
+
+def write_values(path: Path, mesh: Mesh, values: Mapping[str, Float64[np.ndarray, " v"]]) -> None:
+    """Write a surface with numbers of each vertex, by name, as VTP (ParaView, 3D Slicer), in LPS mm.
+
+    Raises:
+        InputError: another suffix.
+    """
+    if suffix_of(path) != ".vtp":
+        raise InputError(path, "cannot hold numbers of vertices", "Use .vtp.")
+    make_folder(path.parent)
+    write_atomic(
+        path, lambda partial: write_vtp(partial, mesh.vertices * _FLIP_XY, mesh.faces, "LPS", values)
+    )
+
+
+def read_stored(path: Path) -> Mesh:
+    """Read a PLY as it is, for meshes whose vertices correspond: nothing is merged, dropped or filled.
+
+    Raises:
+        InputError: it cannot be parsed, or has no triangles.
+    """
+    stored = read_ply(path)
+    if not len(stored.faces):
+        raise InputError(path, "has no triangles", "Give meshes that `implicit-atlas correspond` wrote.")
+    return Mesh(stored.vertices * (1 if stored.space == "RAS" else _FLIP_XY), stored.faces)
 
 
 def _stl_bytes(mesh: Mesh) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,9 +56,20 @@ def read_vtp(path: Path) -> Surface:
 
 
 def write_vtp(
-    path: Path, vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], space: Space
+    path: Path,
+    vertices: Float[np.ndarray, "v 3"],
+    faces: Int[np.ndarray, "f 3"],
+    space: Space,
+    values: Mapping[str, Float[np.ndarray, " v"]] | None = None,
 ) -> None:
     """Write triangles as VTP; the space goes into the field data, where 3D Slicer looks for it.
+
+    Args:
+        path: of the file.
+        vertices: points in that space, mm.
+        faces: vertex indices of each triangle.
+        space: of the points.
+        values: numbers of each vertex, by name.
 
     Raises:
         OSError: vtk could not write the file.
@@ -68,6 +79,10 @@ def write_vtp(
     field.SetName(_SPACE_FIELD)
     field.InsertNextValue(space)
     poly_data.GetFieldData().AddArray(field)
+    for name, numbers in (values or {}).items():
+        array = numpy_to_vtk(np.ascontiguousarray(numbers, np.float64), deep=True)
+        array.SetName(name)
+        poly_data.GetPointData().AddArray(array)
     writer = vtkXMLPolyDataWriter()
     writer.SetFileName(name_for_library(path))
     writer.SetInputData(poly_data)

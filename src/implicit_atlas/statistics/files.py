@@ -1,0 +1,125 @@
+"""Statistics of mesh files: meshes of one topology in, means, modes, curves and comparisons out."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from implicit_atlas.errors import InputError
+from implicit_atlas.io import Mesh, read_stored, write_mesh, write_values
+from implicit_atlas.statistics.alignment import align
+from implicit_atlas.statistics.cases import Shapes
+from implicit_atlas.statistics.groups import GroupComparison, compare_groups
+from implicit_atlas.statistics.modes import compactness, generality, principal_modes, specificity
+
+DEVIATIONS = 2.0  # of the meshes of modes
+REMEDY = "Give meshes that one call of `implicit-atlas correspond` wrote."
+
+
+def corresponding(
+    paths: Sequence[Path], store: Path
+) -> tuple[Float[np.ndarray, "n v 3"], Int[np.ndarray, "f 3"]]:
+    """Vertices of meshes in RAS mm, on disk, and their common faces; they are read one by one.
+
+    Args:
+        paths: PLY files.
+        store: a file that is made to hold the vertices.
+
+    Raises:
+        InputError: no mesh, one that cannot be read, or one of another topology.
+    """
+    if not paths:
+        raise InputError("meshes", "are none", REMEDY)
+    first = read_stored(paths[0])
+    shapes = np.lib.format.open_memmap(store, "w+", np.float64, (len(paths), *first.vertices.shape))
+    for index, path in enumerate(paths):
+        mesh = read_stored(path)
+        if mesh.vertices.shape != first.vertices.shape or not np.array_equal(mesh.faces, first.faces):
+            raise InputError(path, f"has another topology than {paths[0].name}", REMEDY)
+        shapes[index] = mesh.vertices
+    return shapes, first.faces
+
+
+def write_modes(
+    shapes: Shapes,
+    faces: Int[np.ndarray, "f 3"],
+    names: Sequence[str],
+    count: int,
+    folder: Path,
+    seed: int = 0,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Write the mean and the meshes of `DEVIATIONS` along each mode; rows of curves by modes, and of scores by case.
+
+    Raises:
+        InputError: too few cases.
+    """
+    stats = principal_modes(shapes, count)
+    write_mesh(folder / "mean.ply", Mesh(stats.mean_mm, faces))
+    for k, (mode, deviation) in enumerate(zip(stats.modes, stats.deviations_mm, strict=True), start=1):
+        for sign, word in ((-1, "minus"), (1, "plus")):
+            moved = stats.mean_mm + sign * DEVIATIONS * deviation * mode
+            write_mesh(folder / f"mode-{k}-{word}.ply", Mesh(moved, faces))
+    curves = {
+        "compactness": compactness(stats, seed),
+        "generality_mm": generality(shapes, stats, seed),
+        "specificity_mm": specificity(shapes, stats, seed=seed),
+    }
+    rows = []
+    for k, deviation in enumerate((0.0, *stats.deviations_mm)):  # curves begin at the mean alone
+        row: dict[str, Any] = {"modes": k, "deviation_mm": round(float(deviation), 4)}
+        for name, curve in curves.items():
+            for part, values in (("", curve.values), ("_low", curve.low), ("_high", curve.high)):
+                row[name + part] = round(float(values[k]), 4)
+        rows.append(row)
+    scores = [
+        {"name": name} | {f"mode_{k + 1}": round(float(value), 4) for k, value in enumerate(own)}
+        for name, own in zip(names, stats.scores_mm, strict=True)
+    ]
+    return rows, scores
+
+
+def read_groups(path: Path, names: Sequence[str]) -> list[str]:
+    """The group of each case, of a CSV with columns `name` and `group`.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column or a case, or does not have two groups.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = {row["name"].strip(): row["group"].strip() for row in csv.DictReader(stream)}
+    except (OSError, KeyError, AttributeError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            path, f"cannot be read ({error})", "Give a CSV with the columns name, group."
+        ) from error
+    missing = [name for name in names if name not in rows]
+    if missing:
+        raise InputError(path, f"has no group for {missing[0]}", "Name each mesh without its ending.")
+    found = sorted({rows[name] for name in names})
+    if len(found) != 2:
+        raise InputError(path, f"has {len(found)} groups for these meshes", "Give two.")
+    return [rows[name] for name in names]
+
+
+def write_comparison(
+    shapes: Shapes,
+    faces: Int[np.ndarray, "f 3"],
+    groups: Sequence[str],
+    folder: Path,
+    permutations: int = 1000,
+    seed: int = 0,
+) -> GroupComparison:
+    """Write groups.vtp: the mean surface with difference (mm, outwards), p, q and share of variance of each vertex."""
+    found = compare_groups(shapes, groups, permutations, seed)
+    values = {"outward_mm": found.outward_mm(faces), "p": found.p, "q": found.q, "share": found.share}
+    write_values(folder / "groups.vtp", Mesh(found.mean_mm, faces), values)
+    return found
+
+
+def aligned(shapes: Shapes, scale: bool) -> Shapes:
+    """Shapes without their position and orientation, and size where that is not to count."""
+    return align(shapes, scale)
