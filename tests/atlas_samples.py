@@ -51,8 +51,8 @@ def tiny_training(**options: Any) -> TrainConfig:
 
 @cache
 def tiny_atlas() -> TrainedAtlas:
-    """An atlas of six phantoms that has learned them roughly."""
-    return train(phantom_shapes(6), tiny_model(), tiny_training(steps=150))
+    """An atlas of six phantoms that has learned them roughly: two templates, one of two and one of four shapes."""
+    return train(phantom_shapes(6), tiny_model(), tiny_training(steps=300))
 
 
 def dsc(a: np.ndarray, b: np.ndarray) -> float:
