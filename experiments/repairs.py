@@ -70,7 +70,8 @@ def changed(mask: Mask, kind: str) -> Occupancy:
 def smoothed(occupancy: Occupancy) -> dict[str, Occupancy]:
     """What one would use instead."""
     values = occupancy.astype(np.float32)
-    blurred, share = gaussian_filter(values, 1.0), uniform_filter(values, 3)  # half of 27: the median of 0 and 1
+    blurred = gaussian_filter(values, 1.0)
+    share = uniform_filter(values, 3)  # more than half of 27: the median of 0 and 1
     return {"gaussian": blurred > 0.5, "median": share > 0.5, "mean of both": blurred + share > 1}
 
 
