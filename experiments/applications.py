@@ -187,9 +187,23 @@ def about_run(atlas: TrainedAtlas, organ: str, masks: list[Mask]) -> dict[str, A
     }
 
 
-def main() -> int:
-    """Measure and keep."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def run_measurement(
+    text: str | None,
+    name: str,
+    key: str,
+    measure: Callable[[TrainedAtlas, list[Mask], Callable[[str], object]], dict[str, Any]],
+    more: Callable[[TrainedAtlas], dict[str, Any]],
+) -> int:
+    """Measure a use of a model on unseen masks, by the command line, and keep what was found; the exit status.
+
+    Args:
+        text: of the help.
+        name: of the result file, before the organ's.
+        key: under which the file has the measurements.
+        measure: what is measured.
+        more: what else to know of it.
+    """
+    parser = argparse.ArgumentParser(description=text)
     parser.add_argument("model", type=Path)
     parser.add_argument("--organ", default="hippocampus")
     parser.add_argument("--data", type=Path, help="folder with masks/ and splits.json")
@@ -200,18 +214,26 @@ def main() -> int:
         atlas = implicit_atlas.load(str(options.model))
         masks = unseen(folder, options.every)
         begun = time.perf_counter()
-        found = run_completion(atlas, masks, lambda text: print(text, flush=True))
-        about = {
-            **about_run(atlas, options.organ, masks),
-            "degrees_of_freedom": free_numbers(atlas),
-            "seconds": round(time.perf_counter() - begun, 1),
-        }
-        path = RESULTS / f"applications-{options.organ}.json"
-        write_atomic(path, (json.dumps({"about": about, "completion": found}, indent=1) + "\n").encode())
+        found = measure(atlas, masks, lambda line: print(line, flush=True))
+        seconds = round(time.perf_counter() - begun, 1)
+        about = {**about_run(atlas, options.organ, masks), **more(atlas), "seconds": seconds}
+        path = RESULTS / f"{name}-{options.organ}.json"
+        write_atomic(path, (json.dumps({"about": about, key: found}, indent=1) + "\n").encode())
     except AtlasError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def main() -> int:
+    """Measure and keep."""
+    return run_measurement(
+        __doc__,
+        "applications",
+        "completion",
+        run_completion,
+        lambda atlas: {"degrees_of_freedom": free_numbers(atlas)},
+    )
 
 
 if __name__ == "__main__":

@@ -7,11 +7,8 @@ a median of 3³ voxels, and the mean of both. Results: experiments/results/repai
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,14 +16,9 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, uniform_filter
 
-import implicit_atlas
-from experiments.applications import TOLERANCE_MM, about_run, unseen
-from experiments.cell import RESULTS
+from experiments.applications import TOLERANCE_MM, run_measurement
 from experiments.corrupt import PAD_MM, corrupt
-from experiments.data import DEFAULT_DATA
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.errors import AtlasError
-from implicit_atlas.files import write_atomic
 from implicit_atlas.io import Mask, Problem, case_name, write_mask
 from implicit_atlas.metrics import score
 from implicit_atlas.repair import CODE_WEIGHT, KEEP_VOXELS, repair
@@ -127,32 +119,14 @@ def _scores(mask: Mask, found: Occupancy) -> list[float]:
 
 def main() -> int:
     """Measure and keep."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--organ", default="hippocampus")
-    parser.add_argument("--data", type=Path, help="folder with masks/ and splits.json")
-    parser.add_argument("--every", type=int, default=1, help="of the unseen cases, take every n-th")
-    options = parser.parse_args()
-    folder = options.data or DEFAULT_DATA / options.organ
-    try:
-        atlas = implicit_atlas.load(str(options.model))
-        masks = unseen(folder, options.every)
-        begun = time.perf_counter()
-        found = measure(atlas, masks, lambda text: print(text, flush=True))
-        about = {
-            **about_run(atlas, options.organ, masks),
-            "thin_mm": THIN_MM,
-            "keep_voxels": KEEP_VOXELS,
-            "code_weight": CODE_WEIGHT,
-            "degrees_of_freedom": atlas.codes.shape[1],
-            "seconds": round(time.perf_counter() - begun, 1),
-        }
-        path = RESULTS / f"repairs-{options.organ}.json"
-        write_atomic(path, (json.dumps({"about": about, "repairs": found}, indent=1) + "\n").encode())
-    except AtlasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    about = {"thin_mm": THIN_MM, "keep_voxels": KEEP_VOXELS, "code_weight": CODE_WEIGHT}
+    return run_measurement(
+        __doc__,
+        "repairs",
+        "repairs",
+        measure,
+        lambda atlas: {**about, "degrees_of_freedom": atlas.codes.shape[1]},
+    )
 
 
 if __name__ == "__main__":

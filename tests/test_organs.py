@@ -10,6 +10,7 @@ import pytest
 from atlas_samples import phantom_shapes, tiny_model, tiny_training
 from test_cli import run
 
+from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
 from implicit_atlas.fitting import CodeFit
@@ -113,6 +114,7 @@ def test_stores_and_models_of_every_organ(abdomen, tmp_path):
     assert run("organs", "train", stores, "-o", out, "--steps", 1, "--warps", 0, "--organ", "left") == 0
     assert {path.name for path in stores.iterdir()} == {"left", "right"}
     assert [path.name for path in out.glob("*.atlas")] == ["left.atlas"]
+    assert TrainedAtlas.load(out / "left.atlas").config.labels == (2,)  # the store's
     before = (out / "left.atlas" / "weights.safetensors").stat().st_mtime_ns
     assert run("organs", "train", stores, "-o", out, "--steps", 1, "--resume", "--organ", "left") == 0
     assert (out / "left.atlas" / "weights.safetensors").stat().st_mtime_ns == before

@@ -245,7 +245,7 @@ class TrainedAtlas:
     ) -> Fit:
         """The shape of a code, with the template that it selects or a given one; its cube lies about the origin.
 
-        `size_mm` is that of the cube, by default the mean of the training shapes'.
+        The code is (c,); `size_mm` is that of the cube along its axes, by default the mean of the training shapes'.
 
         Raises:
             InputError: no such template, or a code of another size or that is not finite.

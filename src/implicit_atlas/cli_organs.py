@@ -68,6 +68,8 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     ] = False,
 ) -> None:
     """Learn an atlas of every organ: OUTPUT/NAME.atlas. An organ that cannot be learned does not stop the others."""
+    from implicit_atlas.io import Problem
+
     plan = Plan(max_minutes=max_minutes, steps=steps, warps=warps, seed=seed, resume=resume)
     failed, organs = [], _sources(source, organ)
     for name, (shapes, ids) in organs.items():
@@ -78,7 +80,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
         try:
             problems, _ = learn(shapes, model, ids, plan)
         except AtlasError as error:
-            failed.append(_problem(name, shapes, str(error)))
+            failed.append(Problem(name, shapes, str(error)))
             continue
         for problem in problems:
             print(f"{model}: without {problem.name}: {problem.message}")
@@ -130,12 +132,13 @@ def _row(case: Any, organ: str) -> dict[str, Any]:
 def _sources(source: Path, words: list[str]) -> dict[str, tuple[Path, tuple[int, ...]]]:
     """Where each organ's shapes are, and its label ids: stores within a folder, or one folder of label maps."""
     from implicit_atlas.organs import parse_organs
-    from implicit_atlas.store import is_store, open_store
+    from implicit_atlas.store import is_store
 
     stores = sorted(path for path in source.iterdir() if is_store(path)) if source.is_dir() else []
     if not stores:
         return {name: (source, ids) for name, ids in parse_organs(words, source).items()}
-    chosen = {path.name: (path, open_store(path).config.labels) for path in stores}
+    # They know their own labels.
+    chosen: dict[str, tuple[Path, tuple[int, ...]]] = {path.name: (path, ()) for path in stores}
     missing = [word for word in words if word not in chosen]
     if missing:
         raise InputError(source, f"has no store '{missing[0]}'", f"It has {', '.join(chosen)}.")
@@ -149,9 +152,3 @@ def _atlases(folder: Path) -> dict[str, Any]:
             folder, "holds no models", "Give the folder that `implicit-atlas organs train` made."
         )
     return {path.stem: load_atlas(path) for path in found}
-
-
-def _problem(name: str, path: Path, message: str) -> Any:
-    from implicit_atlas.io import Problem
-
-    return Problem(name, path, message)

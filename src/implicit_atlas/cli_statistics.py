@@ -29,13 +29,8 @@ def statistics(  # noqa: PLR0913 (each is an option of the command)
 ) -> None:
     """Mean shape, modes of +-2 deviations, compactness, generality, specificity; where two groups differ."""
     from implicit_atlas.io.output import make_folder
-    from implicit_atlas.statistics.files import (
-        aligned,
-        corresponding,
-        read_groups,
-        write_comparison,
-        write_modes,
-    )
+    from implicit_atlas.statistics import align
+    from implicit_atlas.statistics.files import corresponding, read_groups, write_comparison, write_modes
 
     folder = meshes / "meshes" if (meshes / "meshes").is_dir() else meshes
     paths = sorted(folder.glob("*.ply"))
@@ -44,7 +39,7 @@ def statistics(  # noqa: PLR0913 (each is an option of the command)
     make_folder(output)
     with tempfile.TemporaryDirectory() as store:
         shapes, faces = corresponding(paths, Path(store) / "vertices.npy")
-        alike = aligned(shapes, scale)
+        alike = align(shapes, scale)
         curves, scores = write_modes(alike, faces, names, modes, output, seed)
         write_csv(output / "modes.csv", curves)
         write_csv(output / "scores.csv", scores)

@@ -73,7 +73,7 @@ def clean(
         typer.Option(help="labels nearer to the organ's likely surface stay; default: 0.6 of a voxel"),
     ] = None,
 ) -> None:
-    """Repair annotations: fill holes, drop islands, even out slices; detail near the likely surface stays."""
+    """Repair annotations: fill holes, drop islands, correct outlines; detail near the likely surface stays."""
     from implicit_atlas import console
     from implicit_atlas.io.output import make_folder
     from implicit_atlas.repair import repair

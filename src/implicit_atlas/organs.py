@@ -204,4 +204,4 @@ def merge(fits: Mapping[int, Fit], grid: Grid) -> tuple[Integer[np.ndarray, "x y
         better = claimed[logits > best[claimed]]
         best[claimed] = np.maximum(best[claimed], logits)
         labels[tuple(disputed[better].T)] = label
-    return labels.astype(np.int64) if labels.dtype == np.uint64 else labels, len(disputed)
+    return labels, len(disputed)

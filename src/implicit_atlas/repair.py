@@ -2,7 +2,8 @@
 
 A reconstruction alone would repair, too, and smooth away what 256 numbers do not say. So a voxel keeps its label
 unless the shape gives it the other one and the shape's surface is farther than `keep_mm`: holes are filled, islands
-dropped, and outlines that jump from slice to slice are brought within that distance of one smooth organ.
+dropped, and outlines brought within that distance of the shape. The stairs of thick slices are hardly evened out, for
+the shape has them, too, and what is missing at a border is not put back (measured in docs/applications.md).
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ from implicit_atlas.surface import largest_component
 
 KEEP_VOXELS = 0.6
 """Where no distance is given, it is this share of the mask's mean voxel size."""
-CODE_WEIGHT = (
-    1e-2  # of a fit to a mask that is not to be believed in every voxel; ten times that of a reconstruction
-)
+# Of a fit to a mask that is not to be believed in every voxel: ten times that of a reconstruction.
+CODE_WEIGHT = 1e-2
 TRUSTED_DSC = 0.7  # between mask and shape; below it the mask may be of another organ
 
 

@@ -126,7 +126,7 @@ def write_reconstruction(found: Reconstruction, folder: Path) -> Written:
     fit, case = found.fit, found.case
     mask_path, mesh_path = folder / f"{fit.name}.nii.gz", folder / MESH_FOLDER / f"{fit.name}{MESH_SUFFIX}"
     make_folder(mesh_path.parent)
-    write_mask(mask_path, fit.mask(), case.mask.grid, _writable(case.mask.dtype))
+    write_mask(mask_path, fit.mask(), case.mask.grid, writable(case.mask.dtype))
     write_mesh(mesh_path, fit.mesh())
     code = fit.found
     return Written(
@@ -141,7 +141,7 @@ def write_reconstruction(found: Reconstruction, folder: Path) -> Written:
     )
 
 
-def _writable(dtype: np.dtype) -> np.dtype:
+def writable(dtype: np.dtype) -> np.dtype:
     """The file's own integer type, or uint8 where the file held floating-point numbers."""
     return dtype if np.issubdtype(dtype, np.integer) else np.dtype(np.uint8)
 

@@ -39,7 +39,7 @@ from implicit_atlas.observe import Seen, from_landmarks, from_mask
 from implicit_atlas.repair import Repair
 from implicit_atlas.sampling import Observations
 from implicit_atlas.surface import largest_component
-from implicit_atlas.tasks import MESH_FOLDER, MESH_SUFFIX, Reconstruction, reconstruct
+from implicit_atlas.tasks import MESH_FOLDER, MESH_SUFFIX, Reconstruction, reconstruct, writable
 from implicit_atlas.voxel_grid import Grid
 
 POINT_ENDINGS = (".csv", ".mrk.json", ".fcsv")
@@ -134,8 +134,7 @@ def _plain(name: str) -> str:
 def write_repair(done: Repair, folder: Path) -> dict[str, Any]:
     """Write a repaired mask on its own grid; what was changed."""
     grid, name = done.mask.grid, done.fit.name
-    dtype = done.mask.dtype if np.issubdtype(done.mask.dtype, np.integer) else np.dtype(np.uint8)
-    write_mask(folder / f"{name}.nii.gz", done.occupancy, grid, dtype)
+    write_mask(folder / f"{name}.nii.gz", done.occupancy, grid, writable(done.mask.dtype))
     to_ml = grid.voxel_volume_mm3 / 1000
     return {
         "name": name,

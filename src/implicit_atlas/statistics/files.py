@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import Mesh, read_stored, write_mesh, write_values
-from implicit_atlas.statistics.alignment import align
 from implicit_atlas.statistics.cases import Shapes
 from implicit_atlas.statistics.groups import GroupComparison, compare_groups
 from implicit_atlas.statistics.modes import compactness, generality, principal_modes, specificity
@@ -118,8 +117,3 @@ def write_comparison(
     values = {"outward_mm": found.outward_mm(faces), "p": found.p, "q": found.q, "share": found.share}
     write_values(folder / "groups.vtp", Mesh(found.mean_mm, faces), values)
     return found
-
-
-def aligned(shapes: Shapes, scale: bool) -> Shapes:
-    """Shapes without their position and orientation, and size where that is not to count."""
-    return align(shapes, scale)

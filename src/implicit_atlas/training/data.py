@@ -110,16 +110,14 @@ def gather(
     else:
         modes, codes, centres = None, _start_codes(features, size, config), None
     if centres is None or len(centres) < count:
-        centres = (
-            np.zeros((0, size), np.float32)
-            if count == 0
-            else _centres(codes[: len(real)], count, config.seed)
-        )
+        centres = _centres(codes[: len(real)], count, config.seed)
     return TrainingData(packed, resolution, features, codes, centres, len(real), digest, modes)
 
 
 def _centres(codes: Float[np.ndarray, "n c"], count: int, seed: int) -> Float[np.ndarray, "m c"]:
-    """Centres of codes by k-means; all differ."""
+    """Centres of codes by k-means, all different; none where there are no templates."""
+    if not count:
+        return codes[:0]
     codes = np.unique(codes.astype(np.float64), axis=0)
     rng = np.random.default_rng(seed)
     if len(codes) <= count:
