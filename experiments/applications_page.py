@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiments.applications import TASKS, means
+from experiments.calibration import means as calibration_means
 from experiments.cell import RESULTS
 from experiments.data import HERE
 from experiments.parts import PARTS
@@ -107,6 +108,31 @@ def repairs(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def calibration(found: dict[str, Any]) -> list[str]:
+    """The table of how well draws say what is not known."""
+    about = found["about"]
+    lines = [
+        f"\n## What draws say of their uncertainty, {about['organ']}",
+        f"\n{about['cases']} unseen cases, {about['draws']} draws each: the share of the true surface that lies within "
+        "some draws and outside others, which is 90 % where truth is as one more draw; and the root mean square "
+        "distance of the draws' surfaces from the most probable one. Unseen: more than a slice from a drawn one, or "
+        f"beyond the cut. An atlas of {about['training_shapes']} training shapes and {about['steps']} steps, seed "
+        f"{about['seed']}; {about['degrees_of_freedom']} numbers; {about['device']}; {about['seconds']:.0f} s. "
+        "`python -m experiments.calibration MODEL`.\n",
+        "| observed | covered, seen | covered, unseen | spread mm, seen | unseen | doubtful |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task, rows in found["calibration"].items():
+        mean = calibration_means(rows)
+        cells = (
+            "-" if (value := mean.get(f"{what} {word}")) is None else f"{value:.{digits}f}"
+            for what, digits in (("covered", 1), ("spread", 2))
+            for word in ("seen", "unseen")
+        )
+        lines.append(f"| {task} | {' | '.join(cells)} | {sum(bool(row['doubt']) for row in rows)} |")
+    return lines
+
+
 def page(results: Path) -> str:
     """The page, of what was measured."""
     lines = [PAGE]
@@ -114,6 +140,8 @@ def page(results: Path) -> str:
         lines += completion(json.loads(path.read_text(encoding="utf-8")))
     for path in sorted(results.glob("parts-*.json")):
         lines += parts(json.loads(path.read_text(encoding="utf-8")))
+    for path in sorted(results.glob("calibration-*.json")):
+        lines += calibration(json.loads(path.read_text(encoding="utf-8")))
     for path in sorted(results.glob("repairs-*.json")):
         lines += repairs(json.loads(path.read_text(encoding="utf-8")))
     return "\n".join(lines) + "\n"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas
-from experiments import applications, applications_page, gallery, parts
+from experiments import applications, applications_page, calibration, gallery, parts
 
 from implicit_atlas.io import find_cases, read_mask
 from implicit_atlas.observe import annotated_slices, from_mask
@@ -100,3 +101,45 @@ def test_the_gallery_draws(tmp_path):
     gallery.write_page(tmp_path)
     assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in "abc")
     assert "Gallery" in (tmp_path / "gallery.md").read_text()
+
+
+def ball_of(radius: float) -> SimpleNamespace:
+    """A draw that is a ball, in a cube that is the world."""
+    frame = SimpleNamespace(world_to_cube=lambda points: points)
+    inside = lambda points: radius - np.linalg.norm(points, axis=1)  # noqa: E731
+    return SimpleNamespace(logits_at=inside, placed=lambda: frame)
+
+
+def test_the_true_surface_is_covered_where_draws_differ_and_not_where_they_agree():
+    draws = SimpleNamespace(draws=tuple(ball_of(radius) for radius in (0.5, 0.6, 0.7)))
+    truth = np.array([[0.4, 0, 0], [0, 0.65, 0], [0, 0, 0.8], [0.55, 0, 0]])
+    assert calibration.covered(draws, truth).tolist() == [False, True, False, True]
+
+
+def test_measured_calibration_becomes_a_table(mask, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "DRAWS", 3)
+    monkeypatch.setattr(calibration, "TASKS", {"half": calibration.by_part, "64": calibration.by_clicks})
+    found = calibration.measure(tiny_atlas(), [mask], lambda text: None)
+    for task, rows in found.items():
+        for row in rows:
+            assert 0 <= row["covered seen"] <= 100 and row["spread seen"] > 0
+            assert (row["covered unseen"] is None) is (task == "64")
+    about = dict.fromkeys(("cases", "training_shapes", "steps", "seed", "degrees_of_freedom", "seconds"), 1)
+    about |= {"organ": "phantom", "draws": 3, "device": "cpu"}
+    (tmp_path / "calibration-phantom.json").write_text(json.dumps({"about": about, "calibration": found}))
+    page = applications_page.page(tmp_path)
+    assert "| half |" in page and "| 64 |" in page
+
+
+def test_what_was_seen_is_told_by_the_slices(mask):
+    axis, planes = applications.long_axis(mask)
+    voxel = np.zeros((2, 3))
+    voxel[:, axis] = planes[0], planes[-1]
+    first, last = voxel @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
+    _, seen = calibration.by_part(mask)
+    assert seen(np.stack([first, last])).tolist() == [True, False]
+    _, seen = calibration.by_slices(mask)
+    _, chosen = applications.kept_slices(mask, 3)
+    voxel[:, axis] = chosen[0], (chosen[0] + chosen[1]) / 2
+    points = voxel @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
+    assert seen(points).tolist() == [True, chosen[1] - chosen[0] <= 2]

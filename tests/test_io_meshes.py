@@ -44,6 +44,15 @@ def test_round_trip(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(MESH.faces, faces)
 
 
+def test_glb_is_in_metres_and_points_left_up_and_to_the_front(tmp_path: Path) -> None:
+    moved = Mesh(MESH.vertices * (1, 2, 3) + (10.0, 20.0, 30.0), MESH.faces)
+    write_mesh(tmp_path / "a.glb", moved)
+    shown = trimesh.load(tmp_path / "a.glb", force="mesh")
+    right, anterior, superior = moved.vertices.T / 1000
+    np.testing.assert_allclose(shown.vertices, np.stack([-right, superior, anterior], axis=-1), atol=1e-7)
+    assert shown.volume == pytest.approx(moved.volume_mm3 * 1e-9, rel=1e-5)  # not mirrored
+
+
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".vtp"])
 def test_the_order_of_vertices_survives(tmp_path: Path, suffix: str) -> None:
     write_mesh(tmp_path / f"a{suffix}", MESH)

@@ -2,7 +2,7 @@
 
 Files are written with LPS coordinates and say so ("SPACE=LPS" in the STL header, a PLY or OBJ comment, the
 VTP field data), as 3D Slicer does. A file that names its space is believed; one that does not is taken for
-LPS, Slicer's default.
+LPS, Slicer's default. GLB, for viewers and slides, is written only: metres, y upwards (superior), as glTF 2.0 has it.
 """
 
 from __future__ import annotations
@@ -69,16 +69,21 @@ def read_mesh(path: Path) -> Mesh:
 
 
 def write_mesh(path: Path, mesh: Mesh) -> None:
-    """Write a surface by its suffix: binary STL or PLY (single precision), OBJ or VTP (double), in LPS mm.
+    """Write a surface by its suffix: binary STL or PLY (single precision), OBJ or VTP (double), in LPS mm, or GLB.
 
     Raises:
         InputError: no triangles, vertices that are no numbers, another suffix, or the file cannot be written.
     """
-    writers: dict[str, Callable[[Mesh], bytes]] = {".stl": _stl_bytes, ".ply": _ply_bytes, ".obj": _obj_bytes}
+    writers: dict[str, Callable[[Mesh], bytes]] = {
+        ".stl": _stl_bytes,
+        ".ply": _ply_bytes,
+        ".obj": _obj_bytes,
+        ".glb": _glb_bytes,
+    }
     suffix = suffix_of(path)
     if suffix not in (*writers, ".vtp"):
         problem = f"'{suffix}' is no format that surfaces are written in"
-        raise InputError(path, problem, "Use .stl, .ply, .obj or .vtp.")
+        raise InputError(path, problem, "Use .stl, .ply, .obj, .vtp or .glb.")
     if len(mesh.faces) == 0:
         raise InputError(path, "is not written: the surface has no triangles", "Check the mask or field.")
     if not np.isfinite(mesh.vertices).all():
@@ -146,3 +151,11 @@ def _obj_bytes(mesh: Mesh) -> bytes:
     lines += [f"v {x!r} {y!r} {z!r}" for x, y, z in mesh.vertices.tolist()]
     lines += [f"f {a} {b} {c}" for a, b, c in (mesh.faces + 1).tolist()]
     return ("\n".join(lines) + "\n").encode()
+
+
+def _glb_bytes(mesh: Mesh) -> bytes:
+    import trimesh  # takes more than a second, which few want to wait for
+
+    # glTF's axes point left, up and to the front.
+    x, y, z = mesh.vertices.T / 1000
+    return trimesh.Trimesh(np.stack([x, z, -y], axis=-1), mesh.faces, process=False).export(file_type="glb")  # pyright: ignore

@@ -1,0 +1,135 @@
+"""Whether draws of completions say how uncertain they are: python -m experiments.calibration MODEL --organ hippocampus.
+
+MODEL has learned from `train` alone. Of every unseen case, completed with 19 draws: the share of the true surface that
+lies within some of the draws and outside others. Were truth one more draw, that would be 90 %: of 20 alike, truth is
+the first or the last of them at a place with a probability of 10 %. And the spread of the draws, where the organ was
+seen and where it was not. Results: experiments/results/calibration-ORGAN.json, for docs/applications.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from experiments.applications import clicks, cut_off, free_numbers, kept_slices, long_axis, run_measurement
+from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.completion import Completion, complete
+from implicit_atlas.io import Mask, case_name
+from implicit_atlas.observe import from_mask
+from implicit_atlas.sampling import Observations
+from implicit_atlas.shapes import prepare
+from implicit_atlas.surface import occupancy_mesh
+
+DRAWS = 19
+POINTS = 4000  # of a surface
+NEAR_PLANES = 1.0  # a place this near to a slice that was drawn, in slices, was seen
+
+Seen = Callable[[np.ndarray], np.ndarray]
+"""Which of some points, in RAS mm, were in what was observed."""
+
+
+def planes_of(mask: Mask, points_mm: np.ndarray) -> np.ndarray:
+    """Position of points along the long axis, in slices."""
+    axis, _ = long_axis(mask)
+    inverse = np.linalg.inv(mask.grid.affine)
+    return points_mm @ inverse[axis, :3] + inverse[axis, 3]
+
+
+def by_clicks(mask: Mask) -> tuple[Observations, Seen]:
+    """64 clicks, all around."""
+    return clicks(mask, 64), lambda points: np.ones(len(points), bool)
+
+
+def by_slices(mask: Mask) -> tuple[Observations, Seen]:
+    """Three slices."""
+    kept, chosen = kept_slices(mask, 3)
+
+    def seen(points_mm: np.ndarray) -> np.ndarray:
+        return (np.abs(planes_of(mask, points_mm)[:, None] - chosen) <= NEAR_PLANES).any(1)
+
+    return from_mask(kept, "slices", case_name(mask.path)), seen
+
+
+def by_part(mask: Mask) -> tuple[Observations, Seen]:
+    """The first half, of a volume that ends there."""
+    part = cut_off(mask, 50)
+    end = part.grid.shape[long_axis(mask)[0]]
+    seen = from_mask(part, "volume", case_name(mask.path))
+    return seen, lambda points: planes_of(mask, points) <= end - 0.5
+
+
+TASKS: dict[str, Callable[[Mask], tuple[Observations, Seen]]] = {
+    "64 clicks": by_clicks,
+    "3 slices": by_slices,
+    "50 % cut off": by_part,
+}
+
+
+def some(points: np.ndarray) -> np.ndarray:
+    """A random choice of points that is always the same."""
+    if len(points) <= POINTS:
+        return points
+    return points[np.random.default_rng(0).choice(len(points), POINTS, replace=False)]
+
+
+def covered(done: Completion, truth_mm: np.ndarray) -> np.ndarray:
+    """Which points of the true surface lie within some draws and outside others."""
+    within = [draw.logits_at(draw.placed().world_to_cube(truth_mm)) > 0 for draw in done.draws]
+    count = np.sum(within, axis=0)
+    return (count > 0) & (count < len(done.draws))
+
+
+def measure_case(done: Completion, mask: Mask, seen: Seen) -> dict[str, Any]:
+    """Coverage in percent and spread in mm, where the organ was seen and where not; None where nothing is such."""
+    shape = prepare(mask)
+    truth, found = some(occupancy_mesh(shape.occupancy, shape.frame).vertices), some(done.fit.mesh().vertices)
+    inside, spread = covered(done, truth), done.spread_mm(found)
+    row: dict[str, Any] = {"name": case_name(mask.path), "draws": len(done.draws), "doubt": done.doubt}
+    for word, at_truth, at_found in (
+        ("seen", seen(truth), seen(found)),
+        ("unseen", ~seen(truth), ~seen(found)),
+    ):
+        row[f"covered {word}"] = round(100 * float(inside[at_truth].mean()), 2) if at_truth.any() else None
+        row[f"spread {word}"] = round(float(spread[at_found].mean()), 4) if at_found.any() else None
+    return row
+
+
+def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> dict[str, Any]:
+    """Rows of the cases by task."""
+    out: dict[str, Any] = {}
+    for task, observe in TASKS.items():
+        told = [observe(mask) for mask in masks]
+        finished = complete(atlas, [seen for seen, _ in told], draws=DRAWS)
+        usable = [
+            (done, mask, seen)
+            for done, mask, (_, seen) in zip(finished, masks, told, strict=True)
+            if done.fit.failure is None and done.draws
+        ]
+        out[task] = [measure_case(done, mask, seen) for done, mask, seen in usable]
+        report(f"{task}: {means(out[task])}")
+    return out
+
+
+def means(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over the cases of which there is something to say."""
+    names = [f"{what} {word}" for what in ("covered", "spread") for word in ("seen", "unseen")]
+    found = {name: [row[name] for row in rows if row[name] is not None] for name in names}
+    return {name: round(float(np.mean(values)), 2) for name, values in found.items() if values}
+
+
+def main() -> int:
+    """Measure and keep."""
+    return run_measurement(
+        __doc__,
+        "calibration",
+        "calibration",
+        measure,
+        lambda atlas: {"degrees_of_freedom": free_numbers(atlas), "draws": DRAWS},
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
