@@ -141,6 +141,8 @@ class Cell:
         values["training"] = _hashed(training)
         if not model.mode_nodes or training.codes == "random" or training.templates == "mean":
             del values["training"]["templates"]  # results from before there was a choice keep their names
+        if not model.mode_nodes or training.codes == "random" or training.modes_share == 1:  # likewise
+            del values["training"]["modes_share"]
         values["model"] = dataclasses.asdict(dataclasses.replace(model, modes=model.mode_nodes))
         values["fit"] = dataclasses.asdict(self.fit_config())
         if self.completes:

@@ -12,7 +12,8 @@ from implicit_atlas.decoders import ConvConfig
 from implicit_atlas.local import LocalConfig
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig
 
-DEFAULTS, PLAIN, NO_MODES, LOCAL, ONE_MEAN = "defaults", "plain", "no-modes", "local", "one-mean"
+DEFAULTS, PLAIN, NO_MODES, LOCAL = "defaults", "plain", "no-modes", "local"
+ONE_MEAN, LEARNED_MODES, FROZEN_MODES = "one-mean", "learned-modes", "frozen-modes"
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,11 @@ VARIANTS: dict[str, Variant] = {
     "no-warps": Variant(training={"warps": 0}),
     "weak-warps": Variant(training={"warp": WarpConfig(0.04, (0.04, 0.02), (4, 7))}),
     "fine-warps": Variant(training={"warp": WarpConfig(0.08, (0.08, 0.04, 0.02), (4, 7, 12))}),
-    # All templates start as the mean shape, from which all coordinates are taken.
-    ONE_MEAN: Variant(training={"templates": "mean"}),
+    # Patterns of modes: kept as they start (the default of many shapes), or learned (that of few).
+    FROZEN_MODES: Variant(training={"modes_share": 0.0}),
+    LEARNED_MODES: Variant(training={"modes_share": 1.0}),
+    # Patterns are learned, and all templates start as the mean shape, from which all coordinates are taken.
+    ONE_MEAN: Variant(training={"templates": "mean", "modes_share": 1.0}),
     # Start of the codes as in the paper.
     "random-codes": Variant(training={"codes": "random"}),
     # Without the part of the deformation that is linear in the code.

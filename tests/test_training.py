@@ -18,6 +18,7 @@ from atlas_samples import CODE, POINTS, phantom_shapes, tiny_model, tiny_trainin
 
 from implicit_atlas.errors import InputError, TrainingError
 from implicit_atlas.losses import total_loss
+from implicit_atlas.modes import UNIT
 from implicit_atlas.tensors import load_state
 from implicit_atlas.training import TrainConfig, gather, optimise
 from implicit_atlas.training.log import RunLog
@@ -201,6 +202,17 @@ def test_a_step_moves_only_the_codes_of_its_batch():
     ids = data.batch(0, config)
     moved = (optimise(data, MODEL, config).codes != data.codes).any(1)
     np.testing.assert_array_equal(np.flatnonzero(moved), np.sort(ids))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_patterns_of_modes_are_learned_at_their_share(share):
+    config = dataclasses.replace(CONFIG, steps=2, modes_share=share)
+    modes = run(config=config).network.modes
+    began = gather(SHAPES, MODEL, config).modes
+    assert modes is not None and began is not None
+    start = torch.from_numpy(began.lengths / UNIT).float()
+    assert torch.equal(modes.weight, start) is (share == 0)
+    assert (modes.weight - start).abs().max() <= 2 * config.learning_rate * share * 1.01  # Adam's steps
 
 
 def test_training_lowers_the_loss(uninterrupted):

@@ -30,6 +30,10 @@ def test_few_shapes_are_made_up_for_by_warps():
     assert default_config(5, "cpu", 3.0, 7).seed == 7
 
 
+def test_patterns_of_modes_are_learned_from_few_shapes_and_kept_for_many():
+    assert default_config(5, "cpu").modes_share == 1 and default_config(182, "cpu").modes_share == 0
+
+
 def test_an_unknown_method_is_named():
     with pytest.raises(InputError, match="method 'mpl': is not known"):
         default_config(5, "cpu", method="mpl")

@@ -32,6 +32,7 @@ class TrainConfig:
         batch: shapes a step.
         real_share: share of a batch that real shapes take, the others being warps.
         hidden_learning_rate: of the hidden layers' weights (Muon); `learning_rate` is of the others (Adam).
+        modes_share: of `learning_rate`, for the patterns of modes; 0 keeps them as they start.
         codes: start codes: "linear" (coordinates in the network's modes, where it has them; else a PCA of
             low-resolution signed distances), or "random" (the paper).
         templates: where templates start, in networks with modes: at the means of "clusters" of shapes, or all at the
@@ -47,6 +48,7 @@ class TrainConfig:
     real_share: float = 1.0
     learning_rate: float = 2e-3
     hidden_learning_rate: float = 3e-3
+    modes_share: float = 1.0
     code_learning_rate: float = 0.1
     codes: Literal["linear", "random"] = "linear"
     templates: Literal["clusters", "mean"] = "clusters"
@@ -86,6 +88,8 @@ def default_config(
         max_minutes=max_minutes,
         batch=10 if few else 16,
         real_share=0.5,
+        # Learned on many shapes, patterns turn to these and away from unseen ones.
+        modes_share=1.0 if few else 0.0,
         warps=POOL - shapes if few else min(shapes, POOL),
         device=device,
         points=affordable_points(method_of(method).decoder == "mlp", device, most=PointConfig()),

@@ -152,7 +152,7 @@ class _Run:
                 network.modes.start(data.modes)
         module = AutoDecoder(network, torch.from_numpy(data.codes))
         self.optimizers = optimizers(network, module.codes, config)
-        self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+        self.peaks = [[group["lr"] for group in each.param_groups] for each in self.optimizers]
         self.raw = module
         self.module, *self.optimizers = self.fabric.setup(module, *self.optimizers)
         self.weights = loss_weights(model, config.losses)
@@ -202,8 +202,8 @@ class _Run:
     def _set_rates(self) -> None:
         share = cosine_decay(self.clock.progress, FLOOR)
         share *= min(1.0, (self.clock.step + 1) / WARM_UP_STEPS)
-        for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
-            for group in optimizer.param_groups:
+        for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
 
     def _report(self, terms: LossTerms, loss: float, progress: Progress) -> None:
@@ -262,11 +262,16 @@ def optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Muon for the weights of hidden layers, Adam for the network's other parameters and for the codes."""
     hidden = network.hidden_weights()
-    found = {id(weight) for weight in hidden}
+    modes = network.modes if isinstance(network, Atlas) else None
+    patterns = [] if modes is None else list(modes.parameters())
+    found = {id(weight) for weight in (*hidden, *patterns)}
     others = [parameter for parameter in network.parameters() if id(parameter) not in found]
+    if not config.modes_share:
+        patterns = []  # what no optimiser is told of stays as it is
+    groups = [{"params": others}, {"params": patterns, "lr": config.learning_rate * config.modes_share}]
     betas = (0.9, 0.99)
     return [
-        torch.optim.Adam(others, lr=config.learning_rate, betas=betas),
+        torch.optim.Adam(groups, lr=config.learning_rate, betas=betas),
         torch.optim.SparseAdam(list(codes.parameters()), lr=config.code_learning_rate, betas=betas),
         Muon(hidden, lr=config.hidden_learning_rate),
     ]
