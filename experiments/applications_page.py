@@ -108,6 +108,26 @@ def repairs(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def generation(found: dict[str, Any]) -> list[str]:
+    """The table of random shapes."""
+    about, table = found["about"], found["generation"]
+    names = list(dict.fromkeys(name for row in table.values() for name in row))
+    lines = [
+        f"\n## Random shapes, {about['organ']}",
+        f"\n{about['made']} of each, in the cube, and {about['cases']} unseen real ones: mean DSC in percent with the "
+        "nearest training shape (specificity), of an unseen shape with the nearest of them, and of any two of them "
+        "(the lower, the more diverse); surface over that of a ball of the same volume (the rougher, the larger); "
+        f"share in one piece. An atlas of {about['training_shapes']} training shapes and {about['steps']} steps, seed "
+        f"{about['seed']}; {about['device']}. `python -m experiments.generation MODEL`.\n",
+        "| shapes | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    for way, row in table.items():
+        cells = (f"{row[name]:.2f}" if name in row else "-" for name in names)
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    return lines
+
+
 def calibration(found: dict[str, Any]) -> list[str]:
     """The table of how well draws say what is not known."""
     about = found["about"]
@@ -142,6 +162,8 @@ def page(results: Path) -> str:
         lines += parts(json.loads(path.read_text(encoding="utf-8")))
     for path in sorted(results.glob("calibration-*.json")):
         lines += calibration(json.loads(path.read_text(encoding="utf-8")))
+    for path in sorted(results.glob("generation-*.json")):
+        lines += generation(json.loads(path.read_text(encoding="utf-8")))
     for path in sorted(results.glob("repairs-*.json")):
         lines += repairs(json.loads(path.read_text(encoding="utf-8")))
     return "\n".join(lines) + "\n"

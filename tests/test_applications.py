@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas
-from experiments import applications, applications_page, calibration, gallery, parts
+from experiments import applications, applications_page, calibration, gallery, generation, parts
 
+from implicit_atlas.errors import InputError
 from implicit_atlas.io import find_cases, read_mask
 from implicit_atlas.observe import annotated_slices, from_mask
-from implicit_atlas.phantoms import PhantomConfig, write_phantoms
+from implicit_atlas.phantoms import PhantomConfig, make_phantoms, write_phantoms
+from implicit_atlas.shapes import prepare
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +145,38 @@ def test_what_was_seen_is_told_by_the_slices(mask):
     voxel[:, axis] = chosen[0], (chosen[0] + chosen[1]) / 2
     points = voxel @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
     assert seen(points).tolist() == [True, chosen[1] - chosen[0] <= 2]
+
+
+def test_shapes_are_compared_by_their_bits():
+    rng = np.random.default_rng(0)
+    shapes = rng.random((3, 8, 8, 8)) > 0.6
+    packed = np.stack([np.packbits(shape) for shape in shapes])
+    found = generation.pairwise_dsc(packed[:2], packed)
+    for i, j in np.ndindex(2, 3):
+        assert found[i, j] == pytest.approx(100 * dsc(shapes[i], shapes[j]))
+
+
+def test_the_area_in_excess_is_least_for_a_ball():
+    at = np.indices((40, 40, 40)) - 19.5
+    ball, plate = np.square(at).sum(0) < 15**2, np.abs(at[0]) < 3
+    assert 1 < generation.excess_area(ball) < 1.15 < generation.excess_area(plate)
+
+
+def test_random_shapes_are_described_beside_principal_components(tmp_path, monkeypatch):
+    monkeypatch.setattr(generation, "COUNT", 3)
+    shapes = phantom_shapes(5)
+    found = generation.measure(tiny_atlas(), shapes[:3], shapes[3:])
+    assert "nearest to unseen shapes" not in found["real"] and "ours, temperature 0.8" in found
+    components = found["2 principal components, temperature 1.0"]
+    assert 0 < components["nearest training shape"] <= 100 and components["excess area"] > 1
+    about = dict.fromkeys(("made", "cases", "training_shapes", "steps", "seed"), 1)
+    about |= {"organ": "phantom", "device": "cpu"}
+    (tmp_path / "generation-phantom.json").write_text(json.dumps({"about": about, "generation": found}))
+    assert "| 2 principal components, temperature 1.0 |" in applications_page.page(tmp_path)
+
+
+def test_an_atlas_of_another_frame_is_refused():
+    phantom = make_phantoms("two-lobe", 1, 0, PhantomConfig(voxels=24))[0]
+    shapes = [prepare(phantom.mask, 24, 0.05)]
+    with pytest.raises(InputError, match=r"margin of 0"):
+        generation.measure(tiny_atlas(), shapes, shapes)
