@@ -11,7 +11,15 @@ import pytest
 from atlas_samples import tiny_atlas
 from test_cli import run
 
-from implicit_atlas.io import Landmarks, read_grid, read_landmarks, read_mask, read_mesh, write_landmarks
+from implicit_atlas.io import (
+    Landmarks,
+    read_grid,
+    read_landmarks,
+    read_mask,
+    read_mesh,
+    write_landmarks,
+    write_mask,
+)
 from implicit_atlas.io.surface_files import read_ply
 from implicit_atlas.phantoms import PhantomConfig, write_phantoms
 from implicit_atlas.surface import occupancy_mesh
@@ -108,6 +116,19 @@ def test_clicks_that_cannot_be_are_refused_and_the_others_go_on(model, masks, tm
     assert "few.csv" in said and "bad.fcsv" in said and "far.csv" in said and "span" in said
     assert (tmp_path / "out" / "good.nii.gz").exists()
     assert len(table(tmp_path / "out" / "completions.csv")) == 1
+
+
+def test_a_shape_of_which_little_was_seen_is_doubtful(model, masks, tmp_path):
+    mask = read_mask(paths(masks)[1])
+    axis = int(np.argmax([np.ptp(places) for places in np.nonzero(mask.occupancy)]))
+    planes = np.flatnonzero(mask.occupancy.any(tuple({0, 1, 2} - {axis})))
+    one = np.zeros_like(mask.occupancy)
+    middle = planes[len(planes) // 2]
+    np.moveaxis(one, axis, 0)[middle] = np.moveaxis(mask.occupancy, axis, 0)[middle]
+    write_mask(tmp_path / "slice.nii.gz", one, mask.grid)
+    assert run("complete", model, tmp_path / "slice.nii.gz", "-o", tmp_path / "out") == 0
+    (row,) = table(tmp_path / "out" / "completions.csv")
+    assert float(row["guessed"]) > 0.25 and "from all that was observed" in row["doubt"]
 
 
 def test_contradictory_clicks_are_doubtful(model, masks, tmp_path, capsys):

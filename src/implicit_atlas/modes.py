@@ -4,7 +4,8 @@ A network that has seen a few hundred shapes answers to some hundred directions 
 the surface, so that an unseen shape is fitted with a part of the numbers that it may use. With modes, entry k of the
 code also moves the template's surface by h_k times the k-th of c patterns of lengths along its normals. They start as
 the smooth patterns that move the mean surface most (the leading Karhunen-Loève functions of a Gaussian process on it,
-as in Lüthi et al., PAMI 2018), codes start as the shapes' coordinates in them, and both are learned.
+as in Lüthi et al., PAMI 2018), codes start as the shapes' coordinates in them and are learned. Of few shapes, patterns
+are learned with them; of many, they stay as they are, since learned ones turn to what is peculiar to these shapes.
 
 Templates start as the means of clusters of shapes, and a shape's coordinates are those from its own cluster's mean, so
 that templates stay apart: were all coordinates taken from one mean, modes would leave templates nothing to say.

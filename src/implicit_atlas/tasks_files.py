@@ -118,6 +118,7 @@ def write_completion(
         "labels_kept": "" if done.labels_kept is None else round(done.labels_kept, 3),
         "boundary_mm": "" if done.boundary_mm is None else round(done.boundary_mm, 3),
         "spread_mm": spread_mm,
+        "guessed": "" if done.guessed is None else round(done.guessed, 3),
         "degrees_of_freedom": fit.found.degrees_of_freedom,
         "doubt": done.doubt or "",
     }
