@@ -123,6 +123,12 @@ def test_known_shapes_templates_and_info(masks, atlas, tmp_path, capsys):
     assert "implicit-atlas+reg" in capsys.readouterr().out
 
 
+def test_a_training_of_too_few_steps_says_so(atlas, tmp_path, capsys):
+    words = ("train", atlas.parent / "shapes", "-o", tmp_path / "x.atlas", "--steps", 2, "--warps", 0)
+    assert run(*words) == 0
+    assert "2 steps are too few to be of use. Give more --steps." in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_bad_case_does_not_stop_the_others(masks, atlas, tmp_path, capsys):
     bad = tmp_path / "bad"

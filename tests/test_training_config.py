@@ -30,6 +30,11 @@ def test_few_shapes_are_made_up_for_by_warps():
     assert default_config(5, "cpu", 3.0, 7).seed == 7
 
 
+def test_a_short_time_leaves_time_to_train_after_the_warps():
+    warps = [default_config(5, "cpu", minutes).warps for minutes in (0.1, 1, 3, 60)]
+    assert 0 < warps[0] < warps[1] < warps[2] < warps[3] == default_config(5, "cpu").warps
+
+
 def test_patterns_of_modes_are_learned_from_few_shapes_and_kept_for_many():
     assert default_config(5, "cpu").modes_share == 1 and default_config(182, "cpu").modes_share == 0
 

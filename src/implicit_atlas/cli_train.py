@@ -10,6 +10,9 @@ from typing import Any
 from implicit_atlas.cli_cases import chosen
 
 
+FEW_STEPS = 100  # an atlas of fewer knows little
+
+
 @dataclass(frozen=True)
 class Plan:
     """What the commands that train are told; the options of `implicit-atlas train`."""
@@ -49,6 +52,11 @@ def learn(source: Path, output: Path, labels: tuple[int, ...], plan: Plan) -> tu
         atlas = train(shapes, model, config, labels=labels, run=run, resume=plan.resume, progress=report)
     atlas.save(output, model_card(atlas))
     pictures.training_curves(run / "training.png", RunLog(run / "log.jsonl").read_lines())
-    seconds = atlas.provenance["seconds"]
-    print(f"{output}: {len(shapes)} shapes, {atlas.provenance['steps']} steps in {seconds:.0f} s")
+    steps, seconds = atlas.provenance["steps"], atlas.provenance["seconds"]
+    print(f"{output}: {len(shapes)} shapes, {steps} steps in {seconds:.0f} s")
+    if steps < FEW_STEPS:
+        remedy = (
+            "Give more --max-minutes, or --steps." if plan.max_minutes is not None else "Give more --steps."
+        )
+        print(f"WARNING: {output}: {steps} steps are too few to be of use. {remedy}")
     return problems, len(shapes) + len(problems)

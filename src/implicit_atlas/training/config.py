@@ -20,6 +20,7 @@ POOL = (
     200  # warped copies fill few shapes up to this many; more shapes get as many warps as there are, up to it
 )
 FEW = 50
+WARPS_A_MINUTE = 50  # of a time budget: they take half of it on a slow core, and a fourth on two
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ def default_config(
         InputError: there is no such method.
     """
     few = shapes < FEW
+    warps = POOL - shapes if few else min(shapes, POOL)
+    if max_minutes is not None:
+        warps = min(warps, int(WARPS_A_MINUTE * max_minutes))
     return TrainConfig(
         seed=seed,
         max_minutes=max_minutes,
@@ -90,7 +94,7 @@ def default_config(
         real_share=0.5,
         # Learned on many shapes, patterns turn to these and away from unseen ones.
         modes_share=1.0 if few else 0.0,
-        warps=POOL - shapes if few else min(shapes, POOL),
+        warps=warps,
         device=device,
         points=affordable_points(method_of(method).decoder == "mlp", device, most=PointConfig()),
         precision=fast_precision(device),
