@@ -9,7 +9,6 @@ from typing import Any
 
 from implicit_atlas.cli_cases import chosen
 
-
 FEW_STEPS = 100  # an atlas of fewer knows little
 
 
