@@ -48,8 +48,9 @@ def statistics(  # noqa: PLR0913 (each is an option of the command)
         if labels is not None:
             found = write_comparison(alike, faces, labels, output, permutations, seed)
             (a, b), (m, n), least = found.groups, found.sizes, float(found.q.min())
-            kind, share = "all" if found.exact else "random", (found.q <= LEVEL).mean()
+            share = (found.q <= LEVEL).mean()
+            compared = f"all {found.permutations}" if found.exact else f"{found.permutations} random"
             print(
                 f"{a} ({m}) and {b} ({n}): p = {found.global_p:.4g} that they differ nowhere, least q of a vertex "
-                f"{least:.4g}, {share:.1%} of vertices at q <= {LEVEL}; {found.permutations} {kind} relabellings"
+                f"{least:.4g}, {share:.1%} of vertices at q <= {LEVEL}; {compared} relabellings"
             )
