@@ -1,0 +1,72 @@
+"""What training reads: real shapes and their warps, start codes and centres, and the batches of a step."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from atlas_samples import CODE, phantom_shapes, tiny_model, tiny_training
+
+from implicit_atlas.errors import InputError
+from implicit_atlas.training import gather, optimise
+
+SHAPES = phantom_shapes(6)
+MODEL = tiny_model()
+CONFIG = tiny_training(steps=30, warps=3, real_share=0.5)
+
+
+def test_data_holds_real_shapes_first_and_their_warps_after_them():
+    data = gather(SHAPES, MODEL, CONFIG)
+    assert data.real == 6 and data.packed.shape[0] == data.features.shape[0] == data.codes.shape[0] == 9
+    np.testing.assert_array_equal(data.packed[:6], [shape.packed for shape in SHAPES])
+    assert len({row.tobytes() for row in data.packed}) == 9
+    again = gather(SHAPES, MODEL, CONFIG)
+    np.testing.assert_array_equal(data.packed, again.packed)
+    np.testing.assert_array_equal(data.codes, again.codes)
+
+
+def test_batches_repeat_no_shape_and_keep_their_share():
+    data = gather(SHAPES, MODEL, CONFIG)
+    for step in range(20):
+        ids = data.batch(step, CONFIG).tolist()
+        assert len(set(ids)) == len(ids) == 4
+        assert sum(index < 6 for index in ids) == 2
+    assert data.batch(3, CONFIG).tolist() == data.batch(3, CONFIG).tolist()
+    seen = {index for step in range(40) for index in data.batch(step, CONFIG).tolist()}
+    assert seen == set(range(9))
+
+
+def test_a_batch_is_never_larger_than_the_data():
+    config = tiny_training(batch=50)
+    assert sorted(gather(SHAPES, MODEL, config).batch(0, config).tolist()) == list(range(6))
+
+
+@pytest.mark.parametrize("count", [2, 6, 9])
+def test_start_centres_of_templates_differ(count):
+    model = dataclasses.replace(MODEL, templates=count)
+    centres = gather(SHAPES, model, tiny_training()).centres
+    assert centres.shape == (count, CODE)
+    assert len({row.tobytes() for row in centres}) == count
+
+
+def test_random_start_codes_differ():
+    codes = gather(SHAPES, MODEL, tiny_training(codes="random")).codes
+    assert codes.std() == pytest.approx(0.1, rel=0.3)
+    assert len({row.tobytes() for row in codes}) == 6
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_shapes_that_are_all_the_same_can_be_trained_on(count):
+    config = tiny_training(steps=2)
+    trained = optimise(gather(SHAPES[:1] * count, MODEL, config), MODEL, config)
+    assert np.isfinite(trained.codes).all()
+
+
+def test_shapes_that_do_not_fit_together_are_refused():
+    with pytest.raises(InputError, match="no shape"):
+        gather([], MODEL, CONFIG)
+    frame = dataclasses.replace(SHAPES[0].frame, resolution=16)
+    other = dataclasses.replace(SHAPES[0], frame=frame, packed=np.zeros(16**3 // 8, np.uint8))
+    with pytest.raises(InputError, match=r"resolutions \[16, 32\]"):
+        gather([SHAPES[1], other], MODEL, CONFIG)
