@@ -18,6 +18,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.classical import CLASSICAL
 from experiments.command import main
 from experiments.completion import BAND_WIDTH_VOX, COUNTS
 from experiments.data import HERE, Organ
@@ -35,6 +36,8 @@ def means(organ: Organ, results: Sequence[dict[str, Any]]) -> Means:
         cell, found = result["cell"], result.get("completion")
         if (cell["organ"], cell["subset"], cell.get("noise", "")) == (organ, "train", "") and found:
             title = Row(cell["method"], variant=cell.get("variant", DEFAULTS)).title
+            if cell["method"] not in CLASSICAL:
+                title += f", {cell['steps']} steps"
             runs[f"{title} ({result['unknown']['protocol']['degrees_of_freedom']})"].append(found)
     return {
         name: [

@@ -175,6 +175,9 @@ def test_the_figure_draws_what_was_run(split, tmp_path):
     draw("hippocampus", [result], tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
     assert "pca-64 (5)" in figure6_table("hippocampus", [result])
+    learned = [{**result, "cell": {**result["cell"], "method": "conv", "steps": steps}} for steps in (1, 2)]
+    table = figure6_table("hippocampus", learned)  # trainings of other lengths are no seeds of one
+    assert "conv, 1 steps (5)" in table and "conv, 2 steps (5)" in table
 
 
 def test_a_folder_without_splits_is_divided_as_the_paper_says(split, tmp_path, monkeypatch):
