@@ -69,14 +69,14 @@ def markdown(organ: Organ, results: Sequence[dict[str, Any]]) -> str:
 
 def draw(organ: Organ, results: Sequence[dict[str, Any]], path: Path) -> None:
     """The curves."""
-    figure, axes = plt.subplots(figsize=(5, 3.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(5, 4.4), layout="constrained")
     for name, values in means(organ, results).items():
         axes.plot(COUNTS, [dsc for dsc, _ in values], marker="o", label=name)
     axes.set(xscale="log", xlabel="points", ylabel="DSC %", title=f"Completion of unknown shapes, {organ}")
     axes.set_xticks(COUNTS, [str(count) for count in COUNTS], minor=False)
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", fontsize=8)
     write_atomic(path, lambda partial: figure.savefig(partial, format="png", dpi=110))
     plt.close(figure)
 
