@@ -216,7 +216,8 @@ def run_measurement(
         begun = time.perf_counter()
         found = measure(atlas, masks, lambda line: print(line, flush=True))
         seconds = round(time.perf_counter() - begun, 1)
-        about = {**about_run(atlas, options.organ, masks), **more(atlas), "seconds": seconds}
+        about = {**about_run(atlas, options.organ, masks), **more(atlas)}
+        about |= {"every": options.every, "seconds": seconds}
         path = RESULTS / f"{name}-{options.organ}.json"
         write_atomic(path, (json.dumps({"about": about, key: found}, indent=1) + "\n").encode())
     except AtlasError as error:

@@ -118,7 +118,8 @@ def generation(found: dict[str, Any]) -> list[str]:
         "nearest training shape (specificity), of an unseen shape with the nearest of them, and of any two of them "
         "(the lower, the more diverse); surface over that of a ball of the same volume (the rougher, the larger); "
         f"share in one piece. An atlas of {about['training_shapes']} training shapes and {about['steps']} steps, seed "
-        f"{about['seed']}; {about['device']}. `python -m experiments.generation MODEL`.\n",
+        f"{about['seed']}; {about['device']}. `python -m experiments.generation MODEL`, MODEL of a cell of Table 2 "
+        "(`runs/*/model.atlas`, no margin); a random shape has the 256 numbers of a code.\n",
         "| shapes | " + " | ".join(names) + " |",
         "|---" * (len(names) + 1) + "|",
     ]
@@ -138,7 +139,8 @@ def calibration(found: dict[str, Any]) -> list[str]:
         "distance of the draws' surfaces from the most probable one. Unseen: more than a slice from a drawn one, or "
         f"beyond the cut. An atlas of {about['training_shapes']} training shapes and {about['steps']} steps, seed "
         f"{about['seed']}; {about['degrees_of_freedom']} numbers; {about['device']}; {about['seconds']:.0f} s. "
-        "`python -m experiments.calibration MODEL`.\n",
+        f"`python -m experiments.calibration MODEL --every {about['every']}`, MODEL of a cell "
+        "of Table 2 (no margin).\n",
         "| observed | covered, seen | covered, unseen | spread mm, seen | unseen | doubtful |",
         "|---|---|---|---|---|---|",
     ]

@@ -126,7 +126,9 @@ def test_measured_calibration_becomes_a_table(mask, tmp_path, monkeypatch):
         for row in rows:
             assert 0 <= row["covered seen"] <= 100 and row["spread seen"] > 0
             assert (row["covered unseen"] is None) is (task == "64")
-    about = dict.fromkeys(("cases", "training_shapes", "steps", "seed", "degrees_of_freedom", "seconds"), 1)
+    about = dict.fromkeys(
+        ("cases", "training_shapes", "steps", "seed", "degrees_of_freedom", "seconds", "every"), 1
+    )
     about |= {"organ": "phantom", "draws": 3, "device": "cpu"}
     (tmp_path / "calibration-phantom.json").write_text(json.dumps({"about": about, "calibration": found}))
     page = applications_page.page(tmp_path)
