@@ -4,7 +4,7 @@
 #   make test                   every check and every test
 #   make bench                  timings against reference code
 #   make paper                  cells of a table of the paper: ORGAN=hippocampus TABLE=2 MINUTES=25
-#                               (or TABLE=ideas, noise or amount)
+#                               (or TABLE=ideas, noise, amount or own)
 #
 # TORCH says what pip installs where .venv has no torch yet. Plain "torch==2.13.0" takes what your package index
 # offers (on Linux usually the CUDA build); add pip's --index-url to choose another, for example the CPU build:

@@ -14,7 +14,8 @@ from implicit_atlas.io import case_name
 from implicit_atlas.phantoms import PhantomConfig, write_phantoms
 from implicit_atlas.shapes import Shape
 
-Organ = Literal["hippocampus", "liver", "pancreas"]
+Organ = Literal["hippocampus", "liver", "pancreas", "prostate", "kidney"]
+"""The paper's three, and two that nothing was chosen on."""
 Subset = Literal["train", "few_shot", "first-10", "first-20", "first-50", "first-100"]
 HERE = Path(__file__).parent
 PAPER = json.loads((HERE / "paper.json").read_text(encoding="utf-8"))
@@ -49,7 +50,7 @@ def load_split(organ: Organ, data: Path | None = None) -> Split:
     """Read an organ's masks and split them.
 
     Args:
-        organ: one of the paper's.
+        organ: which.
         data: a folder with `masks` and `splits.json` (train, val), or a Decathlon `labelsTr`, whose cases are
             split by name order into the paper's numbers of known and unknown shapes.
 
@@ -67,6 +68,8 @@ def load_split(organ: Organ, data: Path | None = None) -> Split:
         known, unknown = names["train"], names["val"]
         shapes = _by_name(folder / "masks")
     else:
+        if organ not in PAPER["table1"]:
+            raise InputError(folder, "has no splits.json", "Give a folder with masks/ and splits.json.")
         shapes = _by_name(folder)
         count = PAPER["table1"][organ]
         ordered = sorted(shapes)

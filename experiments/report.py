@@ -7,7 +7,7 @@ from typing import get_args
 
 from experiments import amount, figure6, noise
 from experiments.data import HERE, Organ
-from experiments.tables import TABLES, Result, read_results
+from experiments.tables import Result, read_results, tables_of
 from experiments.tables import markdown as table_of
 from implicit_atlas.files import write_atomic
 
@@ -26,7 +26,7 @@ def page() -> str:
     parts = [INTRODUCTION]
     for organ in get_args(Organ):
         if any(result["cell"]["organ"] == organ for result in results):
-            parts += [f"## {organ.capitalize()}\n", *(table_of(t, organ, results) + "\n" for t in TABLES)]
+            parts += [f"## {organ.capitalize()}\n", *(table_of(t, organ, results) + "\n" for t in tables_of(organ))]
             if figure6.means(organ, results):
                 picture = f"![Completion of {organ}](figure6-{organ}.png)\n"
                 parts += [figure6.markdown(organ, results) + "\n", picture]

@@ -107,7 +107,18 @@ IDEAS = Table(
     "few_shot",
     tuple(Row(DEFAULT_METHOD, variant=variant) for variant in VARIANTS if variant != LEARNED_MODES),
 )
-TABLES = (TABLE2, TABLE3, TABLE4, IDEAS)
+OWN = Table(
+    "own",
+    "A user's own organ: five training shapes, default options",
+    "few_shot",
+    (Row("conv"), Row(DEFAULT_METHOD)),
+)
+
+
+def tables_of(organ: Organ) -> tuple[Table, ...]:
+    """The tables of one of the paper's organs, or that of any other."""
+    return (TABLE2, TABLE3, TABLE4, IDEAS) if organ in PAPER["table1"] else (OWN,)
+
 
 HEADER = (
     "| method | known, ours | paper | unknown, ours | paper | HD95 / ASSD mm | free | weights | steps "

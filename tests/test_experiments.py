@@ -17,7 +17,7 @@ from experiments.figure6 import draw
 from experiments.figure6 import markdown as figure6_table
 from experiments.peers.difnet import NetworkConfig
 from experiments.peers.difnet_losses import DifNetWeights
-from experiments.tables import TABLE2, TABLE4, TABLES, markdown
+from experiments.tables import OWN, TABLE2, TABLE4, markdown, tables_of
 from experiments.variants import DEFAULTS, LEARNED_MODES, VARIANTS
 
 from implicit_atlas import InputError
@@ -33,7 +33,7 @@ def split(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@pytest.mark.parametrize("table", (*tables_of("hippocampus"), OWN), ids=lambda table: table.name)
 def test_every_cell_of_a_table_runs_and_stands_beside_the_paper(table, tmp_path):
     text = smoke(table, tmp_path)
     assert "missing" not in text
@@ -42,6 +42,13 @@ def test_every_cell_of_a_table_runs_and_stands_beside_the_paper(table, tmp_path)
         if row.paper is not None:
             for dsc_percent, nsd_percent in table.paper(row.paper, "hippocampus"):
                 assert f"{dsc_percent:.2f} / {nsd_percent:.2f}" in line
+
+
+def test_an_organ_that_the_paper_has_not_has_one_table_without_its_numbers(tmp_path):
+    assert tables_of("kidney") == (OWN,)
+    assert all(OWN.paper(row.paper, "kidney") is None for row in OWN.rows)
+    with pytest.raises(InputError, match="has no splits.json"):
+        load_split("kidney", tmp_path)
 
 
 def test_what_was_run_is_read_back_and_not_run_again(split, tmp_path, monkeypatch):

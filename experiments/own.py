@@ -1,0 +1,9 @@
+"""Organs that nothing was chosen on: python -m experiments.own --organ kidney --steps 1000 --iterations 100."""
+
+import sys
+
+from experiments.command import main
+from experiments.tables import OWN
+
+if __name__ == "__main__":
+    sys.exit(main(OWN))
