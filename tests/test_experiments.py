@@ -47,7 +47,7 @@ def test_every_cell_of_a_table_runs_and_stands_beside_the_paper(table, tmp_path)
 def test_an_organ_that_the_paper_has_not_has_one_table_without_its_numbers(tmp_path):
     assert tables_of("kidney") == (OWN,)
     assert all(OWN.paper(row.paper, "kidney") is None for row in OWN.rows)
-    with pytest.raises(InputError, match="has no splits.json"):
+    with pytest.raises(InputError, match="has no splits"):
         load_split("kidney", tmp_path)
 
 
