@@ -22,7 +22,7 @@ from implicit_atlas.grid import as_numpy
 from implicit_atlas.linear import LinearEncoder
 from implicit_atlas.local import ResidualNodes, residual_nodes
 from implicit_atlas.model import Atlas, Expanded, Field
-from implicit_atlas.pose import PosePrior, pose_prior
+from implicit_atlas.pose import pose_prior
 from implicit_atlas.prior import CodePrior
 from implicit_atlas.sampling import Observations, ShapeSet
 from implicit_atlas.shapes import Shape
@@ -100,7 +100,8 @@ class TrainedAtlas:
         Raises:
             InputError: no shape, shapes of different resolutions, or no such template.
         """
-        _some(shapes)
+        if not shapes:
+            raise InputError("fit", "no shape was given", "Give at least one shape.")
         if template is not None:
             self.check_template(template)
         config = config or FitConfig()
@@ -115,46 +116,47 @@ class TrainedAtlas:
         observations: Sequence[Observations],
         config: SparseConfig | None = None,
         progress: Progress | None = None,
-        draw: int = 0,
     ) -> list[Fit]:
         """Find the most probable shape of each set of points, all in one optimisation (paper §5.1).
 
-        Fits that failed are marked (`Fit.failure`), never dropped. `draw` k is the k-th draw from the shapes that are
-        probable instead, by which to see how uncertain the most probable one is.
+        Fits that failed are marked (`Fit.failure`), never dropped.
 
         Raises:
             InputError: nothing was observed.
         """
-        return self._complete(observations, config, progress, None, draw)
+        return [fits[0] for fits in self.complete_and_draw(observations, 0, config, progress, in_scan=False)]
 
     def complete_in_scan(
         self,
         observations: Sequence[Observations],
         config: SparseConfig | None = None,
         progress: Progress | None = None,
-        draw: int = 0,
     ) -> list[Fit]:
         """The same of points in RAS millimetres: position, size and orientation of the organ are found with its shape.
 
         Raises:
             InputError: nothing was observed.
         """
-        return self._complete(observations, config, progress, pose_prior(self.config, self.device), draw)
+        return [fits[0] for fits in self.complete_and_draw(observations, 0, config, progress)]
 
-    def _complete(
+    def complete_and_draw(
         self,
         observations: Sequence[Observations],
-        config: SparseConfig | None,
-        progress: Progress | None,
-        pose: PosePrior | None,
-        draw: int,
-    ) -> list[Fit]:
-        _some(observations)
+        draws: int,
+        config: SparseConfig | None = None,
+        progress: Progress | None = None,
+        in_scan: bool = True,
+    ) -> list[list[Fit]]:
+        """The same, followed by draws from the shapes that are probable, by which to see how uncertain it is."""
+        if not observations:
+            raise InputError("complete", "no shape was given", "Give at least one.")
         config = config or SparseConfig()
         nodes = self.residual_nodes(config.residual_nodes) if config.residual else None
+        pose = pose_prior(self.config, self.device) if in_scan else None
         prior = ShapePrior(self.prior.to(self.device), self._template_distances(), nodes, pose)
-        found = complete_codes(self.network, observations, prior, config, progress, draw)
-        return [self._found(seen.name, fit, fit.frame) for seen, fit in zip(observations, found, strict=True)]
+        found = complete_codes(self.network, observations, prior, config, progress, draws)
+        pairs = zip(observations, found, strict=True)
+        return [[self._found(seen.name, fit, fit.frame) for fit in fits] for seen, fits in pairs]
 
     def known(self, name: str, frame: Frame | None = None) -> Fit:
         """The training shape of that name, as its training code stands (paper: "known" shapes).
@@ -312,8 +314,3 @@ class TrainedAtlas:
                 "shapes", f"have the resolutions {sorted(resolutions)}", "Prepare them at one resolution."
             )
         return ShapeSet(np.stack([shape.packed for shape in shapes]), resolutions.pop(), self.device)
-
-
-def _some(shapes: Sequence[Shape] | Sequence[Observations]) -> None:
-    if not shapes:
-        raise InputError("fit", "no shape was given", "Give at least one shape.")

@@ -84,16 +84,9 @@ def complete(
     """
     for seen in observations:
         _check_span(atlas, seen)
-    report = progress or (lambda share, text: None)
-    rounds = []
-    for draw in range(draws + 1):
-
-        def overall(share: float, text: str, done: int = draw) -> None:
-            report((done + share) / (draws + 1), text)
-
-        rounds.append(atlas.complete_in_scan(observations, progress=overall, draw=draw))
     found = []
-    for seen, (fit, *others) in zip(observations, zip(*rounds, strict=True), strict=True):
+    completed = atlas.complete_and_draw(observations, draws, progress=progress)
+    for seen, (fit, *others) in zip(observations, completed, strict=True):
         usable = tuple(other for other in others if other.failure is None)
         found.append(_judged(atlas, seen, fit, usable))
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from implicit_atlas.schedule import cosine_decay
 from implicit_atlas.starts import Starts
 
 Progress = Callable[[float, str], None]
+Found = TypeVar("Found")
 
 CHECK_EVERY = 20
 RACE = PointConfig(lattice=12, band=2048)
@@ -122,12 +124,12 @@ def in_batches(
     network: Field | Atlas,
     total: int,
     size: int,
-    fit: Callable[[range, Progress], list[CodeFit]],
+    fit: Callable[[range, Progress], list[Found]],
     progress: Progress | None = None,
-) -> list[CodeFit]:
+) -> list[Found]:
     """Fits of `total` shapes, `size` at a time, while the network's weights stay as they are."""
     report = progress or (lambda share, text: None)
-    fits: list[CodeFit] = []
+    fits: list[Found] = []
     learned = [p for p in network.parameters() if p.requires_grad]
     for parameter in learned:
         parameter.requires_grad_(False)

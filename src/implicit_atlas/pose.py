@@ -24,6 +24,7 @@ FREE = 9  # numbers of a pose: centre, logarithms of the sizes, vector of rotati
 CENTRE = 0.25  # standard deviation of a centre about where it starts, as a share of the mean size
 TURN = 0.12  # standard deviation of the rotation vector's entries, in radians
 SIZE = 0.15  # standard deviation of the logarithm of a size, where only the mean is known
+MISSING = 0.15  # of the mean size, along an axis of which the end may not have been seen
 ALIKE = 5  # so many shapes' worth of independent sizes are mixed into the covariance
 
 
@@ -48,17 +49,26 @@ class PosePrior:
     def starts(
         self, points_mm: Float[np.ndarray, "n 3"], occupancy: Float[np.ndarray, " n"]
     ) -> Float[np.ndarray, "starts 9"]:
-        """Numbers to search from: cubes of the mean size, about the points' box or mean, or as large as their box."""
+        """Numbers to search from: cubes of the mean size about the points' box or mean, or as large as their box.
+
+        And those that have the box at one of their ends, along every axis that may not have been seen as a whole.
+        """
         seen = of_organ(points_mm, occupancy)
         low, high = seen.min(0), seen.max(0)
         mean_size = np.exp(self.log_size.double().cpu().numpy())
         to_mean = (seen.mean(0) - (low + high) / 2) / (CENTRE * mean_size)
-        extent = np.maximum((high - low) * (1 + 2 * self.margin), mean_size / 4)
+        extent = (high - low) * (1 + 2 * self.margin)
         factor = self.factor.double().cpu().numpy()
-        own = np.linalg.lstsq(factor, np.log(extent / mean_size), rcond=None)[0].clip(-2, 2)
+        own = np.linalg.lstsq(factor, np.log(np.maximum(extent / mean_size, 1 / 4)), rcond=None)[0].clip(
+            -2, 2
+        )
         starts = np.zeros((3, FREE))
         starts[1, :3], starts[2, 3:6] = to_mean.clip(-2, 2), own
-        return starts
+        missing = 1 - extent / mean_size
+        ends = np.diag(missing / (2 * CENTRE))[missing > MISSING]
+        beyond = np.zeros((2 * len(ends), FREE))
+        beyond[:, :3] = np.concatenate([ends, -ends])
+        return np.concatenate([starts, beyond])
 
 
 def pose_prior(config: AtlasConfig, device: torch.device | str = "cpu") -> PosePrior:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -22,14 +21,16 @@ from torch import Tensor
 from implicit_atlas.fitting import CodeFit, Progress, in_batches
 from implicit_atlas.model import Atlas, Field
 from implicit_atlas.pose import FREE
+from implicit_atlas.registration import registered, roughly
 from implicit_atlas.sampling import Observations
 from implicit_atlas.sparse_batch import ShapePrior, SparseBatch, SparseConfig
 
 __all__ = ["ShapePrior", "SparseConfig", "complete_codes"]
 
 LONGER = 3  # times as many iterations where the pose is free, too
-SEARCH = 80  # iterations of each short search for a pose, at most
-TRIAL = 30  # iterations by which templates are compared, at most
+SEARCH = 40  # iterations by which templates are compared where it is, at most
+TRIAL = 30  # and where it is not
+SEARCH_POINTS = 1 << 11  # of such an iteration, at most
 
 
 def complete_codes(
@@ -38,9 +39,9 @@ def complete_codes(
     prior: ShapePrior,
     config: SparseConfig | None = None,
     progress: Progress | None = None,
-    draw: int = 0,
-) -> list[CodeFit]:
-    """The most probable code, and residual and pose, of each shape; failed ones are marked, never dropped.
+    draws: int = 0,
+) -> list[list[CodeFit]]:
+    """The most probable code, and residual and pose, of each shape, and draws; failed ones are marked, never dropped.
 
     A draw from what is probable is the most probable shape of noisy observations under a prior about a random shape
     (randomised maximum likelihood, Kitanidis 1995; exact where all is linear and normal).
@@ -51,59 +52,57 @@ def complete_codes(
         prior: what is known of shapes before anything is seen.
         config: how.
         progress: told how far it is.
-        draw: 0 for the most probable shape, k for the k-th draw.
+        draws: how many, which follow the most probable one in the list of each shape.
     """
     config = config or SparseConfig()
     if prior.pose is not None:
         config = replace(config, iterations=LONGER * config.iterations)
 
-    def fit(ids: range, report: Progress) -> list[CodeFit]:
+    def fit(ids: range, report: Progress) -> list[list[CodeFit]]:
         part = observations[ids.start : ids.stop]
-        start = None if prior.pose is None else _placed(network, part, prior, config)
-        template = _best_templates(network, part, prior, config, start)
-        return SparseBatch(network, part, prior, config, draw).run(report, start, template)
+        start, template = _begin(network, part, prior, config)
+        rounds = []
+        for draw in range(draws + 1):
+
+            def overall(share: float, text: str, done: int = draw) -> None:
+                report((done + share) / (draws + 1), text)
+
+            found, free = SparseBatch(network, part, prior, config, draw).run(overall, start, template)
+            rounds.append(found)
+            start = free if draw == 0 else start  # draws are near the most probable shape
+        return [list(fits) for fits in zip(*rounds, strict=True)]
 
     return in_batches(network, len(observations), config.batch, fit, progress)
 
 
-def _placed(
+def _begin(
     network: Field | Atlas, observations: Sequence[Observations], prior: ShapePrior, config: SparseConfig
-) -> Float[Tensor, "n free"]:
-    """Where to start: code and pose of the best of several short searches without a residual."""
-    assert prior.pose is not None
-    starts = [prior.pose.starts(seen.points, seen.occupancy) for seen in observations]
-    count = starts[0].shape[0]
-    rough = replace(config, iterations=min(config.iterations, SEARCH))
-    batch = SparseBatch(
-        network, [o for o in observations for _ in range(count)], replace(prior, nodes=None), rough
-    )
-    free = torch.zeros((batch.count, batch.size), device=batch.device)
-    free[:, -FREE:] = torch.from_numpy(np.concatenate(starts)).to(free)
-    free, value = batch.search(free, None)
-    best = value.view(-1, count).argmin(1)
-    return free[torch.arange(len(observations), device=free.device) * count + best]
+) -> tuple[Float[Tensor, "n free"] | None, Int[Tensor, " n"] | None]:
+    """Where to start, None at the mean, and with which template: what the best of some short searches has.
 
-
-def _best_templates(
-    network: Field | Atlas,
-    observations: Sequence[Observations],
-    prior: ShapePrior,
-    config: SparseConfig,
-    start: Float[Tensor, "n free"] | None,
-) -> Int[Tensor, " n"] | None:
-    """The template of the best of several short searches without a residual, one with each, from the mean code on.
-
-    What templates say of the points at once is no guide: the best one is often that which deforms best.
+    There is one with each template, without a residual. What templates say of the points at once is no guide: the best
+    one is often that which deforms best.
     """
-    count = network.templates
-    if count < 2:
-        return None
-    rough = replace(config, iterations=min(config.iterations, TRIAL))
-    batch = SparseBatch(
-        network, [o for o in observations for _ in range(count)], replace(prior, nodes=None), rough
-    )
+    count = max(1, network.templates)
+    if count == 1 and prior.pose is None:
+        return None, None
+    rough, alone = replace(prior, nodes=None), prior.pose is None
+    length = min(config.iterations, TRIAL if alone else SEARCH)
+    settings = replace(config, iterations=length, points=min(config.points, SEARCH_POINTS))
+    batch = SparseBatch(network, [o for o in observations for _ in range(count)], rough, settings)
     free = torch.zeros((batch.count, batch.size), device=batch.device)
-    if start is not None:
-        free[:, -FREE:] = start[:, -FREE:].repeat_interleave(count, 0)
-    _, value = batch.search(free, torch.arange(count, device=batch.device).repeat(len(observations)))
-    return value.view(-1, count).argmin(1)
+    if prior.pose is not None:
+        starts = [prior.pose.starts(seen.points, seen.occupancy) for seen in observations]
+        poses = registered(SparseBatch(network, observations, rough, roughly(config)), starts)
+        free[:, -FREE:] = poses.flatten(0, 1)
+    template = None
+    if network.templates:
+        template = torch.arange(count, device=batch.device).repeat(len(observations))
+    free, value = batch.search(free, template)
+    best = value.view(-1, count).argmin(1)
+    if alone:
+        return None, best
+    chosen = free.view(-1, count, batch.size)[torch.arange(len(best), device=best.device), best]
+    start = torch.zeros((len(best), SparseBatch(network, observations, prior, config).size)).to(chosen)
+    start[:, : batch.code_size], start[:, -FREE:] = chosen[:, : batch.code_size], chosen[:, -FREE:]
+    return start, best if network.templates else None

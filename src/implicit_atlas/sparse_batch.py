@@ -23,8 +23,11 @@ from implicit_atlas.prior import CodePrior
 from implicit_atlas.sampling import Observations, ObservationSet, PointConfig, Samples
 from implicit_atlas.schedule import cosine_decay
 
-BUDGET = PointConfig(lattice=0, band=1 << 14)  # points of an iteration; of more, a random part
 REPORT_EVERY = 20
+# Where the pose is free, too, distances count roughly at first: softness and slack begin with these, in cube units, and
+# are what they should be after so much of the iterations. Else many a pose is found that makes the organ as small as
+# what was seen of it.
+ROUGH_SOFTNESS, ROUGH_SLACK, SHARPENING = 6 / 64, 8 / 64, 0.8
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class SparseConfig:
         evidence: points that say as much as one independent observation, for fields without a template: their logits
             stand for the log odds of the labels.
         batch: shapes completed together.
+        points: of an iteration; of more that were observed, a random part.
     """
 
     iterations: int = 60
@@ -53,6 +57,7 @@ class SparseConfig:
     evidence: float = 12.0
     batch: int = 40
     seed: int = 0
+    points: int = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +125,9 @@ class SparseBatch:
 
     def sample(self, seed: int) -> Samples:
         """Points of an iteration."""
-        return self.target.sample(
-            torch.arange(self.count), BUDGET, torch.Generator().manual_seed(seed), shared=True
-        )
+        budget = PointConfig(lattice=0, band=self.config.points)
+        generator = torch.Generator().manual_seed(seed)
+        return self.target.sample(torch.arange(self.count), budget, generator, shared=True)
 
     def residual(self, free: Tensor) -> Float[Tensor, "n k"]:
         """Lengths of the residual in cube units."""
@@ -138,26 +143,41 @@ class SparseBatch:
             residual = self.nodes.lattice(self.residual(free), template)
         return self.network.expand(codes, template, self.templates, residual)
 
-    def surprise(self, free: Tensor, template: Tensor | None, samples: Samples) -> Float[Tensor, " n"]:
-        """Negative log likelihood of what was observed, up to a constant."""
-        expanded, sign = self.expand(free, template), 2 * samples.occupancy - 1
-        points = samples.points
+    def surprise(
+        self, free: Tensor, template: Tensor | None, samples: Samples, sharp: float = 1.0
+    ) -> Float[Tensor, " n"]:
+        """Negative log likelihood of what was observed, up to a constant; that of `misfit` where not all sharp."""
+        expanded, growth = self.expand(free, template), None
         if self.poses is not None:
-            points = self.poses.to_cube(free[:, -FREE:], points)
-        if self.distances is None or template is None or not isinstance(self.network, Atlas):
-            logits = self.network.query(expanded, points).logits
-            each = F.softplus(-sign * logits) / self.config.evidence
-        else:
-            where = points + self.network.displacement(expanded, points)
-            distance = sample_distances(self.distances, template, where)
-            if self.poses is not None:  # else a larger cube would bring all points nearer to the surface
-                distance = distance * self.poses.growth(free[:, -FREE:])[:, None]
-            assert samples.spread is not None
-            spread = torch.hypot(samples.spread * self.unit, torch.full_like(distance, self.config.slack))
-            each = F.softplus(-sign * distance / self.config.softness)
-            each = each + (distance / spread).square() / 2
+            pose = free[:, -FREE:]
+            samples = replace(samples, points=self.poses.to_cube(pose, samples.points))
+            growth = self.poses.growth(pose)[:, None]
         seen = samples.weight.sum(1).clamp_min(1e-12)
+        each = self.misfit(expanded, template, samples, growth, sharp)
         return (each * samples.weight).sum(1) * (self.total / seen)
+
+    def misfit(
+        self,
+        expanded: Expanded,
+        template: Tensor | None,
+        samples: Samples,
+        growth: Tensor | None,
+        sharp: float,
+    ) -> Float[Tensor, "n points"]:
+        """That of each point, in cube coordinates; with distances that count roughly (0) to as they should (1)."""
+        sign = 2 * samples.occupancy - 1
+        if self.distances is None or template is None or not isinstance(self.network, Atlas):
+            logits = self.network.query(expanded, samples.points).logits
+            return F.softplus(-sign * logits) / self.config.evidence
+        where = samples.points + self.network.displacement(expanded, samples.points)
+        distance = sample_distances(self.distances, template, where)
+        if growth is not None:  # else a larger cube would bring all points nearer to the surface
+            distance = distance * growth
+        assert samples.spread is not None
+        softness = ROUGH_SOFTNESS ** (1 - sharp) * self.config.softness**sharp
+        slack = ROUGH_SLACK ** (1 - sharp) * self.config.slack**sharp
+        spread = torch.hypot(samples.spread * self.unit, torch.full_like(distance, slack))
+        return F.softplus(-sign * distance / softness) + (distance / spread).square() / 2
 
     @torch.no_grad()
     def race(self, free: Tensor) -> tuple[Tensor | None, Float[Tensor, " n"]]:
@@ -195,9 +215,10 @@ class SparseBatch:
         optimizer = torch.optim.Adam([free], lr=config.learning_rate, betas=(0.9, 0.99))
         history = np.zeros((config.iterations, self.count), np.float32)
         for iteration in range(config.iterations):
-            share = cosine_decay(iteration / config.iterations, FLOOR)
-            optimizer.param_groups[0]["lr"] = config.learning_rate * share
-            each = self.surprise(free, template, self.sample(config.seed + iteration))
+            done = iteration / config.iterations
+            optimizer.param_groups[0]["lr"] = config.learning_rate * cosine_decay(done, FLOOR)
+            sharp = 1.0 if self.poses is None else min(1.0, done / SHARPENING)
+            each = self.surprise(free, template, self.sample(config.seed + iteration), sharp)
             optimizer.zero_grad()
             (each + (free - self.centre).square().sum(1) / 2).sum().backward()
             optimizer.step()
@@ -207,18 +228,16 @@ class SparseBatch:
         return free.detach(), template, history
 
     def run(
-        self, report: Progress, start: Float[Tensor, "n some"] | None = None, template: Tensor | None = None
-    ) -> list[CodeFit]:
-        """From the mean on, or from codes and poses; with the best template, or those given."""
+        self, report: Progress, start: Float[Tensor, "n free"] | None = None, template: Tensor | None = None
+    ) -> tuple[list[CodeFit], Float[Tensor, "n free"]]:
+        """From the mean on, or from given numbers; with the best template, or those given. And what was found."""
         begun = time.perf_counter()
         free = torch.zeros((self.count, self.size), device=self.device)
         _, before = self.race(free)
-        if start is not None:
-            free[:, : self.code_size], free[:, -FREE:] = start[:, : self.code_size], start[:, -FREE:]
-        free, template, history = self.optimise(free, report, template)
+        free, template, history = self.optimise(free if start is None else start, report, template)
         with torch.no_grad():
             after = self.surprise(free, template, self.sample(self.config.seed))
-        return self._fits(free, template, history, before, after, time.perf_counter() - begun)
+        return self._fits(free, template, history, before, after, time.perf_counter() - begun), free
 
     def _fits(
         self,
