@@ -103,6 +103,49 @@ def test_cases_do_not_depend_on_their_company():
     np.testing.assert_allclose(together[1].found.code, alone[0].found.code, atol=1e-3)
 
 
+def half_of(shape: Shape) -> tuple[Observations, int]:
+    """The labels of the first half of a shape along its longest axis, of a volume that ends there; and the axis."""
+    sizes = shape.frame.cube_to_world(np.ones((1, 3)))[0] - shape.frame.cube_to_world(-np.ones((1, 3)))[0]
+    axis = int(np.abs(sizes).argmax())
+    voxel = np.argwhere(np.ones((RESOLUTION,) * 3))
+    voxel = voxel[voxel[:, axis] < RESOLUTION // 2]
+    inside = shape.occupancy[tuple(voxel.T)].astype(float)
+    points_mm = shape.frame.cube_to_world((2 * voxel + 1) / RESOLUTION - 1)
+    return Observations(points_mm, inside, np.full(len(voxel), 0.05), name=shape.name), axis
+
+
+def test_half_an_organ_is_searched_for_beyond_its_end_and_not_made_small():
+    shape = SHAPES[6]
+    seen, axis = half_of(shape)
+    prior = pose_prior(tiny_atlas().config)
+    starts = prior.starts(seen.points, seen.occupancy)
+    whole = prior.starts(clicks(shape, 300).points, np.full(300, 0.5))
+    beyond = [set(np.flatnonzero(row)) for row in starts[3:]]
+    assert len(whole) < len(starts) and beyond.count({axis}) == 2
+    assert np.abs(starts[3:, axis]).max() == pytest.approx(1, abs=0.35)  # a quarter of its length
+    (fit,) = tiny_atlas().complete_in_scan([seen])
+    there = restore(shape)
+    found = fit.mask_on(shape.frame.grid)
+    assert dsc(found, there) > 0.75 and found.sum() > 0.8 * there.sum()
+
+
+def test_draws_follow_the_most_probable_shape_and_spread_where_nothing_was_seen():
+    seen, axis = half_of(SHAPES[6])
+    (alone,) = tiny_atlas().complete_in_scan([seen])
+    ((fit, *draws),) = tiny_atlas().complete_and_draw([seen], 4)
+    np.testing.assert_allclose(fit.found.code, alone.found.code, atol=1e-3)
+    grid = SHAPES[6].frame.grid
+    share = np.mean([draw.mask_on(grid) for draw in draws], axis=0)
+    unsure = np.argwhere((share > 0) & (share < 1))
+    beyond = grid_to_cube(SHAPES[6], unsure)[:, axis] > 0
+    assert len(draws) == 4 and beyond.mean() > 0.5
+
+
+def grid_to_cube(shape: Shape, voxels: np.ndarray) -> np.ndarray:
+    affine = shape.frame.grid.affine
+    return shape.frame.world_to_cube(voxels @ affine[:3, :3].T + affine[:3, 3])
+
+
 def test_nothing_inside_is_searched_around_what_was_seen():
     seen = clicks(SHAPES[7], 50)
     outside = dataclasses.replace(seen, occupancy=np.zeros(50), spread=None)
