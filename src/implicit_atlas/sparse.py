@@ -31,6 +31,7 @@ LONGER = 3  # times as many iterations where the pose is free, too
 SEARCH = 40  # iterations by which templates are compared where it is, at most
 TRIAL = 30  # and where it is not
 SEARCH_POINTS = 1 << 11  # of such an iteration, at most
+DRAW_POINTS = 1 << 12  # of an iteration of a draw, at most
 
 
 def complete_codes(
@@ -55,6 +56,7 @@ def complete_codes(
         draws: how many, which follow the most probable one in the list of each shape.
     """
     config = config or SparseConfig()
+    near = replace(config, points=min(config.points, DRAW_POINTS))  # draws begin at the most probable shape
     if prior.pose is not None:
         config = replace(config, iterations=LONGER * config.iterations)
 
@@ -67,9 +69,10 @@ def complete_codes(
             def overall(share: float, text: str, done: int = draw) -> None:
                 report((done + share) / (draws + 1), text)
 
-            found, free = SparseBatch(network, part, prior, config, draw).run(overall, start, template)
+            settings = config if draw == 0 else near
+            found, free = SparseBatch(network, part, prior, settings, draw).run(overall, start, template)
             rounds.append(found)
-            start = free if draw == 0 else start  # draws are near the most probable shape
+            start = free if draw == 0 else start
         return [list(fits) for fits in zip(*rounds, strict=True)]
 
     return in_batches(network, len(observations), config.batch, fit, progress)

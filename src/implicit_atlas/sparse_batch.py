@@ -97,6 +97,7 @@ class SparseBatch:
             observations, origin_mm = counted_from_middle(observations)
             self.poses = Poses(prior.pose, origin_mm)
             self.unit = 2 / float(prior.pose.log_size.mean().exp())
+        self.sharpens = self.poses is not None and not draw  # draws begin near their ends
         if draw:
             observations = [self._noisy(seen, draw) for seen in observations]
         self.target, self.count = ObservationSet(observations, self.device), len(observations)
@@ -217,7 +218,7 @@ class SparseBatch:
         for iteration in range(config.iterations):
             done = iteration / config.iterations
             optimizer.param_groups[0]["lr"] = config.learning_rate * cosine_decay(done, FLOOR)
-            sharp = 1.0 if self.poses is None else min(1.0, done / SHARPENING)
+            sharp = min(1.0, done / SHARPENING) if self.sharpens else 1.0
             each = self.surprise(free, template, self.sample(config.seed + iteration), sharp)
             optimizer.zero_grad()
             (each + (free - self.centre).square().sum(1) / 2).sum().backward()
