@@ -181,6 +181,7 @@ def about_run(atlas: TrainedAtlas, organ: str, masks: list[Mask]) -> dict[str, A
         "cases": len(masks),
         "tolerance_mm": TOLERANCE_MM,
         "training_shapes": len(atlas.config.names),
+        "margin": atlas.config.margin,
         "steps": atlas.provenance["steps"],
         "seed": atlas.provenance["training"]["seed"],
         "device": atlas.provenance["device"],

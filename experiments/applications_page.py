@@ -51,7 +51,8 @@ def completion(found: dict[str, Any]) -> list[str]:
     lines.append(
         f"\n{about['cases']} unseen cases; an atlas of {about['training_shapes']} training shapes and {about['steps']} "
         f"steps, seed {about['seed']}; {about['degrees_of_freedom']} numbers of a completion, all under a prior; "
-        f"{about['device']}; {about['seconds']:.0f} s for all below, beside other work."
+        f"{about['device']}; {about['seconds']:.0f} s for all below, beside other work; MODEL with a margin of "
+        f"{100 * about['margin']:g} %."
     )
     for task, (_, _, unit) in TASKS.items():
         amounts = found["completion"][task]
@@ -139,8 +140,8 @@ def calibration(found: dict[str, Any]) -> list[str]:
         "distance of the draws' surfaces from the most probable one. Unseen: more than a slice from a drawn one, or "
         f"beyond the cut. An atlas of {about['training_shapes']} training shapes and {about['steps']} steps, seed "
         f"{about['seed']}; {about['degrees_of_freedom']} numbers; {about['device']}; {about['seconds']:.0f} s. "
-        f"`python -m experiments.calibration MODEL --every {about['every']}`, MODEL of a cell "
-        "of Table 2 (no margin).\n",
+        f"`python -m experiments.calibration MODEL --every {about['every']}`, MODEL with a margin of "
+        f"{100 * about['margin']:g} %.\n",
         "| observed | covered, seen | covered, unseen | spread mm, seen | unseen | doubtful |",
         "|---|---|---|---|---|---|",
     ]

@@ -26,7 +26,10 @@ def page() -> str:
     parts = [INTRODUCTION]
     for organ in get_args(Organ):
         if any(result["cell"]["organ"] == organ for result in results):
-            parts += [f"## {organ.capitalize()}\n", *(table_of(t, organ, results) + "\n" for t in tables_of(organ))]
+            parts += [
+                f"## {organ.capitalize()}\n",
+                *(table_of(t, organ, results) + "\n" for t in tables_of(organ)),
+            ]
             if figure6.means(organ, results):
                 picture = f"![Completion of {organ}](figure6-{organ}.png)\n"
                 parts += [figure6.markdown(organ, results) + "\n", picture]

@@ -78,6 +78,7 @@ def test_results_become_a_page(mask, tmp_path, monkeypatch):
         "degrees_of_freedom": 9,
         "device": "cpu",
         "seconds": 1.0,
+        "margin": 0.05,
     }
     (tmp_path / "applications-phantom.json").write_text(json.dumps({"about": about, "completion": found}))
     page = applications_page.page(tmp_path)
@@ -127,7 +128,7 @@ def test_measured_calibration_becomes_a_table(mask, tmp_path, monkeypatch):
             assert 0 <= row["covered seen"] <= 100 and row["spread seen"] > 0
             assert (row["covered unseen"] is None) is (task == "64")
     about = dict.fromkeys(
-        ("cases", "training_shapes", "steps", "seed", "degrees_of_freedom", "seconds", "every"), 1
+        ("cases", "training_shapes", "steps", "seed", "degrees_of_freedom", "seconds", "every", "margin"), 1
     )
     about |= {"organ": "phantom", "draws": 3, "device": "cpu"}
     (tmp_path / "calibration-phantom.json").write_text(json.dumps({"about": about, "calibration": found}))
