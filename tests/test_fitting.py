@@ -56,6 +56,22 @@ def test_fitting_leaves_the_network_as_it_was():
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+def test_where_nothing_is_deformed_the_best_template_is_no_failure():
+    atlas = tiny_atlas()
+    learned, network = atlas.network.state_dict(), build(tiny_model("MT")).eval()
+    network.load_state_dict({name: learned[name] for name in network.state_dict()})
+    points = (2 * np.indices((RESOLUTION,) * 3).reshape(3, -1).T + 1) / RESOLUTION - 1
+    inside = np.stack([atlas.template_logits(index, points) > 0 for index in range(network.templates)])
+    target = ShapeSet(np.packbits(inside, axis=1), RESOLUTION)
+    fits = fit_codes(network, target, mean_starts(len(inside)), dataclasses.replace(FIT, iterations=20))
+    assert network.is_static and [fit.template for fit in fits] == list(range(len(inside)))
+    for fit in fits:
+        assert fit.failure is None and fit.loss == pytest.approx(fit.mean_loss, rel=1e-3)
+    other = shape_set(SHAPES[:1])
+    (fit,) = fit_codes(network, other, mean_starts(1), dataclasses.replace(FIT, iterations=20))
+    assert fit.failure is not None and "no shape at all" in fit.failure
+
+
 class Asked(ShapeSet):
     """Remembers the points it was asked for."""
 

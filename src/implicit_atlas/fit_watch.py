@@ -44,11 +44,14 @@ def chance_loss(samples: Samples) -> Float[Tensor, " n"]:
     return F.binary_cross_entropy(share, share, reduction="none")
 
 
-def failure_of(loss: float, mean_loss: float, chance: float) -> str | None:
-    """Why a fit of this loss is not valid, beside the mean code's and the best constant answer's; None if it is."""
+def failure_of(loss: float, mean_loss: float | None, chance: float) -> str | None:
+    """Why a fit of this loss is not valid, beside the mean code's and the best constant answer's; None if it is.
+
+    There is no mean code's (None) where a fit chooses a template and nothing else.
+    """
     if not math.isfinite(loss):
         return "its values are not finite"
-    if loss >= mean_loss:
+    if mean_loss is not None and loss >= mean_loss:
         return "it is no better than the mean shape"
     if loss >= CLEARLY * chance:
         return "it is hardly better than no shape at all"

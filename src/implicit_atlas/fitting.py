@@ -215,6 +215,7 @@ class _Batch:
             final, chance = self.losses_of(expanded, samples), chance_loss(samples)
         free = best.shape[1] + (0 if residual is None or self.nodes is None else self.nodes.free)
         seconds = (time.perf_counter() - begun) / len(self.ids)
+        beside = [None if self.network.is_static else float(loss) for loss in mean_loss]
         fits = []
         for i in range(len(self.ids)):
             fits.append(
@@ -228,7 +229,7 @@ class _Batch:
                     iterations=int(counts[i]),
                     seconds=seconds,
                     degrees_of_freedom=free,
-                    failure=failure_of(float(final[i]), float(mean_loss[i]), float(chance[i])),
+                    failure=failure_of(float(final[i]), beside[i], float(chance[i])),
                     residual=None if residual is None else residual[i].cpu().numpy(),
                     residual_nodes=0 if self.nodes is None else self.nodes.nodes,
                 )

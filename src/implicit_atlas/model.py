@@ -71,6 +71,7 @@ class Field(nn.Module):
     """One decoder from code to occupancy, no template: F(h, p) = o (Eq. 1)."""
 
     templates = 0
+    is_static = False
 
     def __init__(self, decoder: nn.Module) -> None:
         super().__init__()
@@ -160,6 +161,11 @@ class Atlas(nn.Module):
     def templates(self) -> int:
         """Number of templates, m."""
         return self.selection.templates
+
+    @property
+    def is_static(self) -> bool:
+        """True where shapes are the templates as they are: nothing is better than the best of them."""
+        return self.deformation is None
 
     @property
     def costly_points(self) -> bool:

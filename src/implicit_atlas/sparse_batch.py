@@ -255,9 +255,11 @@ class SparseBatch:
         if self.poses is not None:
             pose = free[:, -FREE:].nan_to_num()  # of fits that failed
             frames = self.poses.frames(pose)
+        only_chosen = self.network.is_static and self.poses is None
         fits = []
         for i in range(self.count):
-            failure = failure_of(float(after[i]), float(before[i]), math.inf)
+            beside = None if only_chosen else float(before[i])
+            failure = failure_of(float(after[i]), beside, math.inf)
             fits.append(
                 CodeFit(
                     code=(codes if failure is None else means)[i].cpu().numpy(),
