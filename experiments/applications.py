@@ -25,7 +25,7 @@ from experiments.cell import RESULTS
 from experiments.completion import BAND_WIDTH_VOX, observe
 from experiments.data import DEFAULT_DATA
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.completion import Completion, complete
+from implicit_atlas.completion import complete
 from implicit_atlas.errors import AtlasError
 from implicit_atlas.files import write_atomic
 from implicit_atlas.io import Mask, case_name, find_cases, read_mask
@@ -105,30 +105,28 @@ def shape_based(kept: Mask, planes: np.ndarray, axis: int) -> np.ndarray:
     return np.moveaxis(out, 0, axis)
 
 
-def by_clicks(atlas: TrainedAtlas, mask: Mask, count: int) -> tuple[Completion, Found]:
-    """Completed from clicks."""
+def by_clicks(mask: Mask, count: int) -> tuple[Observations, Found]:
+    """Clicks, and what labels alone say."""
     seen = clicks(mask, count)
-    done = complete(atlas, [seen])[0]
-    return done, {"radial basis functions": smooth_function(seen, mask)}
+    return seen, {"radial basis functions": smooth_function(seen, mask)}
 
 
-def by_slices(atlas: TrainedAtlas, mask: Mask, count: int) -> tuple[Completion, Found]:
-    """Completed from slices."""
+def by_slices(mask: Mask, count: int) -> tuple[Observations, Found]:
+    """Slices, and what lies between them."""
     kept, planes = kept_slices(mask, count)
-    done = complete(atlas, [from_mask(kept, "slices", case_name(mask.path))])[0]
-    return done, {"shape-based interpolation": shape_based(kept, planes, long_axis(mask)[0])}
+    between = shape_based(kept, planes, long_axis(mask)[0])
+    return from_mask(kept, "slices", case_name(mask.path)), {"shape-based interpolation": between}
 
 
-def by_part(atlas: TrainedAtlas, mask: Mask, percent: int) -> tuple[Completion, Found]:
-    """Completed from a part."""
+def by_part(mask: Mask, percent: int) -> tuple[Observations, Found]:
+    """A part, and that alone."""
     part = cut_off(mask, percent)
-    done = complete(atlas, [from_mask(part, "volume", case_name(mask.path))])[0]
     whole = np.zeros(mask.grid.shape, bool)
     whole[tuple(slice(0, n) for n in part.grid.shape)] = part.occupancy
-    return done, {"the part alone": whole}
+    return from_mask(part, "volume", case_name(mask.path)), {"the part alone": whole}
 
 
-TASKS: dict[str, tuple[Callable[..., tuple[Completion, Found]], tuple[int, ...], str]] = {
+TASKS: dict[str, tuple[Callable[[Mask, int], tuple[Observations, Found]], tuple[int, ...], str]] = {
     "clicks": (by_clicks, COUNTS, "points"),
     "slices": (by_slices, SLICES, "slices"),
     "cut off": (by_part, CUT, "% missing"),
@@ -138,12 +136,12 @@ TASKS: dict[str, tuple[Callable[..., tuple[Completion, Found]], tuple[int, ...],
 def run_completion(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> dict[str, Any]:
     """Scores of every case: {task: {amount: [{name, method: [DSC, NSD], ...}]}}, DSC and NSD in percent."""
     out: dict[str, Any] = {}
-    for task, (finish, amounts, _) in TASKS.items():
+    for task, (observed, amounts, _) in TASKS.items():
         out[task] = {}
         for amount in amounts:
-            rows = []
-            for mask in masks:
-                done, others = finish(atlas, mask, amount)
+            told, rows = [observed(mask, amount) for mask in masks], []
+            finished = complete(atlas, [seen for seen, _ in told])
+            for mask, done, (_, others) in zip(masks, finished, told, strict=True):
                 ours = np.zeros(mask.grid.shape, bool) if done.fit.failure else done.fit.mask_on(mask.grid)
                 row: dict[str, Any] = {"name": case_name(mask.path), "doubt": done.doubt}
                 for name, found in {"ours": ours, **others}.items():

@@ -147,6 +147,7 @@ class Cell:
         values["fit"] = dataclasses.asdict(self.fit_config())
         if self.completes:
             values["sparse"] = dataclasses.asdict(self.sparse_config())
+            del values["sparse"]["points"]  # of which no cell has more; likewise
         return values
 
     def key(self, split: Split) -> str:
