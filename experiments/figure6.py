@@ -22,7 +22,7 @@ from experiments.classical import CLASSICAL
 from experiments.command import main
 from experiments.completion import BAND_WIDTH_VOX, COUNTS
 from experiments.data import HERE, Organ
-from experiments.tables import TABLE2, Row, read_results
+from experiments.tables import TABLE2, Row, read_results, results_of
 from experiments.variants import DEFAULTS
 from implicit_atlas.files import write_atomic
 
@@ -32,10 +32,13 @@ Means = dict[str, list[tuple[float, float]]]
 def means(organ: Organ, results: Sequence[dict[str, Any]]) -> Means:
     """(DSC, NSD) for each number of points by method, means over shapes and then over seeds, of what was run."""
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for result in results:
+    rows = {
+        row.title for row in TABLE2.rows
+    }  # those of the ablation complete, too, but are not of the figure
+    for result in results_of(TABLE2, organ, results):
         cell, found = result["cell"], result.get("completion")
-        if (cell["organ"], cell["subset"], cell.get("noise", "")) == (organ, "train", "") and found:
-            title = Row(cell["method"], variant=cell.get("variant", DEFAULTS)).title
+        title = Row(cell["method"], variant=cell.get("variant", DEFAULTS)).title
+        if title in rows and found:
             if cell["method"] not in CLASSICAL:
                 title += f", {cell['steps']} steps"
             runs[f"{title} ({result['unknown']['protocol']['degrees_of_freedom']})"].append(found)
