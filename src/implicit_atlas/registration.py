@@ -29,14 +29,12 @@ def roughly(config: SparseConfig) -> SparseConfig:
     return replace(config, iterations=min(config.iterations, ITERATIONS), points=min(config.points, POINTS))
 
 
-def registered(
-    batch: SparseBatch, starts: Sequence[Float[np.ndarray, "some 9"]]
-) -> Float[Tensor, "n templates 9"]:
+def registered(batch: SparseBatch, starts: Sequence[np.ndarray]) -> Float[Tensor, "n templates 9"]:
     """The most probable pose of each shape for each template's mean; for that of all codes without templates.
 
     Args:
         batch: shapes with free poses, settings `roughly` and no residual.
-        starts: poses to search from, of each shape.
+        starts: poses to search from, (some, 9) of each shape; not as many for all.
     """
     assert batch.poses is not None
     poses, counts = batch.poses, [len(rows) for rows in starts]
