@@ -32,9 +32,8 @@ Means = dict[str, list[tuple[float, float]]]
 def means(organ: Organ, results: Sequence[dict[str, Any]]) -> Means:
     """(DSC, NSD) for each number of points by method, means over shapes and then over seeds, of what was run."""
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    rows = {
-        row.title for row in TABLE2.rows
-    }  # those of the ablation complete, too, but are not of the figure
+    # Rows of the ablation complete, too, but are not of the figure.
+    rows = {row.title for row in TABLE2.rows}
     for result in results_of(TABLE2, organ, results):
         cell, found = result["cell"], result.get("completion")
         title = Row(cell["method"], variant=cell.get("variant", DEFAULTS)).title

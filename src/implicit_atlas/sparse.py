@@ -106,6 +106,6 @@ def _begin(
     if alone:
         return None, best
     chosen = free.view(-1, count, batch.size)[torch.arange(len(best), device=best.device), best]
-    start = torch.zeros((len(best), SparseBatch(network, observations, prior, config).size)).to(chosen)
-    start[:, : batch.code_size], start[:, -FREE:] = chosen[:, : batch.code_size], chosen[:, -FREE:]
+    no_residual = chosen.new_zeros((len(best), 0 if prior.nodes is None else len(prior.nodes.kept)))
+    start = torch.cat([chosen[:, : batch.code_size], no_residual, chosen[:, -FREE:]], dim=1)
     return start, best if network.templates else None
