@@ -1,6 +1,6 @@
 """The models that ship: python -m experiments.ship hippocampus --data FOLDER, with masks/ of which all are learned.
 
-The training is that of `implicit-atlas prepare --margin 0.05` and `implicit-atlas train --steps 6000`. It is kept
+The training is that of `implicit-atlas prepare --margin 0.05` and `implicit-atlas train --steps 1500`. It is kept
 in `runs/` and gone on with where it was stopped; the model, with its card, goes into the package.
 """
 
@@ -25,7 +25,7 @@ from implicit_atlas.shipped import FOLDER
 from implicit_atlas.store import open_store, prepare_folder
 from implicit_atlas.training import default_config
 
-MARGIN, STEPS = 0.05, 6000
+MARGIN, STEPS = 0.05, 1500
 LICENCE = (
     "CC-BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/), as the data's. Attribute the Medical "
     "Segmentation Decathlon, and what is named above, when you pass on the weights or what you derive from them"

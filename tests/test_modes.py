@@ -205,6 +205,16 @@ def test_templates_start_as_means_of_clusters_and_shapes_choose_their_own():
     assert not torch.equal(network.modes.normals[0], network.modes.normals[1])
 
 
+def test_an_outlier_is_no_template():
+    rng = np.random.default_rng(0)
+    shapes = np.concatenate(
+        [rng.normal(size=(20, 3, 3, 3)) + at for at in (0, 20)] + [np.full((1, 3, 3, 3), 500)]
+    )
+    means, owner = clusters(shapes, len(shapes), 2, 0)
+    assert sorted(means.mean((1, 2, 3)).round()) == [0, 20]
+    assert sorted(np.bincount(owner)) == [20, 21]
+
+
 @pytest.mark.parametrize("templates", [6, 9])
 def test_few_shapes_are_templates_themselves(templates):
     means, owner = clusters(distances(), len(SHAPES), templates, 0)

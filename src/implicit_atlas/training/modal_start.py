@@ -12,6 +12,7 @@ from implicit_atlas.modes import SurfaceModes, coordinates, surface_modes
 
 # Entry of a code that says which template its shape deforms, in root mean squares of the entries that move surfaces.
 CHOICE = 3.0
+SMALL = 0.25  # of an even share of the shapes: clusters smaller than this are outliers
 
 Distances = Float[np.ndarray, "n s s s"]
 
@@ -71,13 +72,23 @@ def clusters(
 ) -> tuple[Float[np.ndarray, "m s s s"], Int[np.ndarray, " n"]]:
     """Mean distances of clusters of the real shapes, and the cluster that each shape is nearest to.
 
-    With fewer real shapes than clusters, each shape is a cluster, and the clusters beyond them repeat these.
+    With fewer real shapes than clusters, each shape is a cluster, and the clusters beyond them repeat these. Of more,
+    an outlier is no cluster: shapes in clusters of less than `SMALL` of an even share are left out, and the others
+    divided anew; the left out belong to the nearest.
     """
     flat = distances.reshape(len(distances), -1)
     known = flat[:real].astype(np.float64)
-    if real <= count:
-        means = known[np.arange(count) % real]
-    else:
-        means, _ = kmeans2(known, count, minit="++", seed=np.random.default_rng(seed))  # pyright: ignore[reportCallIssue]
+    means = known[np.arange(count) % real] if real <= count else _common_means(known, count, seed)
     apart = np.stack([np.square(flat - mean).sum(1) for mean in means])
     return means.reshape(count, *distances.shape[1:]), apart.argmin(0)
+
+
+def _common_means(known: Float[np.ndarray, "r v"], count: int, seed: int) -> Float[np.ndarray, "m v"]:
+    """Means of clusters, none of which is a few outliers."""
+    rest, least = known, SMALL * len(known) / count
+    while True:
+        means, owner = kmeans2(rest, count, minit="++", seed=np.random.default_rng(seed))  # pyright: ignore[reportCallIssue]
+        small = np.bincount(owner, minlength=count) < least
+        if not small.any() or len(rest) - small[owner].sum() < max(count + 1, len(known) / 2):
+            return means
+        rest = rest[~small[owner]]
