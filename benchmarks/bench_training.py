@@ -102,7 +102,7 @@ def train_for_memory() -> None:
     some = phantom_shapes(13)
     shapes = [some[index % len(some)] for index in range(SHAPES)]
     config = dataclasses.replace(default_config(SHAPES, "cpu"), steps=MEMORY_STEPS)
-    optimise(gather(shapes, ModelConfig().code_size, config), ModelConfig(), config)
+    optimise(gather(shapes, ModelConfig(), config), ModelConfig(), config)
     kilobytes = [
         resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     ]
