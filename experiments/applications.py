@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import RBFInterpolator
-from scipy.ndimage import distance_transform_edt
 
 import implicit_atlas
 from experiments.cell import RESULTS
 from experiments.completion import BAND_WIDTH_VOX, observe
 from experiments.data import DEFAULT_DATA
+from experiments.others import COMPONENTS, BoxedComponents, shape_based, smooth_function
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.completion import complete
-from implicit_atlas.errors import AtlasError
+from implicit_atlas.errors import AtlasError, InputError
 from implicit_atlas.files import write_atomic
 from implicit_atlas.io import Mask, case_name, find_cases, read_mask
 from implicit_atlas.metrics import score
@@ -38,6 +37,7 @@ from implicit_atlas.sparse import SparseConfig
 
 COUNTS, SLICES, CUT = (64, 256, 1024), (1, 3, 5, 9), (10, 30, 50)
 TOLERANCE_MM = 1.0
+BOXED = f"{COMPONENTS} principal components, told the box"
 
 Found = dict[str, np.ndarray]
 
@@ -74,37 +74,6 @@ def cut_off(mask: Mask, percent: int) -> Mask:
     return replace(mask, occupancy=part, grid=type(mask.grid)(part.shape, mask.grid.affine))
 
 
-def smooth_function(seen: Observations, mask: Mask) -> np.ndarray:
-    """What labels alone say: the thin-plate spline through them (radial basis functions), where it is above 1/2."""
-    spline = RBFInterpolator(seen.points, seen.occupancy - 0.5, neighbors=64, smoothing=1.0)
-    low, high = seen.points.min(0), seen.points.max(0)
-    voxels = np.argwhere(np.ones(mask.grid.shape, bool))
-    at_mm = voxels @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
-    near = ((at_mm >= low) & (at_mm <= high)).all(1)
-    out = np.zeros(mask.grid.shape, bool)
-    out[tuple(voxels[near].T)] = spline(at_mm[near]) > 0
-    return out
-
-
-def shape_based(kept: Mask, planes: np.ndarray, axis: int) -> np.ndarray:
-    """Signed distances of slices, interpolated between them (Raya and Udupa, IEEE TMI 1990); nothing beyond them."""
-    slices = np.moveaxis(kept.occupancy, axis, 0)
-    spacing = [kept.grid.spacing_mm[a] for a in range(3) if a != axis]
-    signed = [
-        distance_transform_edt(slices[p], sampling=spacing)
-        - distance_transform_edt(~slices[p], sampling=spacing)
-        for p in planes
-    ]
-    out = np.zeros(slices.shape, bool)
-    for plane in range(planes[0], planes[-1] + 1):
-        after = min(np.searchsorted(planes, plane), len(planes) - 1)
-        before = max(after - 1, 0) if planes[after] != plane else after
-        gap = planes[after] - planes[before]
-        share = 0.0 if gap == 0 else (plane - planes[before]) / gap
-        out[plane] = (1 - share) * signed[before] + share * signed[after] > 0
-    return np.moveaxis(out, 0, axis)
-
-
 def by_clicks(mask: Mask, count: int) -> tuple[Observations, Found]:
     """Clicks, and what labels alone say."""
     seen = clicks(mask, count)
@@ -136,12 +105,14 @@ TASKS: dict[str, tuple[Callable[[Mask, int], tuple[Observations, Found]], tuple[
 def run_completion(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> dict[str, Any]:
     """Scores of every case: {task: {amount: [{name, method: [DSC, NSD], ...}]}}, DSC and NSD in percent."""
     out: dict[str, Any] = {}
+    components = BoxedComponents(known_masks(atlas, masks[0].path.parent))
     for task, (observed, amounts, _) in TASKS.items():
         out[task] = {}
         for amount in amounts:
             told, rows = [observed(mask, amount) for mask in masks], []
             finished = complete(atlas, [seen for seen, _ in told])
-            for mask, done, (_, others) in zip(masks, finished, told, strict=True):
+            for mask, done, (seen, others) in zip(masks, finished, told, strict=True):
+                others[BOXED] = components.complete(seen, mask)
                 ours = np.zeros(mask.grid.shape, bool) if done.fit.failure else done.fit.mask_on(mask.grid)
                 row: dict[str, Any] = {"name": case_name(mask.path), "doubt": done.doubt}
                 for name, found in {"ours": ours, **others}.items():
@@ -170,6 +141,20 @@ def unseen(folder: Path, every: int) -> list[Mask]:
     names = json.loads((folder / "splits.json").read_text())["val"][::every]
     wanted = {case_name(Path(name)) for name in names}
     return [read_mask(path) for path in find_cases(folder / "masks").paths if case_name(path) in wanted]
+
+
+def known_masks(atlas: TrainedAtlas, folder: Path) -> list[Mask]:
+    """The masks that an atlas has learned.
+
+    Raises:
+        InputError: they do not lie in this folder.
+    """
+    names = set(atlas.config.names)
+    found = [read_mask(path) for path in find_cases(folder).paths if case_name(path) in names]
+    if len(found) < len(names):
+        problem = f"holds {len(found)} of the {len(names)} masks that the model has learned"
+        raise InputError(str(folder), problem, "Give the folder that it was trained on.")
+    return found
 
 
 def about_run(atlas: TrainedAtlas, organ: str, masks: list[Mask]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas
-from experiments import applications, applications_page, calibration, gallery, generation, parts
+from experiments import applications, applications_page, calibration, gallery, generation, others, parts
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import find_cases, read_mask
@@ -52,22 +52,31 @@ def test_only_annotated_slices_are_observed(mask):
 
 def test_interpolated_slices_keep_those_that_were_drawn(mask):
     axis, planes = applications.long_axis(mask)
-    all_of_them = applications.shape_based(mask, planes, axis)
+    all_of_them = others.shape_based(mask, planes, axis)
     assert np.array_equal(all_of_them, mask.occupancy)
     kept, chosen = applications.kept_slices(mask, 6)
-    found = applications.shape_based(kept, chosen, axis)
+    found = others.shape_based(kept, chosen, axis)
     assert np.array_equal(np.moveaxis(found, axis, 0)[chosen], np.moveaxis(mask.occupancy, axis, 0)[chosen])
     assert dsc(found, mask.occupancy) > 0.75
 
 
 def test_a_spline_through_many_clicks_is_the_organ(mask):
     seen = applications.clicks(mask, 1024)
-    assert len(seen.points) == 1024 and dsc(applications.smooth_function(seen, mask), mask.occupancy) > 0.8
+    assert len(seen.points) == 1024 and dsc(others.smooth_function(seen, mask), mask.occupancy) > 0.8
+
+
+def test_components_in_the_true_box_complete_what_they_have_learned(folder, mask):
+    known = [read_mask(path) for path in find_cases(folder).paths]
+    components = others.BoxedComponents(known)
+    assert len(components.model.deviation) == len(known) - 1
+    found = components.complete(applications.clicks(mask, 256), mask)
+    assert found.shape == mask.grid.shape and dsc(found, mask.occupancy) > 0.9
 
 
 def test_results_become_a_page(mask, tmp_path, monkeypatch):
     monkeypatch.setattr(applications, "TASKS", {"clicks": (applications.by_clicks, (30,), "points")})
     monkeypatch.setattr(applications_page, "TASKS", applications.TASKS)
+    monkeypatch.setattr(applications, "known_masks", lambda atlas, folder: [mask, mask])
     found = applications.run_completion(tiny_atlas(), [mask], lambda text: None)
     about = {
         "organ": "phantom",

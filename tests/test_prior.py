@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from implicit_atlas.prior import INDEPENDENT, ISOTROPIC_SHAPES, OWN, fit_prior
+from implicit_atlas.prior import INDEPENDENT, MANY, OWN, fit_prior
 
 
 def covariance_of(codes: np.ndarray) -> np.ndarray:
@@ -13,22 +13,38 @@ def covariance_of(codes: np.ndarray) -> np.ndarray:
     return factor @ factor.T
 
 
-def test_many_codes_give_their_mean_and_a_part_of_their_covariance():
+def test_many_codes_give_their_mean_and_most_of_their_covariance():
     rng = np.random.default_rng(0)
     true = np.array([[2.0, 0.6, 0], [0.6, 1.0, 0], [0, 0, 0.1]])
-    expected = (1 - INDEPENDENT) * true + INDEPENDENT * np.diag(np.diag(true))
+    expected = (1 - INDEPENDENT[0]) * true + INDEPENDENT[0] * np.diag(np.diag(true))
     codes = rng.multivariate_normal([1.0, -2.0, 0.5], true, 20_000).astype(np.float32)
     np.testing.assert_allclose(fit_prior(codes).means[0], [1.0, -2.0, 0.5], atol=0.05)
     np.testing.assert_allclose(covariance_of(codes), expected, atol=0.06)
 
 
 def test_few_codes_give_a_round_distribution_of_the_same_total_variance():
-    codes = np.random.default_rng(0).standard_normal((ISOTROPIC_SHAPES, 40)).astype(np.float32)
+    codes = np.random.default_rng(0).standard_normal((MANY - 1, 40)).astype(np.float32)
     total = codes.astype(np.float64).var(0, ddof=1).sum()
     np.testing.assert_allclose(covariance_of(codes), total / 40 * np.eye(40), atol=1e-5)
     one = fit_prior(codes[:1])
     np.testing.assert_allclose(one.means[0], codes[0])
     assert not one.factor.any()
+
+
+def test_what_is_made_up_is_what_codes_that_were_left_out_speak_for():
+    rng = np.random.default_rng(0)
+    alone, together = (
+        rng.standard_normal((60, 12)),
+        rng.standard_normal((60, 2)) @ rng.standard_normal((2, 12)),
+    )
+    scale = np.geomspace(1, 30, 12)  # round ones would be wrong for both
+    off = []
+    for codes in (alone * scale, (together + 0.1 * alone) * scale):
+        covariance = covariance_of(codes.astype(np.float32)) / np.outer(scale, scale)
+        true = np.cov(codes.T) / np.outer(scale, scale)
+        apart = ~np.eye(12, dtype=bool)
+        off.append(np.abs(covariance[apart]).mean() / np.abs(true[apart]).mean())
+    assert off[0] < 0.4 and off[1] > 0.8
 
 
 def test_codes_of_whitened_ones_are_distributed_as_the_prior_says():

@@ -1,9 +1,10 @@
 """Repair of annotations: what lies far from the most probable shape is corrected, detail near its surface stays.
 
 A reconstruction alone would repair, too, and smooth away what 256 numbers do not say. So a voxel keeps its label
-unless the shape gives it the other one and the shape's surface is farther than `keep_mm`: holes are filled, islands
-dropped, and outlines brought within that distance of the shape. The stairs of thick slices are hardly evened out, for
-the shape has them, too, and what is missing at a border is not put back (measured in docs/applications.md).
+unless the shape gives it the other one, the shape's surface is farther than `keep_mm`, and mask and shape differ more
+around it than a clean mask and its shape do: holes are filled, islands dropped, outlines that jump about and the stairs
+of thick slices brought near the shape. What is missing at a border is not put back: `complete` does (measured in
+docs/applications.md).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
@@ -28,9 +30,13 @@ from implicit_atlas.surface import largest_component
 
 KEEP_VOXELS = 0.6
 """Where no distance is given, it is this share of the mask's mean voxel size."""
-# Of a fit to a mask that is not to be believed in every voxel: ten times that of a reconstruction.
-CODE_WEIGHT = 1e-2
-TRUSTED_DSC = 0.7  # between mask and shape; below it the mask may be of another organ
+# Of a fit to a mask that is not to be believed in every voxel: a hundred times that of a reconstruction.
+CODE_WEIGHT = 0.1
+# Root mean square distance between the surfaces of clean masks and their shapes, in voxels, hardly exceeds this within
+# windows of `AROUND` voxels (a Gaussian's standard deviation).
+NOISE_VOXELS, AROUND = 0.6, 5.0
+NEAR = 2.0  # voxels: how far from the shape's surface the two are compared
+TRUSTED_DSC = 0.8  # between mask and shape; below it the mask may be of another organ
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +77,8 @@ def repair(
         atlas: of that organ.
         sources: mask files.
         labels: that make up the organ; by default those of the atlas.
-        keep_mm: labels nearer to the shape's surface stay; by default `KEEP_VOXELS` of a voxel.
+        keep_mm: labels nearer to the shape's surface stay, and no others; by default those within `KEEP_VOXELS` of a
+            voxel, and all where mask and shape differ little.
         on_problem: told of what cannot be used.
         report: told how far it is.
 
@@ -115,24 +122,64 @@ def _repaired(
             on_problem(Problem(case_name(mask.path), mask.path, str(error)))
     fits = atlas.fit(shapes, config, report) if shapes else []
     for mask, fit in zip(usable, fits, strict=True):
-        if fit.failure is not None:
+        if not np.isfinite(fit.found.code).all():
             on_problem(Problem(fit.name, mask.path, f"the fit failed: {fit.failure}"))
             continue
-        yield repaired(mask, fit, keep_mm)
+        # That a shape says little of a mask is for `doubt` to tell: the mask is not to be believed.
+        yield repaired(mask, replace(fit, found=replace(fit.found, failure=None)), keep_mm)
 
 
 def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None) -> Repair:
     """The mask with what lies far from a shape corrected; see `repair`."""
-    keep_mm = KEEP_VOXELS * float(mask.grid.spacing_mm.mean()) if keep_mm is None else keep_mm
     inside = fit.mask_on(mask.grid)
-    apart = np.argwhere(inside != mask.occupancy)
-    points_mm = apart @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
-    far_mm = KDTree(fit.mesh().vertices).query(points_mm)[0] if len(apart) else np.zeros(0)
-    wrong = tuple(apart[far_mm > keep_mm].T)
+    apart = inside != mask.occupancy
+    if keep_mm is None:
+        keep_mm = KEEP_VOXELS * float(mask.grid.spacing_mm.mean())
+        apart &= noisy(mask.occupancy, inside, mask.grid.spacing_mm)
+    where = np.argwhere(apart)
+    points_mm = where @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
+    far_mm = KDTree(fit.mesh().vertices).query(points_mm)[0] if len(where) else np.zeros(0)
+    wrong = tuple(where[far_mm > keep_mm].T)
     occupancy = mask.occupancy.copy()
     occupancy[wrong] = inside[wrong]
     added = int(inside[wrong].sum())
     likeness, doubt = dsc(inside, mask.occupancy), None
     if likeness < TRUSTED_DSC:
-        doubt = f"mask and shape agree by {100 * likeness:.0f} % DSC only: another organ, or much is missing"
+        doubt = f"mask and shape agree by {100 * likeness:.0f} % DSC only: another organ, or much is wrong with it"
     return Repair(mask, fit, occupancy, added, len(wrong[0]) - added, doubt)
+
+
+def noisy(
+    occupancy: Bool[np.ndarray, "x y z"], shape: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, "3"]
+) -> Bool[np.ndarray, "x y z"]:
+    """Where a mask and its shape differ more than a clean mask's outline and its shape's do.
+
+    Args:
+        occupancy: the mask.
+        shape: on the same grid.
+        spacing_mm: of that grid.
+    """
+    voxel = float(spacing_mm.mean())
+    out = np.zeros(occupancy.shape, bool)
+    extent = np.argwhere(occupancy | shape)
+    margin = np.ceil(3 * voxel / spacing_mm).astype(int)
+    first, last = np.maximum(extent.min(0) - margin, 0), extent.max(0) + margin + 1
+    window = tuple(slice(low, high) for low, high in zip(first, last, strict=True))
+    ours, theirs = (depths(volume[window], spacing_mm) / voxel for volume in (occupancy, shape))
+    surfaces = ((np.abs(theirs) < NEAR) | (np.abs(ours) < 1)).astype(np.float32)
+    width = AROUND * voxel / spacing_mm
+    squares = gaussian_filter(np.square(ours - theirs) * surfaces, width)
+    out[window] = squares > NOISE_VOXELS**2 * gaussian_filter(surfaces, width)
+    return out
+
+
+def depths(
+    occupancy: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, "3"]
+) -> Float[np.ndarray, "x y z"]:
+    """Depth of voxel centres below an organ's surface in mm, negative outside; beyond the volume is background."""
+    half_mm = (
+        float(spacing_mm.min()) / 2
+    )  # the surface lies between the centres that the transform measures to
+    padded = np.pad(occupancy, 1)
+    inner, outer = (np.asarray(distance_transform_edt(one, sampling=spacing_mm)) for one in (padded, ~padded))
+    return np.where(padded, inner - half_mm, half_mm - outer)[1:-1, 1:-1, 1:-1].astype(np.float32)
