@@ -50,6 +50,16 @@ def test_one_mode_is_found_where_one_thing_varies(meshes, tmp_path):
     assert abs(spans[0] - spans[1]).argmax() == 0 and abs(spans[0] - spans[1])[0] > 5
 
 
+@pytest.mark.parametrize("count", [3, 4])
+def test_few_meshes_have_fewer_modes(meshes, tmp_path, count):
+    some = tmp_path / "some"
+    some.mkdir()
+    for path in sorted(meshes.glob("*.ply"))[:: COUNT // count]:
+        (some / path.name).write_bytes(path.read_bytes())
+    assert run("statistics", some, "-o", tmp_path / "out", "--modes", 5) == 0
+    assert len(table(tmp_path / "out" / "modes.csv")) == count - 1
+
+
 def test_two_groups_are_compared_on_the_mean_surface(meshes, tmp_path, capsys):
     groups = tmp_path / "groups.csv"
     lines = [f"case{i:02d},{'ill' if i >= COUNT // 2 else 'healthy'}" for i in range(COUNT)]

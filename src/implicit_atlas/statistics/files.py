@@ -54,10 +54,13 @@ def write_modes(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Write the mean and the meshes of `DEVIATIONS` along each mode; rows of curves by modes, and of scores by case.
 
+    Of n cases, at most n - 2 modes are written.
+
     Raises:
         InputError: too few cases.
     """
-    stats = principal_modes(shapes, count)
+    # Generality leaves one case out, so that there is a mode less.
+    stats = principal_modes(shapes, min(count, max(1, len(shapes) - 2)))
     write_mesh(folder / "mean.ply", Mesh(stats.mean_mm, faces))
     for k, (mode, deviation) in enumerate(zip(stats.modes, stats.deviations_mm, strict=True), start=1):
         for sign, word in ((-1, "minus"), (1, "plus")):
