@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas
-from experiments import applications, applications_page, calibration, gallery, generation, others, parts
+from experiments import applications, calibration, gallery, generation, others, parts, uses_page
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import find_cases, read_mask
@@ -75,7 +75,7 @@ def test_components_in_the_true_box_complete_what_they_have_learned(folder, mask
 
 def test_results_become_a_page(mask, tmp_path, monkeypatch):
     monkeypatch.setattr(applications, "TASKS", {"clicks": (applications.by_clicks, (30,), "points")})
-    monkeypatch.setattr(applications_page, "TASKS", applications.TASKS)
+    monkeypatch.setattr(uses_page, "TASKS", applications.TASKS)
     monkeypatch.setattr(applications, "known_masks", lambda atlas, folder: [mask, mask])
     found = applications.run_completion(tiny_atlas(), [mask], lambda text: None)
     about = {
@@ -88,10 +88,14 @@ def test_results_become_a_page(mask, tmp_path, monkeypatch):
         "device": "cpu",
         "seconds": 1.0,
         "margin": 0.05,
+        "every": 1,
     }
     (tmp_path / "applications-phantom.json").write_text(json.dumps({"about": about, "completion": found}))
-    page = applications_page.page(tmp_path)
-    assert "| 30 |" in page and "radial basis functions" in page and "## Phantom" in page
+    page = uses_page.filled("first\n<!-- measured: completion -->\nbefore it\n<!-- end -->\nlast\n", tmp_path)
+    assert "| 30 |" in page and "radial basis functions" in page and "**Phantom.**" in page
+    assert page.startswith("first\n") and page.endswith("\nlast\n") and "before it" not in page
+    assert uses_page.filled(page, tmp_path) == page
+    assert "Not measured" in uses_page.section("parts", tmp_path)
 
 
 def test_parts_of_a_case_are_found_in_itself(folder):
@@ -141,7 +145,7 @@ def test_measured_calibration_becomes_a_table(mask, tmp_path, monkeypatch):
     )
     about |= {"organ": "phantom", "draws": 3, "device": "cpu"}
     (tmp_path / "calibration-phantom.json").write_text(json.dumps({"about": about, "calibration": found}))
-    page = applications_page.page(tmp_path)
+    page = uses_page.section("calibration", tmp_path)
     assert "| half |" in page and "| 64 |" in page
 
 
@@ -184,7 +188,7 @@ def test_random_shapes_are_described_beside_principal_components(tmp_path, monke
     about = dict.fromkeys(("made", "cases", "training_shapes", "steps", "seed"), 1)
     about |= {"organ": "phantom", "device": "cpu"}
     (tmp_path / "generation-phantom.json").write_text(json.dumps({"about": about, "generation": found}))
-    assert "| 2 principal components, temperature 1.0 |" in applications_page.page(tmp_path)
+    assert "| 2 principal components, temperature 1.0 |" in uses_page.section("generation", tmp_path)
 
 
 def test_an_atlas_of_another_frame_is_refused():

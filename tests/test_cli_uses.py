@@ -71,6 +71,7 @@ def test_clicks_become_a_mask_on_the_images_grid(model, masks, tmp_path):
     likely = np.asarray(nibabel.load(out / "probability" / "clicks.nii.gz").dataobj)
     assert 0 <= likely.min() and likely.max() == 1 and (likely[found.occupancy] >= 1 / 3 - 1e-6).all()
     assert len(read_mesh(out / "meshes" / "clicks.ply").faces)
+    assert "spread_mm" in (out / "meshes" / "clicks.vtp").read_bytes().decode("latin-1")
 
 
 def test_a_few_slices_become_the_whole(model, masks, tmp_path):

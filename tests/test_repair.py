@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from atlas_samples import dsc, phantom_shapes, tiny_atlas
-from experiments import applications_page, repairs
+from experiments import repairs, uses_page
 from scipy.ndimage import distance_transform_edt
 from test_cli import run
 
@@ -98,7 +98,7 @@ def test_measured_repairs_become_a_table(clean_mask, tmp_path, monkeypatch):
     about = dict.fromkeys(("organ", "cases", "thin_mm", "keep_voxels", "training_shapes", "steps", "seed"), 1)
     about |= {"degrees_of_freedom": 16, "device": "cpu"}
     (tmp_path / "repairs-phantom.json").write_text(json.dumps({"about": about, "repairs": found}))
-    page = applications_page.page(tmp_path)
+    page = uses_page.section("repairs", tmp_path)
     assert "| pieces-1 |" in page and "median" in page
 
 

@@ -31,6 +31,7 @@ from implicit_atlas.io import (
     read_mask,
     write_mask,
     write_mesh,
+    write_values,
     write_volume,
 )
 from implicit_atlas.io.output import make_folder
@@ -87,7 +88,9 @@ def complete_each(
 def write_completion(
     done: Completion, folder: Path, grid: Grid | None, problems: list[Problem]
 ) -> dict[str, Any] | None:
-    """Write mask and mesh, and of draws the probability of each voxel; what to say of it, or None where it failed.
+    """Write mask and mesh, and of draws the probability of each voxel and the spread of each vertex, in mm.
+
+    Returns what to say of it, or None where it failed.
 
     Args:
         done: what was completed.
@@ -111,7 +114,10 @@ def write_completion(
     spread_mm: float | str = ""
     if done.draws:
         write_volume(folder / "probability" / f"{name}.nii.gz", done.probability_on(grid), grid)
-        spread_mm = round(float(done.spread_mm(mesh.vertices).mean()), 3)
+        spread = done.spread_mm(mesh.vertices)
+        spread_mm = round(float(spread.mean()), 3)
+        surface = Mesh(mesh.vertices, mesh.faces)
+        write_values(folder / MESH_FOLDER / f"{name}.vtp", surface, {"spread_mm": spread})
     return {
         "name": name,
         "volume_ml": round(occupancy.sum() * grid.voxel_volume_mm3 / 1000, 3),

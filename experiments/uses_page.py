@@ -1,12 +1,15 @@
-"""docs/applications.md, of what experiments.applications and experiments.parts measured.
+"""What was measured of the uses, in the pages of docs/uses: python -m experiments.uses_page.
 
-python -m experiments.applications_page
+A page says what a use is for, its command and its code, by hand; between `<!-- measured: NAME -->` and `<!-- end -->`
+stands what this writes of experiments/results/.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +22,6 @@ from experiments.data import HERE
 from experiments.parts import PARTS
 from implicit_atlas.files import write_atomic
 
-PAGE = """# What an atlas is for, and what it reaches
-
-Written by `python -m experiments.applications_page` from `experiments/results/`; nothing here is typed. Shapes of
-`val`, unseen by the atlas, on their own grids in mm. DSC / NSD in percent; NSD: DeepMind surface-distance, tolerance
-1 mm. In every completion position, size and orientation of the organ are found with its shape. Commands, MODEL being
-`implicit-atlas prepare masks/ -o shapes/ --margin 0.05` and `implicit-atlas train shapes/ -o MODEL --steps N --only
-splits.json:train`: `python -m experiments.applications MODEL --every 3` and `python -m experiments.parts MODEL`.
-
-| use | command |
-|---|---|
-| completion from clicks | `implicit-atlas complete MODEL clicks.mrk.json --image scan.nii.gz -o out/` |
-| from slices | `implicit-atlas complete MODEL slices.nii.gz -o out/` |
-| of a mask that was cut off | `implicit-atlas complete MODEL part.nii.gz --seen volume --image scan.nii.gz -o out/` |
-| repair of annotations | `implicit-atlas clean MODEL MASKS -o out/` |
-| random shapes | `implicit-atlas generate MODEL -o new/` |
-| shapes between two | `implicit-atlas interpolate MODEL A B -o line/` |
-| meshes of one topology | `implicit-atlas correspond MODEL MASKS -o meshes/` |
-| landmarks and parts | `implicit-atlas transfer landmarks`, `implicit-atlas transfer labels` |
-"""
 HOW = {
     "clicks": "Clicks: labelled in or out, at a normal noise of 2 voxels of the 128³ box around the boundary.",
     "slices": "Slices: evenly spaced across the longest axis. Their background is known; other slices are unobserved.",
@@ -47,13 +31,14 @@ HOW = {
 
 def completion(found: dict[str, Any]) -> list[str]:
     """A table for each kind of completion of one organ."""
-    about, lines = found["about"], [f"## {found['about']['organ'].capitalize()}"]
-    lines.append(
-        f"\n{about['cases']} unseen cases; an atlas of {about['training_shapes']} training shapes and {about['steps']} "
+    about = found["about"]
+    lines = [
+        f"\n{_titled(about)} "
+        f"{about['cases']} unseen cases; an atlas of {about['training_shapes']} training shapes and {about['steps']} "
         f"steps, seed {about['seed']}; {about['degrees_of_freedom']} numbers of a completion, all under a prior; "
         f"{about['device']}; {about['seconds']:.0f} s for all below, beside other work; MODEL with a margin of "
-        f"{100 * about['margin']:g} %."
-    )
+        f"{100 * about['margin']:g} %. `python -m experiments.applications MODEL --every {about['every']}`."
+    ]
     for task, (_, _, unit) in TASKS.items():
         amounts = found["completion"][task]
         names = list(means(next(iter(amounts.values()))))
@@ -72,8 +57,8 @@ def parts(found: dict[str, Any]) -> list[str]:
     """The table of carried parts."""
     about, ways = found["about"], ("template", "affine", "nearest shape")
     lines = [
-        "\n## Parts carried from labelled cases",
-        f"\n{' and '.join(PARTS.values())} hippocampus of {about['cases']} unseen cases, from a few labelled ones, "
+        "\n**Hippocampus.** "
+        f"{' and '.join(PARTS.values())} hippocampus of {about['cases']} unseen cases, from a few labelled ones, "
         f"through the template{' (with a local residual)' if about['local'] else ''}; by the place in the organ's box "
         "(affine); and by that in the labelled case that is most alike. DSC in percent; an atlas of "
         f"{about['training_shapes']} training shapes and {about['steps']} steps, fits of 256 numbers unless said.\n",
@@ -93,8 +78,8 @@ def repairs(found: dict[str, Any]) -> list[str]:
     about, table = found["about"], found["repairs"]
     methods = list(next(iter(table.values())))
     lines = [
-        f"\n## Repaired annotations, {about['organ']}",
-        f"\n{about['cases']} unseen masks, changed on purpose (`experiments/corrupt.py`, `experiments/repairs.py`), "
+        f"\n{_titled(about)} "
+        f"{about['cases']} unseen masks, changed on purpose (`experiments/corrupt.py`, `experiments/repairs.py`), "
         "against the clean ones: DSC / NSD / ASSD in mm / share of the thin part that is left (what no ball of "
         f"{about['thin_mm']} mm within the organ reaches). Labels within {about['keep_voxels']} voxels of the fitted "
         f"surface stay; {about['degrees_of_freedom']} numbers of a fit, an atlas of {about['training_shapes']} "
@@ -114,8 +99,8 @@ def generation(found: dict[str, Any]) -> list[str]:
     about, table = found["about"], found["generation"]
     names = list(dict.fromkeys(name for row in table.values() for name in row))
     lines = [
-        f"\n## Random shapes, {about['organ']}",
-        f"\n{about['made']} of each, in the cube, and {about['cases']} unseen real ones: mean DSC in percent with the "
+        f"\n{_titled(about)} "
+        f"{about['made']} of each, in the cube, and {about['cases']} unseen real ones: mean DSC in percent with the "
         "nearest training shape (specificity), of an unseen shape with the nearest of them, and of any two of them "
         "(the lower, the more diverse); surface over that of a ball of the same volume (the rougher, the larger); "
         f"share in one piece. An atlas of {about['training_shapes']} training shapes and {about['steps']} steps, seed "
@@ -134,8 +119,8 @@ def calibration(found: dict[str, Any]) -> list[str]:
     """The table of how well draws say what is not known."""
     about = found["about"]
     lines = [
-        f"\n## What draws say of their uncertainty, {about['organ']}",
-        f"\n{about['cases']} unseen cases, {about['draws']} draws each: the share of the true surface that lies within "
+        f"\n{_titled(about)} "
+        f"{about['cases']} unseen cases, {about['draws']} draws each: the share of the true surface that lies within "
         "some draws and outside others, which is 90 % where truth is as one more draw; and the root mean square "
         "distance of the draws' surfaces from the most probable one. Unseen: more than a slice from a drawn one, or "
         f"beyond the cut. An atlas of {about['training_shapes']} training shapes and {about['steps']} steps, seed "
@@ -156,25 +141,103 @@ def calibration(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def page(results: Path) -> str:
-    """The page, of what was measured."""
-    lines = [PAGE]
-    for path in sorted(results.glob("applications-*.json")):
-        lines += completion(json.loads(path.read_text(encoding="utf-8")))
-    for path in sorted(results.glob("parts-*.json")):
-        lines += parts(json.loads(path.read_text(encoding="utf-8")))
-    for path in sorted(results.glob("calibration-*.json")):
-        lines += calibration(json.loads(path.read_text(encoding="utf-8")))
-    for path in sorted(results.glob("generation-*.json")):
-        lines += generation(json.loads(path.read_text(encoding="utf-8")))
-    for path in sorted(results.glob("repairs-*.json")):
-        lines += repairs(json.loads(path.read_text(encoding="utf-8")))
-    return "\n".join(lines) + "\n"
+def populations(found: dict[str, Any]) -> list[str]:
+    """The tables of statistics."""
+    about, parts_of = found["about"], found["populations"]
+    meshes, curves = parts_of["meshes"], parts_of["curves"]
+    exact = [np.mean([row[name] for row in meshes]) for name in ("left_mm_p95", "not_found", "folds")]
+    lines = [
+        f"\n{_titled(about)} "
+        f"{len(meshes)} unseen cases, {meshes[0]['vertices']} vertices each, by an atlas of "
+        f"{about['training_shapes']} training shapes and {about['steps']} steps, seed {about['seed']} "
+        f"({about['degrees_of_freedom']} numbers of a fit); {about['device']}; {about['seconds']:.0f} s. Their error "
+        f"is at most {exact[0]:.4f} mm at 95 % of vertices; {100 * exact[1]:.2f} % of vertices were not found, and at "
+        f"{100 * exact[2]:.2f} % the map folds (means over cases). In brackets 95 % bootstrap intervals. "
+        "`python -m experiments.populations MODEL`.\n",
+        "| modes | compactness, % | generality, mm | specificity, mm |",
+        "|---|---|---|---|",
+    ]
+    for row in curves:
+        cells = (
+            f"{k * row[name]:.{digits}f} ({k * row[name + '_low']:.{digits}f} to {k * row[name + '_high']:.{digits}f})"
+            for name, k, digits in (
+                ("compactness", 100, 1),
+                ("generality_mm", 1, 3),
+                ("specificity_mm", 1, 3),
+            )
+        )
+        lines.append(f"| {row['modes']} | {' | '.join(cells)} |")
+    lines += [
+        f"\nTwo groups, {about['permutations']} relabellings:\n",
+        "| groups | cases | p that they differ nowhere | vertices with q at most 0.05, % |",
+        "|---|---|---|---|",
+    ]
+    for way, row in parts_of["groups"].items():
+        sizes, differ = " and ".join(map(str, row["sizes"])), row["vertices that differ, percent"]
+        lines.append(f"| {way} | {sizes} | {row['p']:.4f} | {differ:.1f} |")
+    return lines
+
+
+def organs(found: dict[str, Any]) -> list[str]:
+    """The table of several organs in one go."""
+    about, rows = found["about"], found["organs"]
+    names = [name for name in rows[0] if name not in ("name", "contested")]
+    lines = [
+        f"\n{_titled(about)} "
+        f"{len(rows)} unseen label maps, atlases of {about['training_shapes']} shapes and {about['steps']} steps, seed "
+        f"{about['seed']}, 256 numbers a part; {about['device']}; {about['seconds']:.0f} s; {about['problems']} problems. "
+        f"DSC / NSD (tolerance {about['tolerance_mm']:g} mm) in percent on the merged label map. Two parts claimed "
+        f"{np.mean([row['contested'] for row in rows]):.1f} voxels of a case on average. "
+        "`python -m experiments.several MODELS`.\n",
+        "| part | DSC / NSD |",
+        "|---|---|",
+    ]
+    for name in names:
+        dsc, nsd = np.mean([row[name] for row in rows], axis=0)
+        lines.append(f"| {name} | {dsc:.2f} / {nsd:.2f} |")
+    return lines
+
+
+def _titled(about: dict[str, Any]) -> str:
+    """The organ, which begins what is said of it."""
+    return f"**{str(about['organ']).capitalize()}.**"
+
+
+SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
+    "completion": ("applications", completion),
+    "parts": ("parts", parts),
+    "calibration": ("calibration", calibration),
+    "generation": ("generation", generation),
+    "repairs": ("repairs", repairs),
+    "populations": ("populations", populations),
+    "organs": ("organs", organs),
+}
+"""What stands between the marks, of which result files."""
+
+
+def section(name: str, results: Path) -> str:
+    """What was measured of one use, of every organ."""
+    prefix, tables = SECTIONS[name]
+    found = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{prefix}-*.json"))
+    ]
+    return "\n".join(line for one in found for line in tables(one)).strip() or "Not measured."
+
+
+def filled(page: str, results: Path) -> str:
+    """A page with what was measured between its marks.
+
+    Raises:
+        KeyError: a mark names no section.
+    """
+    mark = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return mark.sub(lambda m: f"{m[1]}\n{section(m[2], results)}\n\n{m[3]}", page)
 
 
 def main() -> int:
-    """Write the page."""
-    write_atomic(HERE.parent / "docs" / "applications.md", page(RESULTS).encode())
+    """Fill the pages."""
+    for path in sorted((HERE.parent / "docs" / "uses").glob("*.md")):
+        write_atomic(path, filled(path.read_text(encoding="utf-8"), RESULTS).encode())
     return 0
 
 
