@@ -1,7 +1,7 @@
 """Several organs in one go, measured: python -m experiments.several MODELS --organ hippocampus.
 
 MODELS is what `implicit-atlas organs train` made of some label maps of `train`, with `--organ anterior=1 --organ
-posterior=2`: two parts that touch. Those of `val` are fitted, each part by its own atlas, and merged into one label map.
+posterior=2`: two parts that touch. Those of `val` are fitted, each part by its own atlas, and merged into one map.
 Results: experiments/results/organs-hippocampus.json, for docs/uses/organs.md.
 """
 

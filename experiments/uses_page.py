@@ -185,8 +185,8 @@ def organs(found: dict[str, Any]) -> list[str]:
     lines = [
         f"\n{_titled(about)} "
         f"{len(rows)} unseen label maps, atlases of {about['training_shapes']} shapes and {about['steps']} steps, seed "
-        f"{about['seed']}, 256 numbers a part; {about['device']}; {about['seconds']:.0f} s; {about['problems']} problems. "
-        f"DSC / NSD (tolerance {about['tolerance_mm']:g} mm) in percent on the merged label map. Two parts claimed "
+        f"{about['seed']}, 256 numbers a part; {about['device']}; {about['seconds']:.0f} s; {about['problems']} "
+        f"problems. DSC / NSD (tolerance {about['tolerance_mm']:g} mm) in percent on the merged label map. Two parts claimed "
         f"{np.mean([row['contested'] for row in rows]):.1f} voxels of a case on average. "
         "`python -m experiments.several MODELS`.\n",
         "| part | DSC / NSD |",
