@@ -2,7 +2,7 @@
 #
 #   make demo                   the whole job on synthetic organs; DATA=folder takes real masks
 #   make test                   every check and every test
-#   make bench                  timings against reference code
+#   make bench                  timings against reference code, and docs/performance.md
 #   make paper                  cells of a table of the paper: ORGAN=hippocampus TABLE=2 MINUTES=25
 #                               (or TABLE=ideas, noise, amount or own)
 #
@@ -57,6 +57,7 @@ paper: setup
 
 bench: setup
 	set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	$(BIN)/python benchmarks/page.py
 
 # Leaves .venv, which may hold a torch of the user's own choice.
 clean:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+
+RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,14 @@ def compare(
     return Comparison(name, ours, theirs, theirs.median / ours.median, goal)
 
 
+def seconds_by_turns(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Median seconds of each call, all timed in turn, after one of each that does not count."""
+    for call in calls:
+        call()
+    rounds = [[_seconds(call) for call in calls] for _ in range(repeats)]
+    return [statistics.median(one) for one in zip(*rounds, strict=True)]
+
+
 def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
@@ -90,5 +101,9 @@ def report(result: Comparison) -> None:
 
 
 def print_json(**values: object) -> None:
-    """Print values and the machine as one line of JSON."""
-    print(json.dumps({"machine": machine(), **values}))
+    """Print values and the machine as one line of JSON, and keep them for docs/performance.md."""
+    result = {"machine": machine(), **values}
+    print(json.dumps(result))
+    name = re.sub(r"\W+", "-", str(values["name"])).strip("-")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

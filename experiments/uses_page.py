@@ -152,7 +152,8 @@ def populations(found: dict[str, Any]) -> list[str]:
         f"{about['training_shapes']} training shapes and {about['steps']} steps, seed {about['seed']} "
         f"({about['degrees_of_freedom']} numbers of a fit); {about['device']}; {about['seconds']:.0f} s. Their error "
         f"is at most {exact[0]:.4f} mm at 95 % of vertices; {100 * exact[1]:.2f} % of vertices were not found, and at "
-        f"{100 * exact[2]:.2f} % the map folds (means over cases). In brackets 95 % bootstrap intervals. "
+        f"{100 * exact[2]:.2f} % the map folds (means over cases). In brackets 95 % bootstrap intervals "
+        "(of compactness the basic bootstrap's, which reaches below: few shapes look more compact than all). "
         "`python -m experiments.populations MODEL`.\n",
         "| modes | compactness, % | generality, mm | specificity, mm |",
         "|---|---|---|---|",
@@ -186,8 +187,8 @@ def organs(found: dict[str, Any]) -> list[str]:
         f"\n{_titled(about)} "
         f"{len(rows)} unseen label maps, atlases of {about['training_shapes']} shapes and {about['steps']} steps, seed "
         f"{about['seed']}, 256 numbers a part; {about['device']}; {about['seconds']:.0f} s; {about['problems']} "
-        f"problems. DSC / NSD (tolerance {about['tolerance_mm']:g} mm) in percent on the merged label map. Two parts claimed "
-        f"{np.mean([row['contested'] for row in rows]):.1f} voxels of a case on average. "
+        f"problems. DSC / NSD (tolerance {about['tolerance_mm']:g} mm) in percent on the merged label map. Two parts "
+        f"claimed {np.mean([row['contested'] for row in rows]):.1f} voxels of a case on average. "
         "`python -m experiments.several MODELS`.\n",
         "| part | DSC / NSD |",
         "|---|---|",
