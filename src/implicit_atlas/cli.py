@@ -10,7 +10,15 @@ from typing import Annotated
 
 import typer
 
-from implicit_atlas import __version__, cli_organs, cli_report, cli_statistics, cli_transfer, cli_uses
+from implicit_atlas import (
+    __version__,
+    cli_dicom,
+    cli_organs,
+    cli_report,
+    cli_statistics,
+    cli_transfer,
+    cli_uses,
+)
 from implicit_atlas.cli_cases import (
     chosen,
     finish,
@@ -210,6 +218,7 @@ for use in (
     app.command()(use)
 app.command()(cli_report.report)
 app.command()(cli_statistics.statistics)
+app.command("dicom-seg")(cli_dicom.dicom_seg)
 app.add_typer(cli_transfer.app, name="transfer")
 app.add_typer(cli_organs.app, name="organs")
 

@@ -1,0 +1,129 @@
+"""Masks as DICOM segmentations of the image series that they were drawn on; by highdicom, which is optional."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from implicit_atlas.errors import InputError
+from implicit_atlas.files import write_atomic
+from implicit_atlas.io.output import make_folder
+from implicit_atlas.io.types import LabelMap
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+CATEGORY = ("123037004", "SCT", "Anatomical Structure")
+TYPE = ("113343008", "SCT", "Organ")
+
+
+def write_dicom_seg(path: Path, labels: LabelMap, series: Path, names: Mapping[int, str]) -> None:
+    """Write labels as one binary DICOM segmentation that refers to a series, on the series' own slices.
+
+    Args:
+        path: of the file.
+        labels: on the series' grid; its axes may be in another order or reversed.
+        series: folder of the DICOM files of one series.
+        names: of the label ids that are written, each a segment.
+
+    Raises:
+        InputError: highdicom is not installed, the folder does not hold one regular series, the grids differ, or a
+            label does not occur.
+    """
+    hd = _highdicom()
+    images = read_series(series)
+    for label in names:
+        if not (labels.values == label).any():
+            raise InputError(labels.path, f"has no voxel of label {label}", "Name labels that occur.")
+    try:
+        geometry = hd.get_volume_from_series(images)
+    except (ValueError, RuntimeError, AttributeError) as error:
+        problem = f"is not one regular series ({error})"
+        raise InputError(series, problem, "Give the folder of one axial, unbroken series.") from error
+    segments = np.stack([labels.values == label for label in names], axis=-1)
+    channels = {"SegmentNumber": list(range(1, len(names) + 1))}
+    affine = RAS_TO_LPS @ labels.grid.affine
+    uid = geometry.frame_of_reference_uid
+    whole = hd.Volume(segments.astype(np.uint8), affine, "PATIENT", uid, channels=channels)
+    try:
+        whole = whole.match_geometry(geometry)
+    except (ValueError, RuntimeError) as error:
+        problem = f"is on another grid than the series ({error})"
+        raise InputError(labels.path, problem, "Write the mask on the series' grid first.") from error
+    if not np.array_equal(whole.array.sum((0, 1, 2)), segments.sum((0, 1, 2))):
+        remedy = "Write the mask on the series' grid first."
+        raise InputError(labels.path, "reaches beyond the series", remedy)
+    made = _segmentation(hd, images, whole, names)
+    make_folder(path.parent)
+    write_atomic(path, lambda partial: made.save_as(partial))
+
+
+def read_series(folder: Path) -> list[Dataset]:
+    """The DICOM images of a folder that holds one series; other files are passed over.
+
+    Raises:
+        InputError: no image, or those of several series.
+    """
+    _highdicom()
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    images = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        try:
+            image = dcmread(path)
+        except (InvalidDicomError, OSError):
+            continue
+        if "PixelData" in image and "ImagePositionPatient" in image:
+            images.append(image)
+    series = {str(image.SeriesInstanceUID) for image in images}
+    if len(series) != 1:
+        raise InputError(folder, f"holds images of {len(series)} series", "Give the folder of one series.")
+    return images
+
+
+def _highdicom() -> Any:
+    try:
+        import highdicom
+    except ImportError as error:
+        remedy = 'Install them: pip install "implicit-atlas[dicom]".'
+        raise InputError("DICOM", "needs the packages highdicom and pydicom", remedy) from error
+    return highdicom
+
+
+def _segmentation(hd: Any, images: list[Dataset], whole: Any, names: Mapping[int, str]) -> Any:
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name="implicit-atlas",
+        family=hd.sr.CodedConcept("123110", "DCM", "Artificial Intelligence"),
+        version=version("implicit-atlas"),
+    )
+    described = [
+        hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            segmented_property_category=hd.sr.CodedConcept(*CATEGORY),
+            segmented_property_type=hd.sr.CodedConcept(*TYPE),
+            algorithm_type="SEMIAUTOMATIC",
+            algorithm_identification=algorithm,
+        )
+        for number, name in enumerate(names.values(), start=1)
+    ]
+    return hd.seg.Segmentation(
+        source_images=images,
+        pixel_array=whole,
+        segmentation_type="BINARY",
+        segment_descriptions=described,
+        series_instance_uid=hd.UID(),
+        series_number=100,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="implicit-atlas",
+        manufacturer_model_name="implicit-atlas",
+        software_versions=version("implicit-atlas"),
+        device_serial_number="0",
+    )

@@ -1,0 +1,83 @@
+"""What is measured and drawn of the uses runs on a few phantoms, and its results become tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from atlas_samples import tiny_atlas
+from experiments import populations, repairs, several, uses, uses_page
+
+from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.io import find_cases, read_mask
+from implicit_atlas.phantoms import PhantomConfig, write_phantoms
+
+ABOUT = {
+    "organ": "phantom",
+    "training_shapes": 6,
+    "steps": 1,
+    "seed": 0,
+    "degrees_of_freedom": 16,
+    "device": "cpu",
+    "seconds": 1.0,
+    "permutations": 10,
+    "tolerance_mm": 1.0,
+    "problems": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("masks")
+    write_phantoms(folder, "two-lobe", 5, config=PhantomConfig(voxels=24))
+    return [read_mask(path) for path in find_cases(folder).paths]
+
+
+def test_statistics_of_phantoms(masks, tmp_path, monkeypatch):
+    monkeypatch.setattr(populations, "RESOLUTION", 16)
+    monkeypatch.setattr(populations, "HERE", tmp_path / "experiments")
+    (tmp_path / "docs").mkdir()
+    found = populations.measure(tiny_atlas(), masks, lambda line: None)
+    assert len(found["meshes"]) == 5 and len(found["curves"]) == 4  # the mean, and 5 - 2 modes
+    assert found["curves"][0]["compactness"] == 0 and set(found["groups"]) == {
+        "larger and smaller half",
+        "random halves",
+    }
+    assert (tmp_path / "docs" / "uses" / "statistics.png").stat().st_size > 5000
+    (tmp_path / "populations-phantom.json").write_text(json.dumps({"about": ABOUT, "populations": found}))
+    section = uses_page.section("populations", tmp_path)
+    assert "**Phantom.**" in section and "| random halves | 2 and 3 |" in section
+
+
+def test_halves_are_the_smaller_and_the_larger():
+    rng = np.random.default_rng(0)
+    shapes = [rng.normal(size=(30, 3)) * 0.1 + np.eye(3)[np.arange(30) % 3] * (5 + i) for i in range(12)]
+    found = populations.halves(populations.align(np.stack(shapes)), np.arange(12.0))
+    assert found["larger and smaller half"]["vertices that differ, percent"] > 80
+    assert found["random halves"]["sizes"] == (6, 6)
+
+
+def test_colours_of_motions():
+    colours = populations.red_and_blue(np.array([-1.0, 0.0, 2.0]))
+    assert colours[0, 2] > colours[0, 0] and colours[2, 0] > colours[2, 2] and np.ptp(colours[1]) < 0.05
+
+
+def test_several_organs_are_scored_part_by_part(masks, tmp_path):
+    one = tiny_atlas()
+    config = dataclasses.replace(one.config, labels=(1,))
+    atlas = TrainedAtlas(config, one.network, one.codes, one.encoder, one.prior, one.provenance)
+    problems: list = []
+    rows = several.measure({"organ": atlas}, [mask.path for mask in masks[:2]], problems)
+    assert not problems and [row["name"] for row in rows] == ["two-lobe-000", "two-lobe-001"]
+    assert all(row["contested"] == 0 and row["organ"][0] > 70 for row in rows)
+    (tmp_path / "organs-phantom.json").write_text(json.dumps({"about": ABOUT, "organs": rows}))
+    assert "| organ | " in uses_page.section("organs", tmp_path)
+
+
+def test_pictures_of_uses(masks, tmp_path):
+    uses.repairs(tiny_atlas(), masks[0], tmp_path / "repair.png")
+    uses.generation(tiny_atlas(), masks[:2], tmp_path / "generation.png")
+    assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in ("repair", "generation"))
+    assert set(uses.KINDS) <= set(repairs.KINDS)
