@@ -11,6 +11,7 @@ import pytest
 from atlas_samples import tiny_atlas
 from test_cli import run
 
+from implicit_atlas.cli_cases import add_to_csv
 from implicit_atlas.io import (
     Landmarks,
     read_grid,
@@ -72,6 +73,19 @@ def test_clicks_become_a_mask_on_the_images_grid(model, masks, tmp_path):
     assert 0 <= likely.min() and likely.max() == 1 and (likely[found.occupancy] >= 1 / 3 - 1e-6).all()
     assert len(read_mesh(out / "meshes" / "clicks.ply").faces)
     assert "spread_mm" in (out / "meshes" / "clicks.vtp").read_bytes().decode("latin-1")
+
+
+def test_a_table_keeps_what_was_said_of_other_cases(tmp_path):
+    path = tmp_path / "completions.csv"
+    add_to_csv(path, [{"name": "=a", "volume_ml": 1.0}, {"name": "b", "volume_ml": 2.0}])
+    add_to_csv(path, [{"name": "b", "volume_ml": 3.0}, {"name": "c", "volume_ml": 4.0}])
+    assert [(row["name"], row["volume_ml"]) for row in table(path)] == [
+        ("'=a", "1.0"),
+        ("b", "3.0"),
+        ("c", "4.0"),
+    ]
+    add_to_csv(path, [{"name": "d", "doubt": ""}])  # of another version: not mixed
+    assert table(path) == [{"name": "d", "doubt": ""}]
 
 
 def test_a_few_slices_become_the_whole(model, masks, tmp_path):

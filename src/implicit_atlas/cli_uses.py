@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from implicit_atlas.cli_cases import finish, labels_of, load_atlas, mask_paths, write_csv
+from implicit_atlas.cli_cases import add_to_csv, finish, labels_of, load_atlas, mask_paths, write_csv
 
 Model = Annotated[Path, typer.Argument(help="model folder (*.atlas), or the name of a model that ships")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder where results are written")]
@@ -55,7 +55,7 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
             for done, own_grid in complete_each(atlas, known, draws, problems, report)
             if (row := write_completion(done, output, grid or own_grid, problems))
         ]
-    write_csv(output / "completions.csv", rows)
+    add_to_csv(output / "completions.csv", rows)
     for row in rows:
         if row["doubt"]:
             print(f"DOUBTFUL {row['name']}: {row['doubt']}")
@@ -87,7 +87,7 @@ def clean(
             write_repair(done, output)
             for done in repair(atlas, paths, labels_of(label, masks[0]), keep_mm, problems.append, report)
         ]
-    write_csv(output / "repairs.csv", rows)
+    add_to_csv(output / "repairs.csv", rows)
     for row in rows:
         if row["doubt"]:
             print(f"DOUBTFUL {row['name']}: {row['doubt']}")
@@ -173,6 +173,6 @@ def correspond(
         rows = correspond_all(
             atlas, paths, output, labels_of(label, masks[0]), local, resolution, problems, report
         )
-    write_csv(output / "correspondence.csv", rows)
+    add_to_csv(output / "correspondence.csv", rows)
     print(f"{output}: {len(rows)} meshes of one topology")
     finish(problems, len(rows) + len(problems))
