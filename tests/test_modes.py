@@ -215,6 +215,11 @@ def test_an_outlier_is_no_template():
     assert sorted(np.bincount(owner)) == [20, 21]
 
 
+def test_shapes_that_are_all_alike_have_means():
+    means, _ = clusters(np.ones((30, 2, 2, 2)), 30, 5, 0)
+    assert (means == 1).any() and np.isfinite(means).all()
+
+
 @pytest.mark.parametrize("templates", [6, 9])
 def test_few_shapes_are_templates_themselves(templates):
     means, owner = clusters(distances(), len(SHAPES), templates, 0)

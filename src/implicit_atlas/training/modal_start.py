@@ -88,7 +88,8 @@ def _common_means(known: Float[np.ndarray, "r v"], count: int, seed: int) -> Flo
     rest, least = known, SMALL * len(known) / count
     while True:
         means, owner = kmeans2(rest, count, minit="++", seed=np.random.default_rng(seed))  # pyright: ignore[reportCallIssue]
-        small = np.bincount(owner, minlength=count) < least
-        if not small.any() or len(rest) - small[owner].sum() < max(count + 1, len(known) / 2):
+        outliers = (np.bincount(owner, minlength=count) < least)[owner]
+        # None where shapes are alike and clusters are empty.
+        if not outliers.any() or (~outliers).sum() < max(count + 1, len(known) / 2):
             return means
-        rest = rest[~small[owner]]
+        rest = rest[~outliers]
