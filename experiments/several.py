@@ -23,7 +23,7 @@ from experiments.data import DEFAULT_DATA
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.errors import AtlasError
 from implicit_atlas.files import write_atomic
-from implicit_atlas.io import Problem, read_labels
+from implicit_atlas.io import Problem, case_name, read_labels
 from implicit_atlas.metrics import score
 from implicit_atlas.organs import reconstruct_organs
 
@@ -32,10 +32,9 @@ def measure(
     atlases: dict[str, TrainedAtlas], paths: list[Path], problems: list[Problem]
 ) -> list[dict[str, Any]]:
     """[DSC, NSD] of each part by case, in percent, and how many voxels two of them claimed."""
-    rows = []
+    rows, sources = [], {case_name(path): path for path in paths}
     for case in reconstruct_organs(atlases, paths, on_problem=problems.append):
-        source = next(path for path in paths if path.name.startswith(case.name))
-        truth, row = read_labels(source).values, {"name": case.name, "contested": case.contested}
+        truth, row = read_labels(sources[case.name]).values, {"name": case.name, "contested": case.contested}
         for name, atlas in atlases.items():
             there, found = np.isin(truth, atlas.config.labels), case.labels == atlas.config.labels[0]
             scores = score(there, found, case.grid.spacing_mm.tolist(), TOLERANCE_MM)

@@ -1,6 +1,7 @@
 """The models that ship: python -m experiments.ship hippocampus --data FOLDER, with masks/ of which all are learned.
 
-The training is that of `implicit-atlas prepare --margin 0.05` and `implicit-atlas train --steps 1500`. It is kept
+The training is that of `implicit-atlas prepare --margin 0.05` and `implicit-atlas train --steps 1500` (of the
+hippocampus 1800). It is kept
 in `runs/` and gone on with where it was stopped; the model, with its card, goes into the package.
 """
 

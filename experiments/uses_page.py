@@ -82,9 +82,10 @@ def repairs(found: dict[str, Any]) -> list[str]:
         f"{about['cases']} unseen masks, changed on purpose (`experiments/corrupt.py`, `experiments/repairs.py`), "
         "against the clean ones: DSC / NSD / ASSD in mm / share of the thin part that is left (what no ball of "
         f"{about['thin_mm']} mm within the organ reaches). Labels within {about['keep_voxels']} voxels of the fitted "
-        f"surface stay; {about['degrees_of_freedom']} numbers of a fit, an atlas of {about['training_shapes']} "
+        f"surface stay, and all where mask and shape differ little; {about['degrees_of_freedom']} numbers of a "
+        f"fit, an atlas of {about['training_shapes']} "
         f"training shapes and {about['steps']} steps, seed {about['seed']}; {about['device']}. "
-        "`python -m experiments.repairs MODEL`.\n",
+        f"`python -m experiments.repairs MODEL --every {about['every']}`.\n",
         "| change | " + " | ".join(methods) + " |",
         "|---" * (len(methods) + 1) + "|",
     ]

@@ -78,6 +78,7 @@ def test_clicks_become_a_mask_on_the_images_grid(model, masks, tmp_path):
 def test_a_table_keeps_what_was_said_of_other_cases(tmp_path):
     path = tmp_path / "completions.csv"
     add_to_csv(path, [{"name": "=a", "volume_ml": 1.0}, {"name": "b", "volume_ml": 2.0}])
+    add_to_csv(path, [{"name": "=a", "volume_ml": 1.0}])
     add_to_csv(path, [{"name": "b", "volume_ml": 3.0}, {"name": "c", "volume_ml": 4.0}])
     assert [(row["name"], row["volume_ml"]) for row in table(path)] == [
         ("'=a", "1.0"),
@@ -85,6 +86,9 @@ def test_a_table_keeps_what_was_said_of_other_cases(tmp_path):
         ("c", "4.0"),
     ]
     add_to_csv(path, [{"name": "d", "doubt": ""}])  # of another version: not mixed
+    assert table(path) == [{"name": "d", "doubt": ""}]
+    path.write_bytes(b"\xff\xfe no table")
+    add_to_csv(path, [{"name": "d", "doubt": ""}])
     assert table(path) == [{"name": "d", "doubt": ""}]
 
 

@@ -95,7 +95,9 @@ def test_measured_repairs_become_a_table(clean_mask, tmp_path, monkeypatch):
     assert found["clean"]["as it is"] == [100, 100, 0, 100]
     before, after = found["pieces-1"]["as it is"], found["pieces-1"]["repaired"]
     assert before[0] < 100 and len(after) == 4
-    about = dict.fromkeys(("organ", "cases", "thin_mm", "keep_voxels", "training_shapes", "steps", "seed"), 1)
+    about = dict.fromkeys(
+        ("organ", "cases", "thin_mm", "keep_voxels", "training_shapes", "steps", "seed", "every"), 1
+    )
     about |= {"degrees_of_freedom": 16, "device": "cpu"}
     (tmp_path / "repairs-phantom.json").write_text(json.dumps({"about": about, "repairs": found}))
     page = uses_page.section("repairs", tmp_path)

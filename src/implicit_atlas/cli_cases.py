@@ -122,9 +122,12 @@ def add_to_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write a table with a row a case, and keep what an earlier call wrote of other cases into the same folder."""
     before: list[dict[str, Any]] = []
     if path.exists() and rows:
-        with path.open(encoding="utf-8", newline="") as stream:
-            before = list(csv.DictReader(stream))
-    names = {str(row["name"]) for row in rows}
+        try:
+            with path.open(encoding="utf-8", newline="") as stream:
+                before = list(csv.DictReader(stream))
+        except (OSError, UnicodeDecodeError, csv.Error):
+            before = []  # not a table of ours
+    names = {str(_safe(row["name"])) for row in rows}
     kept = [row for row in before if set(row) == set(rows[0]) and row["name"] not in names]
     write_csv(path, kept + rows)
 

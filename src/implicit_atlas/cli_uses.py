@@ -70,7 +70,9 @@ def clean(
     label: Labels = "",
     keep_mm: Annotated[
         float | None,
-        typer.Option(help="labels nearer to the organ's likely surface stay; default: 0.6 of a voxel"),
+        typer.Option(
+            help="labels nearer to the likely surface stay; default: 0.6 of a voxel, and where little differs"
+        ),
     ] = None,
 ) -> None:
     """Repair annotations: fill holes, drop islands, correct outlines; detail near the likely surface stays."""

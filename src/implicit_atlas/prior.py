@@ -15,9 +15,9 @@ from torch import Tensor
 
 OWN = 0.5  # how far a template's mean is its own shapes', and not that of all
 # How much of a covariance is made up: so many shapes' worth of a round one, and the share of the rest in which entries
-# do not depend on one another. Of fewer than MANY shapes little more than their size can be known.
+# do not depend on one another. Of fewer than MANY shapes no more than their size can be known: all is round.
 ROUND, INDEPENDENT = (2, 5, 12, 30), (0.1, 0.3, 0.5, 0.7, 0.9)
-FEW_ROUND, FEW_INDEPENDENT, MANY, FOLDS = 20, 0.7, 20, 5
+MANY, FOLDS = 20, 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def fit_prior(
     count = len(codes)
     owner = np.zeros(count, np.int64) if owner is None else owner
     means = _means(codes, owner, templates)
-    made_up = (FEW_ROUND, FEW_INDEPENDENT) if count < MANY else _most_probable(codes, owner, templates)
+    made_up = (count, 0.0) if count < MANY else _most_probable(codes, owner, templates)
     variance, axes = np.linalg.eigh(_covariance(codes - means[owner], *made_up))
     factor = axes * np.sqrt(variance.clip(min=0))
     shares = np.bincount(owner, minlength=templates) / count

@@ -4,7 +4,7 @@ A reconstruction alone would repair, too, and smooth away what 256 numbers do no
 unless the shape gives it the other one, the shape's surface is farther than `keep_mm`, and mask and shape differ more
 around it than a clean mask and its shape do: holes are filled, islands dropped, outlines that jump about and the stairs
 of thick slices brought near the shape. What is missing at a border is not put back: `complete` does (measured in
-docs/applications.md).
+docs/uses/repair.md).
 """
 
 from __future__ import annotations
