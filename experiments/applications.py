@@ -25,7 +25,8 @@ from experiments.data import DEFAULT_DATA
 from experiments.others import COMPONENTS, BoxedComponents, shape_based, smooth_function
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.completion import complete
-from implicit_atlas.errors import AtlasError, InputError
+from implicit_atlas.console import exit_status
+from implicit_atlas.errors import InputError
 from implicit_atlas.files import write_atomic
 from implicit_atlas.io import Mask, case_name, find_cases, read_mask
 from implicit_atlas.metrics import score
@@ -171,14 +172,15 @@ def about_run(atlas: TrainedAtlas, organ: str, masks: list[Mask]) -> dict[str, A
     }
 
 
+@exit_status
 def run_measurement(
     text: str | None,
     name: str,
     key: str,
     measure: Callable[[TrainedAtlas, list[Mask], Callable[[str], object]], dict[str, Any]],
     more: Callable[[TrainedAtlas], dict[str, Any]],
-) -> int:
-    """Measure a use of a model on unseen masks, by the command line, and keep what was found; the exit status.
+) -> None:
+    """Measure a use of a model on unseen masks, by the command line, and keep what was found.
 
     Args:
         text: of the help.
@@ -194,20 +196,15 @@ def run_measurement(
     parser.add_argument("--every", type=int, default=1, help="of the unseen cases, take every n-th")
     options = parser.parse_args()
     folder = options.data or DEFAULT_DATA / options.organ
-    try:
-        atlas = implicit_atlas.load(str(options.model))
-        masks = unseen(folder, options.every)
-        begun = time.perf_counter()
-        found = measure(atlas, masks, lambda line: print(line, flush=True))
-        seconds = round(time.perf_counter() - begun, 1)
-        about = {**about_run(atlas, options.organ, masks), **more(atlas)}
-        about |= {"every": options.every, "seconds": seconds}
-        path = RESULTS / f"{name}-{options.organ}.json"
-        write_atomic(path, (json.dumps({"about": about, key: found}, indent=1) + "\n").encode())
-    except AtlasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    atlas = implicit_atlas.load(str(options.model))
+    masks = unseen(folder, options.every)
+    begun = time.perf_counter()
+    found = measure(atlas, masks, lambda line: print(line, flush=True))
+    seconds = round(time.perf_counter() - begun, 1)
+    about = {**about_run(atlas, options.organ, masks), **more(atlas)}
+    about |= {"every": options.every, "seconds": seconds}
+    path = RESULTS / f"{name}-{options.organ}.json"
+    write_atomic(path, (json.dumps({"about": about, key: found}, indent=1) + "\n").encode())
 
 
 def main() -> int:

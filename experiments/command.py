@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from experiments.cell import Cell, run_queue
 from experiments.data import FEW, Organ, Split, load_split, phantom_split
 from experiments.tables import Result, Table, markdown, read_results
 from experiments.variants import DEFAULTS
-from implicit_atlas.errors import AtlasError
+from implicit_atlas.console import exit_status
 
 SMOKE_STEPS, SMOKE_ITERATIONS, SMOKE_KNOWN = 2, 10, 11
 
@@ -43,9 +42,10 @@ def arguments(title: str) -> argparse.ArgumentParser:
     return parser
 
 
+@exit_status
 def execute(
     options: argparse.Namespace, tables: Sequence[Table], show: Callable[[Organ, Sequence[Result]], str]
-) -> int:
+) -> None:
     """Run the cells of some tables and print what was found.
 
     Args:
@@ -53,20 +53,15 @@ def execute(
         tables: whose cells are run, those of the first seed first.
         show: the text of an organ's results.
     """
-    try:
-        if options.smoke:
-            with tempfile.TemporaryDirectory() as folder:
-                print(show("hippocampus", smoke_results(tables, Path(folder), options.only)))
-            return 0
-        split = load_split(options.organ, options.data)
-        seeds = range(options.seeds)
-        cells = [c for t in tables for c in t.cells(options.organ, seeds, options.steps, options.iterations)]
-        run_queue(_chosen(cells, split, options.only), split, options.minutes)
-        print(show(options.organ, read_results()))
-    except AtlasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    if options.smoke:
+        with tempfile.TemporaryDirectory() as folder:
+            print(show("hippocampus", smoke_results(tables, Path(folder), options.only)))
+        return
+    split = load_split(options.organ, options.data)
+    seeds = range(options.seeds)
+    cells = [c for t in tables for c in t.cells(options.organ, seeds, options.steps, options.iterations)]
+    run_queue(_chosen(cells, split, options.only), split, options.minutes)
+    print(show(options.organ, read_results()))
 
 
 def _chosen(cells: Sequence[Cell], split: Split, only: Sequence[str] | None) -> list[Cell]:

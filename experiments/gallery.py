@@ -14,8 +14,8 @@ import numpy as np
 
 from experiments.data import DEFAULT_DATA, HERE
 from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.console import exit_status
 from implicit_atlas.correspondence import from_template, reference_template, template_map, template_mesh
-from implicit_atlas.errors import AtlasError
 from implicit_atlas.files import write_atomic
 from implicit_atlas.fit import Fit
 from implicit_atlas.generation import generate, interpolate
@@ -161,21 +161,17 @@ def draw(organ: str, model: Path, masks: Path, folder: Path = DOCS) -> None:
     correspondence(atlas, shapes, folder / f"gallery-{organ}-correspondence.png")
 
 
-def main() -> int:
+@exit_status
+def main() -> None:
     """Draw the figures of one organ or of all that ship."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--organ", choices=sorted(shipped_models()), help="default: all that ship")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder with ORGAN/masks")
     options = parser.parse_args()
-    try:
-        for organ, model in shipped_models().items():
-            if options.organ in (None, organ):
-                draw(organ, model, options.data / organ / "masks")
-        write_page()
-    except AtlasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    for organ, model in shipped_models().items():
+        if options.organ in (None, organ):
+            draw(organ, model, options.data / organ / "masks")
+    write_page()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from experiments.cell import RESULTS
 from experiments.classical import linear_model
 from experiments.data import load_split
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.errors import AtlasError, InputError
+from implicit_atlas.console import exit_status
+from implicit_atlas.errors import InputError
 from implicit_atlas.files import write_atomic
 from implicit_atlas.generation import generate
 from implicit_atlas.shapes import Shape
@@ -107,26 +108,22 @@ def measure(atlas: TrainedAtlas, known: Sequence[Shape], unknown: Sequence[Shape
     return out
 
 
-def main() -> int:
+@exit_status
+def main() -> None:
     """Measure and keep."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--organ", default="hippocampus")
     parser.add_argument("--data", type=Path, help="folder with masks/ and splits.json")
     options = parser.parse_args()
-    try:
-        atlas, split = implicit_atlas.load(str(options.model)), load_split(options.organ, options.data)
-        begun = time.perf_counter()
-        found = measure(atlas, split.known, split.unknown)
-    except AtlasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    atlas, split = implicit_atlas.load(str(options.model)), load_split(options.organ, options.data)
+    begun = time.perf_counter()
+    found = measure(atlas, split.known, split.unknown)
     about = about_run(atlas, options.organ, split.unknown) | {"made": COUNT}
     about["seconds"] = round(time.perf_counter() - begun, 1)
     path = RESULTS / f"generation-{options.organ}.json"
     write_atomic(path, (json.dumps({"about": about, "generation": found}, indent=1) + "\n").encode())
     print(json.dumps(found, indent=1))
-    return 0
 
 
 if __name__ == "__main__":

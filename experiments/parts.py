@@ -21,8 +21,8 @@ import implicit_atlas
 from experiments.cell import RESULTS
 from experiments.data import DEFAULT_DATA
 from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.console import exit_status
 from implicit_atlas.correspondence import Labelled, transfer_labels
-from implicit_atlas.errors import AtlasError
 from implicit_atlas.files import write_atomic
 from implicit_atlas.io import case_name, find_cases, read_labels
 from implicit_atlas.metrics import dsc
@@ -79,25 +79,22 @@ def _overlap(truth: np.ndarray, found: np.ndarray) -> float:
     return float(2 * (truth & found).sum() / total) if total else 1.0
 
 
-def main() -> int:
+@exit_status
+def main() -> None:
     """Measure, keep and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="atlas that has learned from `train`")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA / "hippocampus")
     parser.add_argument("--local", action="store_true", help="fit a local residual, too")
     options = parser.parse_args()
-    try:
-        atlas, problems = implicit_atlas.load(str(options.model)), []
-        split = json.loads((options.data / "splits.json").read_text(encoding="utf-8"))
-        paths = {case_name(path): path for path in find_cases(options.data / "masks").paths}
-        known, unseen = (
-            fit_alike(atlas, [paths[case_name(Path(n))] for n in names], (), options.local, problems)
-            for names in (split["few_shot"], split["val"])
-        )
-        found = carried(atlas, known, unseen)
-    except AtlasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    atlas, problems = implicit_atlas.load(str(options.model)), []
+    split = json.loads((options.data / "splits.json").read_text(encoding="utf-8"))
+    paths = {case_name(path): path for path in find_cases(options.data / "masks").paths}
+    known, unseen = (
+        fit_alike(atlas, [paths[case_name(Path(n))] for n in names], (), options.local, problems)
+        for names in (split["few_shot"], split["val"])
+    )
+    found = carried(atlas, known, unseen)
     about = {
         "cases": len(unseen),
         "local": options.local,
@@ -114,7 +111,6 @@ def main() -> int:
                 f"{count} labelled, {way}: "
                 + ", ".join(f"{PARTS[p]} {v:.2f}" for p, v in zip(PARTS, mean, strict=True))
             )
-    return 0
 
 
 if __name__ == "__main__":

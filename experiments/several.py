@@ -21,7 +21,7 @@ from experiments.applications import TOLERANCE_MM, about_run, unseen
 from experiments.cell import RESULTS
 from experiments.data import DEFAULT_DATA
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.errors import AtlasError
+from implicit_atlas.console import exit_status
 from implicit_atlas.files import write_atomic
 from implicit_atlas.io import Problem, case_name, read_labels
 from implicit_atlas.metrics import score
@@ -43,7 +43,8 @@ def measure(
     return rows
 
 
-def main() -> int:
+@exit_status
+def main() -> None:
     """Measure and keep."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", type=Path)
@@ -51,21 +52,14 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder with masks/ and splits.json")
     options = parser.parse_args()
     problems: list[Problem] = []
-    try:
-        atlases = {
-            path.stem: implicit_atlas.load(str(path)) for path in sorted(options.models.glob("*.atlas"))
-        }
-        masks = unseen(options.data or DEFAULT_DATA / options.organ, 1)
-        begun = time.perf_counter()
-        rows = measure(atlases, [mask.path for mask in masks], problems)
-        about = about_run(next(iter(atlases.values())), options.organ, masks)
-        about |= {"seconds": round(time.perf_counter() - begun, 1), "problems": len(problems)}
-        text = json.dumps({"about": about, "organs": rows}, indent=1) + "\n"
-        write_atomic(RESULTS / f"organs-{options.organ}.json", text.encode())
-    except AtlasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    atlases = {path.stem: implicit_atlas.load(str(path)) for path in sorted(options.models.glob("*.atlas"))}
+    masks = unseen(options.data or DEFAULT_DATA / options.organ, 1)
+    begun = time.perf_counter()
+    rows = measure(atlases, [mask.path for mask in masks], problems)
+    about = about_run(next(iter(atlases.values())), options.organ, masks)
+    about |= {"seconds": round(time.perf_counter() - begun, 1), "problems": len(problems)}
+    text = json.dumps({"about": about, "organs": rows}, indent=1) + "\n"
+    write_atomic(RESULTS / f"organs-{options.organ}.json", text.encode())
 
 
 if __name__ == "__main__":

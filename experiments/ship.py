@@ -17,7 +17,7 @@ from experiments.cell import RUNS
 from experiments.data import DEFAULT_DATA
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.card import model_card
-from implicit_atlas.errors import AtlasError
+from implicit_atlas.console import exit_status
 from implicit_atlas.evaluate import evaluate_known
 from implicit_atlas.io import find_cases
 from implicit_atlas.learning import best_device, train
@@ -78,7 +78,8 @@ def _report(share: float, text: str) -> None:
     print(f"{100 * share:3.0f} %  {text}", flush=True)
 
 
-def main() -> int:
+@exit_status
+def main() -> None:
     """Train, score and put a model into the package."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("organ", choices=sorted(DATA))
@@ -86,15 +87,10 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args()
     masks = (options.data or DEFAULT_DATA / options.organ) / "masks"
-    try:
-        atlas = learned(options.organ, masks, options.steps)
-        known = evaluate_known(atlas, find_cases(masks).paths).to_json()
-        atlas.save(FOLDER / options.organ, card(options.organ, atlas, known))
-    except AtlasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    atlas = learned(options.organ, masks, options.steps)
+    known = evaluate_known(atlas, find_cases(masks).paths).to_json()
+    atlas.save(FOLDER / options.organ, card(options.organ, atlas, known))
     print((FOLDER / options.organ / "README.md").read_text(encoding="utf-8"))
-    return 0
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from experiments.populations import red_and_blue
 from experiments.repairs import changed
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.completion import Completion, complete
+from implicit_atlas.console import exit_status
 from implicit_atlas.correspondence import reference_template
-from implicit_atlas.errors import AtlasError
 from implicit_atlas.fit import Fit
 from implicit_atlas.generation import generate, interpolate
 from implicit_atlas.io import Mask, case_name, write_mask
@@ -111,22 +111,18 @@ def generation(atlas: TrainedAtlas, masks: Sequence[Mask], path: Path) -> None:
     surfaces(path, rows)
 
 
-def main() -> int:
+@exit_status
+def main() -> None:
     """Draw them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA / "hippocampus")
     options = parser.parse_args()
-    try:
-        atlas, masks = implicit_atlas.load(options.model), unseen(options.data, EVERY)
-        DOCS.mkdir(exist_ok=True)
-        repairs(atlas, masks[CASE], DOCS / "repair.png")
-        generation(atlas, masks, DOCS / "generation.png")
-        completion(atlas, masks[CASE], DOCS / "completion.png")
-    except AtlasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    atlas, masks = implicit_atlas.load(options.model), unseen(options.data, EVERY)
+    DOCS.mkdir(exist_ok=True)
+    repairs(atlas, masks[CASE], DOCS / "repair.png")
+    generation(atlas, masks, DOCS / "generation.png")
+    completion(atlas, masks[CASE], DOCS / "completion.png")
 
 
 if __name__ == "__main__":

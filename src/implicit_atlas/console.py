@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ParamSpec
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from implicit_atlas.errors import AtlasError
+
 LINE_SECONDS = 10.0
+Arguments = ParamSpec("Arguments")
 
 Report = Callable[[float, str], None]
 """Told the share that is done, 0 to 1, and a line of text."""
@@ -56,3 +61,18 @@ def _lines(title: str) -> Report:
 def counted(report: Report) -> Callable[[int, int, str], None]:
     """A report for steps that count cases: cases done, their number, name of the last."""
     return lambda done, total, name: report(done / max(1, total), f"{done} of {total}  {name}")
+
+
+def exit_status(main: Callable[Arguments, object]) -> Callable[Arguments, int]:
+    """What a script does, so that its errors are one line on standard error, and its result the exit status."""
+
+    @functools.wraps(main)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        try:
+            main(*args, **kwargs)
+        except AtlasError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        return 0
+
+    return run

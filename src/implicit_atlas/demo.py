@@ -14,7 +14,8 @@ from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.card import model_card
 from implicit_atlas.cli_cases import write_json
 from implicit_atlas.completion import complete
-from implicit_atlas.errors import AtlasError, InputError
+from implicit_atlas.console import exit_status
+from implicit_atlas.errors import InputError
 from implicit_atlas.evaluate import Evaluation, evaluate, evaluate_known
 from implicit_atlas.io import Landmarks, find_cases, read_landmarks, read_mask, write_landmarks
 from implicit_atlas.io.output import make_folder
@@ -182,7 +183,8 @@ def _picture(found: list[Reconstruction], learned: list[Template], path: Path) -
         pictures.surfaces(path, rows, "Shapes that the atlas has not seen")
 
 
-def main() -> int:
+@exit_status
+def main() -> None:
     """Parse options and run; errors are one line."""
     parser = argparse.ArgumentParser(prog="python -m implicit_atlas.demo", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of masks (default: synthetic organs)")
@@ -190,12 +192,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=4.0, help="time for training")
     options = parser.parse_args()
     keep_freed_memory()
-    try:
-        run(options.data, options.output, options.minutes)
-    except AtlasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    run(options.data, options.output, options.minutes)
 
 
 if __name__ == "__main__":
