@@ -10,7 +10,7 @@ import torch
 from atlas_samples import RESOLUTION, dsc, phantom_shapes, tiny_atlas
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.pose import FREE, Poses, pose_prior, rotations
+from implicit_atlas.pose import CROWD, FREE, Poses, pose_prior, rotations, uncrowded
 from implicit_atlas.sampling import Observations, ShapeSet
 from implicit_atlas.shapes import Shape, restore
 from implicit_atlas.sparse import SparseConfig
@@ -165,3 +165,14 @@ def moved_grid(shape: Shape, turn: np.ndarray | None = None) -> Grid:
 def residual_size() -> int:
     nodes = tiny_atlas().residual_nodes(SparseConfig().residual_nodes)
     return 0 if nodes is None else nodes.free
+
+
+def test_neighbouring_points_say_together_no_more_than_their_cells():
+    size_mm = np.array([32.0, 16.0, 16.0])  # cells of 2, 1 and 1 mm
+    few = np.array([[0.5, 0.5, 0.5], [8.5, 0.5, 0.5], [16.5, 0.5, 0.5], [24.5, 0.5, 0.5]])
+    crowded = np.repeat(few, 25, axis=0)
+    for points, weight in ((few, 1.0), (crowded, 1.0), (crowded, 4.0), (few, 0.01)):
+        seen = Observations(points, np.ones(len(points)), np.full(len(points), weight))
+        found = np.asarray(uncrowded(seen, size_mm).weight)
+        assert np.ptp(found) == 0
+        assert found.sum() == pytest.approx(min(weight * len(points), CROWD * len(few)))

@@ -69,7 +69,7 @@ def test_labelled_points_complete_an_unseen_shape():
 def test_points_on_the_boundary_need_no_labels():
     shape = SHAPES[5]
     (fit,) = tiny_atlas().complete([boundary(shape, 200)])
-    assert dsc(fit.occupancy(), shape.occupancy) > 0.9 > mean_dsc(shape)
+    assert dsc(fit.occupancy(), shape.occupancy) > max(0.95, mean_dsc(shape) + 0.02)
 
 
 def test_what_says_nothing_leaves_the_mean_and_what_says_much_is_followed():

@@ -18,14 +18,14 @@ from implicit_atlas.fitting import CodeFit, Progress
 from implicit_atlas.grid import sample_distances
 from implicit_atlas.local import FLOOR, ResidualNodes
 from implicit_atlas.model import Atlas, Expanded, Field
-from implicit_atlas.pose import FREE, PosePrior, Poses, counted_from_middle
+from implicit_atlas.pose import FREE, PosePrior, Poses, counted_from_middle, uncrowded
 from implicit_atlas.prior import CodePrior
 from implicit_atlas.sampling import Observations, ObservationSet, PointConfig, Samples
 from implicit_atlas.schedule import cosine_decay
 
 REPORT_EVERY = 20
-# Where the pose is free, too, distances count roughly at first: softness and slack begin with these, in cube units, and
-# are what they should be after so much of the iterations. Else many a pose is found that makes the organ as small as
+# Distances count roughly at first: softness and slack begin with these, in cube units, and are what they should be after
+# so much of the iterations. Else thin organs are not found where they lie, and many a pose makes an organ as small as
 # what was seen of it.
 ROUGH_SOFTNESS, ROUGH_SLACK, SHARPENING = 6 / 64, 8 / 64, 0.8
 
@@ -95,9 +95,11 @@ class SparseBatch:
         self.poses, self.unit = None, 1.0
         if prior.pose is not None:
             observations, origin_mm = counted_from_middle(observations)
+            size_mm = prior.pose.log_size.exp().double().cpu().numpy()
+            observations = [uncrowded(seen, size_mm) for seen in observations]
             self.poses = Poses(prior.pose, origin_mm)
             self.unit = 2 / float(prior.pose.log_size.mean().exp())
-        self.sharpens = self.poses is not None and not draw  # draws begin near their ends
+        self.sharpens = not draw  # draws begin near their ends
         if draw:
             observations = [self._noisy(seen, draw) for seen in observations]
         self.target, self.count = ObservationSet(observations, self.device), len(observations)
@@ -122,6 +124,7 @@ class SparseBatch:
         rng = np.random.default_rng((self.config.seed, draw))
         nearness = np.hypot(seen.spreads, self.config.slack / self.unit)
         deviation = np.where(np.isfinite(nearness), nearness, self.config.softness / self.unit)
+        deviation = deviation / np.sqrt(np.maximum(np.asarray(seen.weight), 1e-6))  # what says less is less sure
         return replace(seen, points=seen.points + rng.standard_normal(seen.points.shape) * deviation[:, None])
 
     def sample(self, seed: int) -> Samples:
