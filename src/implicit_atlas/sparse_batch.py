@@ -24,9 +24,9 @@ from implicit_atlas.sampling import Observations, ObservationSet, PointConfig, S
 from implicit_atlas.schedule import cosine_decay
 
 REPORT_EVERY = 20
-# Distances count roughly at first: softness and slack begin with these, in cube units, and are what they should be after
-# so much of the iterations. Else thin organs are not found where they lie, and many a pose makes an organ as small as
-# what was seen of it.
+# Distances count roughly at first: softness and slack begin with these, in cube units, and are what they should be
+# after so much of the iterations. Else thin organs are not found where they lie, and many a pose makes an organ as
+# small as what was seen of it.
 ROUGH_SOFTNESS, ROUGH_SLACK, SHARPENING = 6 / 64, 8 / 64, 0.8
 
 
@@ -124,7 +124,7 @@ class SparseBatch:
         rng = np.random.default_rng((self.config.seed, draw))
         nearness = np.hypot(seen.spreads, self.config.slack / self.unit)
         deviation = np.where(np.isfinite(nearness), nearness, self.config.softness / self.unit)
-        deviation = deviation / np.sqrt(np.maximum(np.asarray(seen.weight), 1e-6))  # what says less is less sure
+        deviation /= np.sqrt(np.maximum(np.asarray(seen.weight), 1e-6))  # what says less is less sure
         return replace(seen, points=seen.points + rng.standard_normal(seen.points.shape) * deviation[:, None])
 
     def sample(self, seed: int) -> Samples:
