@@ -26,9 +26,9 @@ TURN = 0.12  # standard deviation of the rotation vector's entries, in radians
 SIZE = 0.15  # standard deviation of the logarithm of a size, where only the mean is known
 MISSING = 0.15  # of the mean size, along an axis of which the end may not have been seen
 ALIKE = 5  # so many shapes' worth of independent sizes are mixed into the covariance
-# What is seen of one cell, a 16th of an organ's mean size a side, says on average at most as much as half of an
-# independent point: what a shape cannot follow, it misses at neighbouring voxels alike.
-CELLS, CROWD = 16, 0.5
+# Observations crowd where a cell, a 16th of an organ's mean size a side, holds several: what a shape cannot follow, it
+# misses at neighbouring voxels alike. Of n a cell, each counts n to the power of -1.5.
+CELLS, CROWDING = 16, 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,15 +151,14 @@ def counted_from_middle(observations: Sequence[Observations]) -> tuple[list[Obse
 
 
 def uncrowded(seen: Observations, size_mm: Float[np.ndarray, "3"]) -> Observations:
-    """Observations that weigh together at most as much as there are cells that hold some.
+    """Observations that weigh the less, the more of them one cell holds on average.
 
     Args:
         seen: in millimetres.
         size_mm: mean size of the organ.
     """
     cells = len(np.unique(np.floor(seen.points * (CELLS / size_mm)), axis=0))
-    weight = np.asarray(seen.weight)
-    return replace(seen, weight=weight * min(1.0, CROWD * cells / weight.sum()))
+    return replace(seen, weight=np.asarray(seen.weight) * (cells / len(seen.points)) ** CROWDING)
 
 
 def of_organ(
