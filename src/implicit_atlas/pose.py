@@ -151,14 +151,14 @@ def counted_from_middle(observations: Sequence[Observations]) -> tuple[list[Obse
 
 
 def uncrowded(seen: Observations, size_mm: Float[np.ndarray, "3"]) -> Observations:
-    """Observations that weigh the less, the more of them one cell holds on average.
+    """Observations that weigh the less, the more weight one cell holds on average.
 
     Args:
         seen: in millimetres.
         size_mm: mean size of the organ.
     """
-    cells = len(np.unique(np.floor(seen.points * (CELLS / size_mm)), axis=0))
-    return replace(seen, weight=np.asarray(seen.weight) * (cells / len(seen.points)) ** CROWDING)
+    cells, weight = len(np.unique(np.floor(seen.points * (CELLS / size_mm)), axis=0)), np.asarray(seen.weight)
+    return replace(seen, weight=weight * min(1.0, cells / weight.sum()) ** CROWDING)
 
 
 def of_organ(
