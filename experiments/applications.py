@@ -22,7 +22,7 @@ import implicit_atlas
 from experiments.cell import RESULTS
 from experiments.completion import BAND_WIDTH_VOX, observe
 from experiments.data import DEFAULT_DATA
-from experiments.others import COMPONENTS, BoxedComponents, shape_based, smooth_function
+from experiments.others import COMPONENTS, BoxedComponents, in_box, shape_based, smooth_function
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.completion import complete
 from implicit_atlas.console import exit_status
@@ -38,7 +38,7 @@ from implicit_atlas.sparse import SparseConfig
 
 COUNTS, SLICES, CUT = (64, 256, 1024), (1, 3, 5, 9), (10, 30, 50)
 TOLERANCE_MM = 1.0
-BOXED = f"{COMPONENTS} principal components, told the box"
+BOXED, OURS_BOXED = f"{COMPONENTS} principal components, told the box", "ours, told the box"
 
 Found = dict[str, np.ndarray]
 
@@ -112,8 +112,9 @@ def run_completion(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str
         for amount in amounts:
             told, rows = [observed(mask, amount) for mask in masks], []
             finished = complete(atlas, [seen for seen, _ in told])
-            for mask, done, (seen, others) in zip(masks, finished, told, strict=True):
-                others[BOXED] = components.complete(seen, mask)
+            placed = told_the_box(atlas, masks, [seen for seen, _ in told])
+            for mask, done, boxed, (seen, others) in zip(masks, finished, placed, told, strict=True):
+                others |= {OURS_BOXED: boxed, BOXED: components.complete(seen, mask)}
                 ours = np.zeros(mask.grid.shape, bool) if done.fit.failure else done.fit.mask_on(mask.grid)
                 row: dict[str, Any] = {"name": case_name(mask.path), "doubt": done.doubt}
                 for name, found in {"ours": ours, **others}.items():
@@ -123,6 +124,16 @@ def run_completion(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str
             out[task][str(amount)] = rows
             report(f"{task} {amount}: " + ", ".join(f"{k} {v}" for k, v in means(rows).items()))
     return out
+
+
+def told_the_box(atlas: TrainedAtlas, masks: list[Mask], observed: list[Observations]) -> list[np.ndarray]:
+    """Completions that are told the organ's true box, on the masks' grids; nothing where one failed."""
+    frames = [prepare(mask, margin=atlas.config.margin).frame for mask in masks]
+    fits = atlas.complete([in_box(seen, frame) for seen, frame in zip(observed, frames, strict=True)])
+    return [
+        np.zeros(mask.grid.shape, bool) if fit.failure else replace(fit, frame=frame).mask_on(mask.grid)
+        for mask, fit, frame in zip(masks, fits, frames, strict=True)
+    ]
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, list[float]]:

@@ -11,6 +11,7 @@ from scipy.ndimage import distance_transform_edt
 
 from experiments.classical import LinearModel, linear_model
 from experiments.completion import BAND_WIDTH_VOX
+from implicit_atlas.frame import Frame
 from implicit_atlas.grid import sample_volume
 from implicit_atlas.io import Mask
 from implicit_atlas.sampling import Observations
@@ -50,6 +51,14 @@ def shape_based(kept: Mask, planes: np.ndarray, axis: int) -> np.ndarray:
     return np.moveaxis(out, 0, axis)
 
 
+def in_box(seen: Observations, frame: Frame) -> Observations:
+    """Points in RAS mm as points of a cube whose place is told; those outside are left out."""
+    spread = None if seen.spread is None else 2 * BAND_WIDTH_VOX / frame.resolution
+    points = frame.world_to_cube(seen.points)
+    within = (np.abs(points) < 1).all(1)
+    return Observations(points[within], seen.occupancy[within], name=seen.name, spread=spread)
+
+
 class BoxedComponents:
     """Principal components of the training masks' signed distances, completed in the organ's true box.
 
@@ -62,11 +71,7 @@ class BoxedComponents:
     def complete(self, seen: Observations, mask: Mask) -> np.ndarray:
         """The most probable organ on the mask's grid, of points in RAS mm; nothing of the mask but its box is used."""
         frame = prepare(mask).frame
-        spread = None if seen.spread is None else 2 * BAND_WIDTH_VOX / frame.resolution
-        points = frame.world_to_cube(seen.points)
-        within = (np.abs(points) < 1).all(1)
-        boxed = Observations(points[within], seen.occupancy[within], name=seen.name, spread=spread)
-        field = self.model.complete(boxed)
+        field = self.model.complete(in_box(seen, frame))
         voxels_mm = np.indices(mask.grid.shape).reshape(3, -1).T @ mask.grid.affine[:3, :3].T
         places = frame.world_to_cube(voxels_mm + mask.grid.affine[:3, 3])
         inside, out = (np.abs(places) <= 1).all(1), np.zeros(len(places), bool)
