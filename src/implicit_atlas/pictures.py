@@ -18,8 +18,10 @@ from implicit_atlas.files import write_atomic
 
 LIGHT = np.array([0.4, -0.6, 0.7]) / np.linalg.norm([0.4, -0.6, 0.7])
 DPI = 110
-MOST = 1.4  # zoom at which a long surface still fits between the sides
-FILL = 2.1  # of a panel, by the diagonal of the largest surface's box: none is cut off from any side
+WIDE, HIGH, TITLE = 3.0, 2.3, 0.4  # inches: of a panel, and above all of them
+FILL = np.array([0.94, 0.76])  # of a panel's width and height, by a surface; the caption stands below
+UNIT = 0.2975  # share of a square panel's side that matplotlib gives half of the axes' range, without zoom
+AZIMUTH, ELEVATION = -60, 20  # degrees
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,17 +41,30 @@ class Panel:
 def surfaces(path: Path, rows: Sequence[Sequence[Panel]], title: str = "") -> None:
     """Draw rows of surfaces, each row at one scale."""
     columns = max(len(row) for row in rows)
-    figure = plt.figure(figsize=(3.0 * columns, 2.3 * len(rows) + 0.4))
+    height = HIGH * len(rows) + TITLE
+    figure = plt.figure(figsize=(WIDE * columns, height))
+    room = FILL * np.array([WIDE, HIGH])
     for r, row in enumerate(rows):
-        spans = [np.ptp(panel.vertices, axis=0) for panel in row]
-        reach = max(span.max() for span in spans) / 2
-        zoom = min(MOST, FILL * 2 * reach / max(np.linalg.norm(span) for span in spans))
+        extent = np.max([np.ptp(panel.vertices @ _screen(), axis=0) for panel in row], axis=0)
+        scale = float((room / extent).min())  # inches per unit of length
         for c, panel in enumerate(row):
-            axes = figure.add_subplot(len(rows), columns, r * columns + c + 1, projection="3d")
-            _draw(axes, panel, reach, zoom)
+            low = 1 - (TITLE + (r + 1) * HIGH) / height
+            # As high as it is wide, as matplotlib cuts off what lies outside of a square.
+            place = (c / columns, low + (HIGH - WIDE) / 2 / height, 1 / columns, WIDE / height)
+            _draw(figure.add_axes(place, projection="3d", proj_type="ortho"), panel, scale)
+            figure.text(
+                (c + 0.5) / columns, low + 0.04 * HIGH / height, panel.caption, fontsize=9, ha="center"
+            )
     figure.suptitle(title, fontsize=11)
-    figure.tight_layout()
     _save(figure, path)
+
+
+def _screen() -> Float[np.ndarray, "3 2"]:
+    """The directions to the right and upwards, as columns."""
+    azimuth, elevation = np.deg2rad([AZIMUTH, ELEVATION])
+    right = [-np.sin(azimuth), np.cos(azimuth), 0]
+    up = [-np.sin(elevation) * np.cos(azimuth), -np.sin(elevation) * np.sin(azimuth), np.cos(elevation)]
+    return np.array([right, up]).T
 
 
 def training_curves(path: Path, log: Sequence[dict[str, float]]) -> None:
@@ -66,16 +81,14 @@ def training_curves(path: Path, log: Sequence[dict[str, float]]) -> None:
     _save(figure, path)
 
 
-def _draw(axes, panel: Panel, reach: float, zoom: float) -> None:
+def _draw(axes, panel: Panel, scale: float) -> None:
     corners = panel.vertices[panel.faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
     shade = 0.35 + 0.65 * np.clip(normals @ LIGHT, 0, 1)
-    axes.add_collection3d(
-        Poly3DCollection(
-            corners, facecolors=(shade[:, None] * np.asarray(panel.colour)).clip(0, 1), edgecolors="none"
-        )
-    )
+    colours = (shade[:, None] * np.asarray(panel.colour)).clip(0, 1)
+    # Thin edges of the same colours close the seams between faces.
+    axes.add_collection3d(Poly3DCollection(corners, facecolors=colours, edgecolors=colours, linewidths=0.3))
     if panel.marks is not None:
         axes.scatter(
             *panel.marks.T,
@@ -85,13 +98,16 @@ def _draw(axes, panel: Panel, reach: float, zoom: float) -> None:
             edgecolors="black",
             depthshade=False,
         )
-    centre = (panel.vertices.max(0) + panel.vertices.min(0)) / 2
-    for axis, middle in zip("xyz", centre, strict=True):
-        getattr(axes, f"set_{axis}lim")(middle - reach, middle + reach)
-    axes.set_box_aspect((1, 1, 1), zoom=zoom)
-    axes.view_init(elev=20, azim=-60)
+    shown = panel.vertices @ _screen()
+    middle = (shown.max(0) + shown.min(0)) / 2 - [0, (1 - FILL[1]) / 3 * HIGH / scale]
+    centre = panel.vertices.mean(0)
+    centre = centre + _screen() @ (middle - centre @ _screen())
+    reach = UNIT * WIDE / scale
+    for axis, at in zip("xyz", centre, strict=True):
+        getattr(axes, f"set_{axis}lim")(at - reach, at + reach)
+    axes.set_box_aspect((1, 1, 1), zoom=1)
+    axes.view_init(elev=ELEVATION, azim=AZIMUTH)
     axes.set_axis_off()
-    axes.set_title(panel.caption, fontsize=9, y=0.06)
 
 
 def _save(figure, path: Path) -> None:
