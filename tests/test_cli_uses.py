@@ -103,6 +103,8 @@ def test_a_few_slices_become_the_whole(model, masks, tmp_path):
     assert run("complete", model, tmp_path / "slices.nii.gz", "-o", tmp_path / "out") == 0
     found = read_mask(tmp_path / "out" / "slices.nii.gz")
     assert overlap(found.occupancy, mask.occupancy) > 0.75 > overlap(kept > 0, mask.occupancy)
+    drawn, written = (np.moveaxis(of, axis, 0)[chosen] for of in (kept > 0, found.occupancy))
+    assert np.array_equal(drawn, written) and found.grid.same_as(mask.grid)
 
 
 def test_what_was_cut_off_is_continued(model, masks, tmp_path):
@@ -116,6 +118,30 @@ def test_what_was_cut_off_is_continued(model, masks, tmp_path):
     found = read_mask(tmp_path / "out" / "cut.nii.gz")
     beyond = np.moveaxis(found.occupancy & mask.occupancy, axis, 0)[cut.shape[axis] :]
     assert beyond.any() and found.grid.same_as(mask.grid)
+    first = np.moveaxis(found.occupancy, axis, 0)[: cut.shape[axis]]
+    assert np.array_equal(np.moveaxis(first, 0, axis), cut)  # what was drawn stays
+
+
+@pytest.mark.parametrize("from_the_end", [False, True])
+def test_a_volume_that_ended_too_early_grows_by_whole_voxels(model, masks, tmp_path, from_the_end):
+    mask = read_mask(paths(masks)[2])
+    axis = int(np.argmax(mask.occupancy.shape))
+    planes = np.flatnonzero(np.moveaxis(mask.occupancy, axis, 0).any((1, 2)))
+    middle = int(planes[len(planes) // 2])
+    part = slice(middle, None) if from_the_end else slice(0, middle)
+    cut = np.moveaxis(np.moveaxis(mask.occupancy, axis, 0)[part], 0, axis)
+    affine = mask.grid.affine.copy()
+    affine[:3, 3] += affine[:3, axis] * (middle if from_the_end else 0)
+    nibabel.save(nibabel.Nifti1Image(cut.astype(np.uint8), affine), tmp_path / "cut.nii.gz")
+    assert run("complete", model, tmp_path / "cut.nii.gz", "-o", tmp_path / "out", "--seen", "volume") == 0
+    found = read_mask(tmp_path / "out" / "cut.nii.gz")
+    np.testing.assert_allclose(found.grid.affine[:3, :3], affine[:3, :3])
+    moved = np.linalg.inv(affine) @ found.grid.affine[:, 3]
+    np.testing.assert_allclose(moved[:3], np.rint(moved[:3]), atol=1e-3)
+    first = -np.rint(moved[:3]).astype(int)
+    inner = tuple(slice(a, a + n) for a, n in zip(first, cut.shape, strict=True))
+    assert np.array_equal(found.occupancy[inner], cut)
+    assert (first[axis] > 0) == from_the_end and found.occupancy.sum() > 1.3 * cut.sum()
 
 
 def test_clicks_that_cannot_be_are_refused_and_the_others_go_on(model, masks, tmp_path, capsys):

@@ -28,7 +28,10 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
     ],
     output: Output,
     image: Annotated[
-        Path | None, typer.Option(help="volume on whose grid masks are written; masks keep their own")
+        Path | None,
+        typer.Option(
+            help="volume on whose grid masks are written; by default a mask's own, larger where the organ goes beyond"
+        ),
     ] = None,
     seen: Annotated[
         Literal["slices", "volume"],
@@ -52,8 +55,8 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
     with console.task("complete") as report:
         rows = [
             row
-            for done, own_grid in complete_each(atlas, known, draws, problems, report)
-            if (row := write_completion(done, output, grid or own_grid, problems))
+            for done, drawn in complete_each(atlas, known, draws, problems, report)
+            if (row := write_completion(done, output, problems, grid, drawn))
         ]
     add_to_csv(output / "completions.csv", rows)
     for row in rows:

@@ -140,7 +140,7 @@ def _complete(atlas: TrainedAtlas, unseen: Path, output: Path) -> str:
     clicks = output / "clicks.mrk.json"
     write_landmarks(clicks, Landmarks(points, ("",) * len(points), None, clicks))
     done = complete(atlas, [from_landmarks(read_landmarks(clicks))])[0]
-    if write_completion(done, output / "completion", mask.grid, problems) is None:
+    if write_completion(done, output / "completion", problems, mask.grid) is None:
         return f"{unseen.name} could not be completed: {problems[0].message}"
     share = 100 * dsc(mask.occupancy, done.fit.mask_on(mask.grid))
     return (

@@ -5,15 +5,17 @@ Voxels that nobody looked at are unobserved, not background.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import Landmarks, Mask
 from implicit_atlas.sampling import Observations
+from implicit_atlas.voxel_grid import Grid
 
 Seen = Literal["slices", "volume"]
 
@@ -59,13 +61,67 @@ def from_mask(mask: Mask, seen: Seen, name: str) -> Observations:
     """
     observed, reach = np.ones(mask.grid.shape, bool), [REACH_VOXELS] * 3
     if seen == "slices":
-        axis, planes = annotated_slices(mask)
-        observed[:], reach[axis] = False, 0  # what is next to the border is judged within a slice
-        np.moveaxis(observed, axis, 0)[planes] = True
+        observed, axis = _on_slices(mask)
+        reach[axis] = 0  # what is next to the border is judged within a slice
     voxels = _chosen(mask.occupancy, observed, (reach[0], reach[1], reach[2]))
     inside = mask.occupancy[tuple(voxels.T)].astype(np.float64)
     points = voxels @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
     return Observations(points, inside, name=name)
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A mask of which a part was drawn, to which a completion adds the rest.
+
+    Args:
+        mask: the organ as far as it is known.
+        observed: voxels that were drawn, or seen to be empty.
+        ends: True where the volume ends within the organ, so that what is added needs a larger grid.
+    """
+
+    mask: Mask
+    observed: Bool[np.ndarray, "x y z"]
+    ends: bool
+
+    @classmethod
+    def of(cls, mask: Mask, seen: Seen) -> Drawn:
+        """What `from_mask` observes of a mask."""
+        if seen == "slices":
+            return cls(mask, _on_slices(mask)[0], ends=False)
+        return cls(mask, np.ones(mask.grid.shape, bool), ends=True)
+
+    def grid_with(self, vertices_mm: Float[np.ndarray, "v 3"]) -> Grid:
+        """The mask's grid, larger by whole voxels where its volume ended too early to hold some points."""
+        grid, low, high = self.mask.grid, np.zeros(3, int), np.array(self.mask.grid.shape)
+        if self.ends:
+            voxels = np.linalg.inv(grid.affine) @ np.c_[vertices_mm, np.ones(len(vertices_mm))].T
+            low = np.minimum(low, np.floor(voxels[:3].min(1)).astype(int))
+            high = np.maximum(high, np.ceil(voxels[:3].max(1)).astype(int) + 1)
+        affine = grid.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ low
+        nx, ny, nz = (high - low).tolist()
+        return Grid((nx, ny, nz), affine)
+
+    def kept_in(self, found: Bool[np.ndarray, "x y z"], grid: Grid) -> Bool[np.ndarray, "x y z"]:
+        """A completion on a grid in which what was drawn stays as it was."""
+        to_own = np.linalg.inv(self.mask.grid.affine) @ grid.affine
+        in_plane = to_own[:3, 1:3] @ np.indices(found.shape[1:]).reshape(2, -1) + to_own[:3, 3:]
+        out, size = found.copy(), np.array(self.mask.grid.shape)[:, None]
+        flat = out.reshape(len(out), -1)
+        for index in range(len(out)):
+            voxels = np.rint(in_plane + index * to_own[:3, :1]).astype(int)
+            drawn = ((voxels >= 0) & (voxels < size)).all(0)
+            drawn[drawn] = self.observed[tuple(voxels[:, drawn])]
+            flat[index, drawn] = self.mask.occupancy[tuple(voxels[:, drawn])]
+        return out
+
+
+def _on_slices(mask: Mask) -> tuple[Bool[np.ndarray, "x y z"], int]:
+    """The voxels of the annotated slices, and the axis of the array across them."""
+    axis, planes = annotated_slices(mask)
+    observed = np.zeros(mask.grid.shape, bool)
+    np.moveaxis(observed, axis, 0)[planes] = True
+    return observed, axis
 
 
 def annotated_slices(mask: Mask) -> tuple[int, Int[np.ndarray, " n"]]:

@@ -36,7 +36,7 @@ from implicit_atlas.io import (
 )
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.local import LocalConfig
-from implicit_atlas.observe import Seen, from_landmarks, from_mask
+from implicit_atlas.observe import Drawn, Seen, from_landmarks, from_mask
 from implicit_atlas.repair import Repair
 from implicit_atlas.sampling import Observations
 from implicit_atlas.surface import largest_component
@@ -49,8 +49,8 @@ FOLD_POINTS = 4000  # vertices at which folds are looked for
 
 def read_observations(
     sources: Sequence[Path], seen: Seen, spread_mm: float, atlas: TrainedAtlas
-) -> tuple[list[tuple[Observations, Grid | None]], list[Problem]]:
-    """What files say of organs, each with the grid that it was drawn on, and the files that cannot be used."""
+) -> tuple[list[tuple[Observations, Drawn | None]], list[Problem]]:
+    """What files say of organs, each with the mask that was drawn in part, and the files that cannot be used."""
     known, problems = [], []
     for source in sources:
         try:
@@ -58,7 +58,7 @@ def read_observations(
                 known.append((from_landmarks(read_landmarks(source), spread_mm), None))
             else:
                 mask = read_mask(source, atlas.config.labels)
-                known.append((from_mask(mask, seen, case_name(source)), mask.grid))
+                known.append((from_mask(mask, seen, case_name(source)), Drawn.of(mask, seen)))
         except InputError as error:
             problems.append(Problem(source.name, source, str(error)))
     return known, problems
@@ -66,13 +66,13 @@ def read_observations(
 
 def complete_each(
     atlas: TrainedAtlas,
-    known: Sequence[tuple[Observations, Grid | None]],
+    known: Sequence[tuple[Observations, Drawn | None]],
     draws: int,
     problems: list[Problem],
     report: Report = lambda share, text: None,
-) -> Iterator[tuple[Completion, Grid | None]]:
-    """Complete one case after the other, each with its grid; what cannot be of such an organ goes to `problems`."""
-    for number, (seen, grid) in enumerate(known):
+) -> Iterator[tuple[Completion, Drawn | None]]:
+    """Complete one case after the other, each with its mask; what cannot be of such an organ goes to `problems`."""
+    for number, (seen, drawn) in enumerate(known):
 
         def overall(share: float, text: str, number: int = number) -> None:
             report((number + share) / len(known), text)
@@ -82,11 +82,15 @@ def complete_each(
         except InputError as error:
             problems.append(Problem(seen.name, Path(seen.name), str(error)))
             continue
-        yield done, grid
+        yield done, drawn
 
 
 def write_completion(
-    done: Completion, folder: Path, grid: Grid | None, problems: list[Problem]
+    done: Completion,
+    folder: Path,
+    problems: list[Problem],
+    grid: Grid | None = None,
+    drawn: Drawn | None = None,
 ) -> dict[str, Any] | None:
     """Write mask and mesh, and of draws the probability of each voxel and the spread of each vertex, in mm.
 
@@ -95,17 +99,21 @@ def write_completion(
     Args:
         done: what was completed.
         folder: where to.
-        grid: of the mask; by default one around the shape, along the world's axes.
         problems: a completion that failed is added to them.
+        grid: of the mask; by default that of the mask that was drawn in part, larger where its volume ended within the
+            organ, or one around the shape, along the world's axes.
+        drawn: what stays as it is.
     """
     fit = done.fit
     if fit.failure is not None:
         problems.append(Problem(fit.name, Path(fit.name), f"the fit failed: {fit.failure}"))
         return None
     name, mesh = _plain(fit.name), fit.mesh()
-    grid = grid or grid_around(mesh)
-    make_folder(folder / MESH_FOLDER)
+    if grid is None:
+        grid = grid_around(mesh) if drawn is None else drawn.grid_with(mesh.vertices)
     occupancy = fit.mask_on(grid)
+    occupancy = occupancy if drawn is None else drawn.kept_in(occupancy, grid)
+    make_folder(folder / MESH_FOLDER)
     if not occupancy.any():
         problems.append(Problem(name, Path(fit.name), "the shape lies outside the volume that was given"))
         return None
