@@ -106,14 +106,14 @@ class Drawn:
         """A completion on a grid in which what was drawn stays as it was."""
         to_own = np.linalg.inv(self.mask.grid.affine) @ grid.affine
         in_plane = to_own[:3, 1:3] @ np.indices(found.shape[1:]).reshape(2, -1) + to_own[:3, 3:]
-        out, size = found.copy(), np.array(self.mask.grid.shape)[:, None]
-        flat = out.reshape(len(out), -1)
-        for index in range(len(out)):
+        size = np.array(self.mask.grid.shape)[:, None]
+        flat = found.reshape(len(found), -1).copy()
+        for index in range(len(flat)):
             voxels = np.rint(in_plane + index * to_own[:3, :1]).astype(int)
-            drawn = ((voxels >= 0) & (voxels < size)).all(0)
+            drawn = np.all((voxels >= 0) & (voxels < size), axis=0)
             drawn[drawn] = self.observed[tuple(voxels[:, drawn])]
             flat[index, drawn] = self.mask.occupancy[tuple(voxels[:, drawn])]
-        return out
+        return flat.reshape(found.shape)
 
 
 def _on_slices(mask: Mask) -> tuple[Bool[np.ndarray, "x y z"], int]:
