@@ -24,7 +24,7 @@ from implicit_atlas.shapes import Shape, prepare
 from implicit_atlas.training import default_config, gather, optimise
 
 SHAPES, RESOLUTIONS, TEMPLATES, REPEATS = (20, 200), (64, 128, 256), (1, 5, 20), 3
-STEPS, ITERATIONS, FITTED = 4, 10, (2, 20)
+STEPS, ITERATIONS, FITTED = 30, 10, (2, 20)  # so many steps that what comes before them does not count
 
 Job = Callable[[], object]
 
@@ -36,7 +36,7 @@ def phantom_shapes(count: int) -> list[Shape]:
 
 
 def training(shapes: list[Shape], templates: int) -> Job:
-    """`STEPS` steps of a batch of 16, without what comes before them."""
+    """`STEPS` steps of a batch of 16."""
     model = ModelConfig(templates=templates)
     config = dataclasses.replace(default_config(len(shapes), "cpu"), steps=STEPS, warps=0, batch=16)
     data = gather(shapes, model, config)
