@@ -18,8 +18,10 @@ PAGE = """# Speed
 
 Written by `make bench` (`benchmarks/`, `python benchmarks/page.py`); nothing here is typed. Ratios are of medians of
 runs by turns, product against reference, on one machine at one time, so that other load meets both. A benchmark that
-was not run has no line. How long trainings and fits of the tables took stands in [results.md](results.md). No GPU was at
-hand: the goals for one (221 hippocampi trained in 60 s, 39 shapes fitted in 3 s, 128³ decoded in 3 ms) are **not measured**.
+was not run has no line. How long trainings and fits of the tables took stands in [results.md](results.md).
+
+No GPU was at hand: the goals for one (221 hippocampi trained in 60 s, 39 shapes fitted in 3 s, 128³ decoded in 3 ms)
+are **not measured**.
 """
 
 
