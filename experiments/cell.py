@@ -27,7 +27,7 @@ from experiments.peers.difnet_run import run_difnet
 from experiments.peers.difnet_training import DifNetConfig, for_device
 from experiments.variants import DEFAULTS, VARIANTS
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.decoders import ConvConfig, MLPConfig
+from implicit_atlas.decoders import ConvConfig, MLPConfig, MLPDecoder
 from implicit_atlas.evaluate import evaluate, evaluate_known
 from implicit_atlas.files import write_atomic
 from implicit_atlas.fitting import FitConfig
@@ -37,6 +37,7 @@ from implicit_atlas.sampling import Observations, PointConfig
 from implicit_atlas.shapes import Shape
 from implicit_atlas.sparse import SparseConfig
 from implicit_atlas.training import TrainConfig, default_config
+from implicit_atlas.training.config import fast_precision
 
 RESULTS = HERE / "results"
 RUNS = HERE.parent / "runs"
@@ -211,6 +212,9 @@ def _run_method(cell: Cell, split: Split, runs: Path, report: Report) -> dict[st
     """Train, fit and complete; each part is kept in `runs` as soon as it is done."""
     clean, unknown = split.training(cell.subset), split.unknown
     atlas, config = _learned(cell, split, runs, report), cell.fit_config()
+    for module in atlas.network.modules():  # perceptrons answer in the arithmetic that they were trained in
+        if isinstance(module, MLPDecoder):
+            module.half = fast_precision(best_device()) == "bf16-mixed"
 
     def complete(seen: list[Observations]) -> list[np.ndarray | None]:
         found = atlas.complete(seen, cell.sparse_config(), report)

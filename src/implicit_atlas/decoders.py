@@ -10,6 +10,7 @@ Values are pointwise: the value at a point does not depend on the other points, 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -140,6 +141,10 @@ class ConvDecoder(nn.Module):
         return kernels + [layer.weight for layer in self.to_hidden]  # pyright: ignore
 
 
+POINTS_TOGETHER = 1 << 12
+"""Points that a perceptron answers at once where no gradient is asked for: what its layers pass on stays in caches."""
+
+
 @dataclass(frozen=True)
 class MLPConfig:
     """Sizes of an MLPDecoder (DeepSDF: 8 layers of 512, the input again at layer 4)."""
@@ -152,7 +157,9 @@ class MLPConfig:
 class MLPDecoder(nn.Module):
     """DeepSDF's decoder: a multi-layer perceptron on (code, point) with one skip of its input (paper §4.2).
 
-    Where a layer reads the code, its product with the code is computed once in `expand`.
+    Where a layer reads the code, its product with the code is computed once in `expand`. Hidden layers may be
+    computed in bfloat16: where autocast says so, or `half` is set. What they read and what is made of them is in
+    single precision all the same: 8 bits of a coordinate are a quarter of a voxel of 128.
     """
 
     costly_points = True
@@ -160,6 +167,7 @@ class MLPDecoder(nn.Module):
     def __init__(self, code_size: int, outputs: int, config: MLPConfig, zero_head: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.half = False
         self.code_layers = nn.ModuleList(nn.Linear(code_size, config.width) for _ in range(2))
         self.point_layers = nn.ModuleList(nn.Linear(3, config.width, bias=False) for _ in range(2))
         self.layers = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.layers - 1))
@@ -170,23 +178,36 @@ class MLPDecoder(nn.Module):
 
     def expand(self, codes: Float[Tensor, "batch c"]) -> Float[Tensor, "batch two width"]:
         """What the first layer and the skip layer add for each code."""
-        return torch.stack([layer(codes) for layer in self.code_layers], dim=1)
+        with torch.autocast(codes.device.type, enabled=False):
+            return torch.stack([layer(codes.float()) for layer in self.code_layers], dim=1)
 
     def query(
         self, features: Tensor, owner: Int[Tensor, " batch"], points: Float[Tensor, "batch points 3"]
     ) -> Float[Tensor, "batch points out"]:
         """Values at points."""
-        entering = [
-            f[:, None] + layer(points)
-            for f, layer in zip(features[owner].unbind(1), self.point_layers, strict=True)
-        ]
+        read = features[owner]
+        if torch.is_grad_enabled() or points.device.type != "cpu":
+            return self._values(read, points)
+        return torch.cat([self._values(read, part) for part in points.split(POINTS_TOGETHER, 1)], dim=1)
+
+    def _values(
+        self, features: Float[Tensor, "batch two width"], points: Float[Tensor, "batch points 3"]
+    ) -> Float[Tensor, "batch points out"]:
+        device = points.device.type
+        with torch.autocast(device, enabled=False):
+            entering = [
+                f[:, None] + layer(points.float())
+                for f, layer in zip(features.unbind(1), self.point_layers, strict=True)
+            ]
         values = F.relu(entering[0])
-        for index, layer in enumerate(self.layers, start=1):
-            values = layer(values)
-            if index == self.config.skip:
-                values = values + entering[1]
-            values = F.relu(values)
-        return self.head(values)
+        with torch.autocast(device, torch.bfloat16) if self.half else nullcontext():
+            for index, layer in enumerate(self.layers, start=1):
+                values = layer(values)
+                if index == self.config.skip:
+                    values = values + entering[1]
+                values = F.relu(values)
+        with torch.autocast(device, enabled=False):
+            return self.head(values.float())
 
     def hidden_weights(self) -> list[nn.Parameter]:
         """Weights of the layers after the first."""
