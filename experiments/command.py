@@ -14,6 +14,7 @@ from experiments.data import FEW, Organ, Split, load_split, phantom_split
 from experiments.tables import Result, Table, markdown, read_results
 from experiments.variants import DEFAULTS
 from implicit_atlas.console import exit_status
+from implicit_atlas.memory import keep_freed_memory
 
 SMOKE_STEPS, SMOKE_ITERATIONS, SMOKE_KNOWN = 2, 10, 11
 
@@ -53,6 +54,7 @@ def execute(
         tables: whose cells are run, those of the first seed first.
         show: the text of an organ's results.
     """
+    keep_freed_memory()
     if options.smoke:
         with tempfile.TemporaryDirectory() as folder:
             print(show("hippocampus", smoke_results(tables, Path(folder), options.only)))

@@ -154,8 +154,9 @@ def test_perceptrons_read_codes_and_points_in_single_precision_whatever_their_hi
     decoder.layers[0].register_forward_pre_hook(lambda layer, inputs: entered.append(inputs[0]))
     with torch.autocast("cpu", torch.bfloat16):
         answer = values(decoder, codes, points)
-    assert answer.dtype == entered[0].dtype == torch.float32
-    torch.testing.assert_close(entered[0], F.relu(expected))
+    read = torch.cat(entered)
+    assert answer.dtype == read.dtype == torch.float32
+    torch.testing.assert_close(read, F.relu(expected))
 
 
 def test_hidden_layers_in_half_precision_are_near_those_in_single_precision():
@@ -167,10 +168,10 @@ def test_hidden_layers_in_half_precision_are_near_those_in_single_precision():
     assert 0 < (half - exact).abs().max() < 4 * 2**-8 * exact.abs().max()  # a few of its last bits
 
 
-def test_perceptrons_answer_many_points_in_parts_without_a_gradient(monkeypatch):
+def test_perceptrons_answer_many_points_in_parts(monkeypatch):
     decoder = shaken(mlp())
     whole = values(decoder, *asked(points=50))
     monkeypatch.setattr("implicit_atlas.decoders.POINTS_TOGETHER", 16)
-    with torch.no_grad():
-        torch.testing.assert_close(values(decoder, *asked(points=50)), whole)
-        assert values(decoder, *asked(points=0)).shape == (3, 0, OUTPUTS)
+    torch.testing.assert_close(values(decoder, *asked(points=50)), whole)
+    for shapes, points in ((3, 0), (0, 5)):
+        assert values(decoder, *asked(shapes, points)).shape == (shapes, points, OUTPUTS)

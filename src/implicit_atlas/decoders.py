@@ -142,7 +142,7 @@ class ConvDecoder(nn.Module):
 
 
 POINTS_TOGETHER = 1 << 12
-"""Points that a perceptron answers at once where no gradient is asked for: what its layers pass on stays in caches."""
+"""Points of a shape that a perceptron answers at once on a CPU: what its layers pass on stays in caches."""
 
 
 @dataclass(frozen=True)
@@ -186,9 +186,13 @@ class MLPDecoder(nn.Module):
     ) -> Float[Tensor, "batch points out"]:
         """Values at points."""
         read = features[owner]
-        if torch.is_grad_enabled() or points.device.type != "cpu":
+        if points.device.type != "cpu":
             return self._values(read, points)
-        return torch.cat([self._values(read, part) for part in points.split(POINTS_TOGETHER, 1)], dim=1)
+        rows = [
+            torch.cat([self._values(one[None], part[None]) for part in own.split(POINTS_TOGETHER)], dim=1)
+            for one, own in zip(read, points, strict=True)
+        ]
+        return torch.cat(rows) if rows else self._values(read, points)
 
     def _values(
         self, features: Float[Tensor, "batch two width"], points: Float[Tensor, "batch points 3"]
