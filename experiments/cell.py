@@ -214,7 +214,7 @@ def _run_method(cell: Cell, split: Split, runs: Path, report: Report) -> dict[st
     atlas, config = _learned(cell, split, runs, report), cell.fit_config()
     for module in atlas.network.modules():  # perceptrons answer in the arithmetic that they were trained in
         if isinstance(module, MLPDecoder):
-            module.half = fast_precision(best_device()) == "bf16-mixed"
+            module.in_halves = fast_precision(best_device()) == "bf16-mixed"
 
     def complete(seen: list[Observations]) -> list[np.ndarray | None]:
         found = atlas.complete(seen, cell.sparse_config(), report)

@@ -162,7 +162,7 @@ def test_perceptrons_read_codes_and_points_in_single_precision_whatever_their_hi
 def test_hidden_layers_in_half_precision_are_near_those_in_single_precision():
     decoder = shaken(mlp(MLPConfig(width=64, layers=8, skip=4)))
     exact = values(decoder, *asked())
-    decoder.half = True
+    decoder.in_halves = True
     half = values(decoder, *asked())
     assert half.dtype == torch.float32
     assert 0 < (half - exact).abs().max() < 4 * 2**-8 * exact.abs().max()  # a few of its last bits

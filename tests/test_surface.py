@@ -19,6 +19,7 @@ from implicit_atlas.surface import (
     sparse_volume,
     to_world,
     volume_mesh,
+    without_strays,
 )
 
 R, COARSE = 48, 12
@@ -240,6 +241,24 @@ def test_largest_component_keeps_one_part():
     np.testing.assert_array_equal(occupancy, before)
     np.testing.assert_array_equal(largest_component(expected), expected)
     assert not largest_component(np.zeros((2, 2, 2), bool)).any()
+
+
+def test_pieces_that_nowhere_meet_a_mask_are_taken_out():
+    near, far, seen = (
+        ball(0.3, (-0.5, 0, 0)),
+        ball(0.2, (0.6, 0, 0)),
+        dense_volume(ball(0.1, (-0.5, 0, 0)), R),
+    )
+    both = dense_volume(union(near, far), R).values
+    kept = without_strays(both, seen.values > 0)
+    np.testing.assert_array_equal(kept > 0, dense_volume(near, R).values > 0)
+    np.testing.assert_array_equal(np.abs(kept), np.abs(both))
+
+
+def test_a_field_is_as_it_was_where_all_or_none_of_it_meets_the_mask():
+    both = dense_volume(union(ball(0.3, (-0.5, 0, 0)), ball(0.2, (0.6, 0, 0))), R).values
+    for seen in (both > 0, np.zeros_like(both, dtype=bool), both < -0.5):
+        assert without_strays(both, seen) is both
 
 
 def test_volumes_are_not_mutated():

@@ -158,7 +158,7 @@ class MLPDecoder(nn.Module):
     """DeepSDF's decoder: a multi-layer perceptron on (code, point) with one skip of its input (paper §4.2).
 
     Where a layer reads the code, its product with the code is computed once in `expand`. Hidden layers may be
-    computed in bfloat16: where autocast says so, or `half` is set. What they read and what is made of them is in
+    computed in bfloat16: where autocast says so, or `in_halves` is set. What they read and what is made of them is in
     single precision all the same: 8 bits of a coordinate are a quarter of a voxel of 128.
     """
 
@@ -167,7 +167,7 @@ class MLPDecoder(nn.Module):
     def __init__(self, code_size: int, outputs: int, config: MLPConfig, zero_head: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.half = False
+        self.in_halves = False
         self.code_layers = nn.ModuleList(nn.Linear(code_size, config.width) for _ in range(2))
         self.point_layers = nn.ModuleList(nn.Linear(3, config.width, bias=False) for _ in range(2))
         self.layers = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.layers - 1))
@@ -204,7 +204,7 @@ class MLPDecoder(nn.Module):
                 for f, layer in zip(features.unbind(1), self.point_layers, strict=True)
             ]
         values = F.relu(entering[0])
-        with torch.autocast(device, torch.bfloat16) if self.half else nullcontext():
+        with torch.autocast(device, torch.bfloat16) if self.in_halves else nullcontext():
             for index, layer in enumerate(self.layers, start=1):
                 values = layer(values)
                 if index == self.config.skip:

@@ -168,7 +168,7 @@ def _picture(found: list[Reconstruction], learned: list[Template], path: Path) -
         template = learned[one.fit.found.template or 0]
         meshes = (
             occupancy_mesh(one.case.mask.occupancy, one.case.mask.grid),
-            one.fit.mesh(),
+            one.mesh(),
             to_world(template.mesh, frame),
         )
         captions = (f"{one.fit.name}: truth", "reconstruction", f"template {template.index}")

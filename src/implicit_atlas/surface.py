@@ -159,6 +159,22 @@ def largest_component(occupancy: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, 
     return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
 
 
+def without_strays(
+    values: Float[np.ndarray, "x y z"], seen: Bool[np.ndarray, "x y z"]
+) -> Float[np.ndarray, "x y z"]:
+    """A field without those of its pieces above 0 that nowhere meet a mask; as it is where none does.
+
+    A field that is read through a deformation may hold a fold's copy of a part, beside it.
+    """
+    labels: np.ndarray = np.asarray(ndimage.label(values > 0, structure=np.ones((3, 3, 3)))[0])  # pyright: ignore
+    met = np.zeros(labels.max() + 1, dtype=bool)
+    met[labels[seen]] = True
+    met[0] = False
+    if not met.any() or met[1:].all():
+        return values
+    return np.where((labels > 0) & ~met[labels], -values, values)
+
+
 class _Refinement:
     """The lattice with a border of outside nodes, known in part, at a stride that is halved step by step.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.console import Report
@@ -19,8 +21,8 @@ from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_mask, write_mesh
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.metrics import dsc
-from implicit_atlas.shapes import Shape, prepare, restore
-from implicit_atlas.surface import CubeMesh, volume_mesh
+from implicit_atlas.shapes import Shape, prepare, restore, restore_lattice
+from implicit_atlas.surface import CubeMesh, to_world, volume_mesh, without_strays
 from implicit_atlas.voxel_grid import Grid
 
 MESH_SUFFIX = ".ply"
@@ -37,10 +39,27 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """A case and its fit."""
+    """A case and its fit, without stray pieces that nowhere meet the case's mask.
+
+    `evaluate` scores the fit itself, with all of its pieces.
+    """
 
     case: Case
     fit: Fit
+
+    @cached_property
+    def logits(self) -> Float[np.ndarray, "r r r"]:
+        """On the lattice of the case's cube."""
+        seen = self.case.shape
+        return without_strays(self.fit.logits(seen.frame.resolution), seen.occupancy)
+
+    def mask(self) -> Bool[np.ndarray, "x y z"]:
+        """On the grid of the case's file."""
+        return restore_lattice(self.logits, self.fit.placed(), 0.0)
+
+    def mesh(self) -> Mesh:
+        """Closed surface in world millimetres (RAS)."""
+        return to_world(volume_mesh(self.logits), self.fit.placed())
 
 
 @dataclass(frozen=True)
@@ -126,8 +145,8 @@ def write_reconstruction(found: Reconstruction, folder: Path) -> Written:
     fit, case = found.fit, found.case
     mask_path, mesh_path = folder / f"{fit.name}.nii.gz", folder / MESH_FOLDER / f"{fit.name}{MESH_SUFFIX}"
     make_folder(mesh_path.parent)
-    write_mask(mask_path, fit.mask(), case.mask.grid, writable(case.mask.dtype))
-    write_mesh(mesh_path, fit.mesh())
+    write_mask(mask_path, found.mask(), case.mask.grid, writable(case.mask.dtype))
+    write_mesh(mesh_path, found.mesh())
     code = fit.found
     return Written(
         fit.name,
