@@ -109,6 +109,25 @@ def test_what_is_no_such_series_or_mask_is_refused(series, labels, tmp_path, cap
     assert not out.exists()
 
 
+def test_a_label_is_one_segment_alone(series, labels, tmp_path, capsys):
+    words = ("--segment", "a=1", "--segment", "b=1")
+    assert run("dicom-seg", labels[0], series, "-o", tmp_path / "seg.dcm", *words) == 1
+    assert "label 1 is 'a' already" in capsys.readouterr().err
+
+
+def test_a_series_without_its_patient_is_named(labels, tmp_path, capsys):
+    folder = tmp_path / "series"
+    folder.mkdir()
+    uids = {name: generate_uid() for name in ("study", "series", "frame")}
+    for index in range(SLICES):
+        anonymous = image(index, uids)
+        del anonymous.PatientBirthDate
+        anonymous.save_as(folder / f"{index}.dcm", enforce_file_format=True)
+    assert run("dicom-seg", labels[0], folder, "-o", tmp_path / "seg.dcm") == 1
+    said = capsys.readouterr().err
+    assert "PatientBirthDate" in said and str(folder) in said
+
+
 def test_without_highdicom_the_remedy_is_named(series, labels, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(InputError, match=r"implicit-atlas\[dicom\]"):

@@ -189,3 +189,16 @@ def test_reading_does_not_change_the_file(tmp_path: Path) -> None:
     read_mask(path)
     assert path.read_bytes() == before
     assert nibabel.load(path).shape == MASK.shape
+
+
+def test_ids_of_equal_names_are_joined_and_a_name_without_ids_is_none(tmp_path: Path) -> None:
+    labels = {"0": "background", "1": "Kidney", "2": "kidney"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert parse_labels("KIDNEY", tmp_path) == (1, 2)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "a": [], "b": [2, 2]}}))
+    assert parse_labels("b", tmp_path) == (2,)
+    with pytest.raises(InputError, match="declares no label 'a'"):
+        parse_labels("a", tmp_path)
+    (tmp_path / "dataset.json").write_text('{"labels": {"a": 1e400}}')
+    with pytest.raises(InputError, match="cannot be read"):
+        parse_labels("a", tmp_path)

@@ -11,7 +11,7 @@ from io_samples import OBLIQUE, sphere
 from scipy import ndimage
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.io import Mesh, grid_around, largest_piece, read_grid, read_mask, voxelise, write_mesh
+from implicit_atlas.io import Mesh, enclosing_pieces, grid_around, read_grid, read_mask, voxelise, write_mesh
 from implicit_atlas.voxel_grid import Grid
 
 
@@ -126,6 +126,17 @@ def test_the_largest_piece_is_kept():
     large, small = trimesh.creation.icosphere(radius=3), trimesh.creation.icosphere(radius=1)
     vertices = np.concatenate([small.vertices + 20, large.vertices])
     faces = np.concatenate([small.faces, large.faces + len(small.vertices)])
-    kept, pieces = largest_piece(Mesh(vertices, faces))
+    kept, pieces = enclosing_pieces(Mesh(vertices, faces))
     assert pieces == 2 and len(kept.vertices) == len(large.vertices)
     np.testing.assert_allclose(np.linalg.norm(kept.vertices, axis=1), 3, rtol=1e-6)
+
+
+def test_pieces_of_a_pair_are_kept_and_islands_and_walls_of_hollows_are_not():
+    spheres = [trimesh.creation.icosphere(radius=radius) for radius in (3, 2, 1, 2.5)]
+    spheres[3].invert()  # the wall of a hollow in the first
+    vertices = np.concatenate([sphere.vertices + 20 * (k % 3) for k, sphere in enumerate(spheres)])
+    faces = np.concatenate([sphere.faces + k * len(spheres[0].vertices) for k, sphere in enumerate(spheres)])
+    for turned in (faces, faces[:, ::-1]):
+        kept, pieces = enclosing_pieces(Mesh(vertices, turned), 3)
+        assert pieces == 4 and len(kept.vertices) == 2 * len(spheres[0].vertices)
+        assert kept.vertices.max() < 30

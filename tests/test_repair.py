@@ -5,20 +5,37 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from atlas_samples import dsc, phantom_shapes, tiny_atlas
+from atlas_samples import RESOLUTION, dsc, phantom_shapes, tiny_atlas, tiny_model, tiny_training
 from experiments import repairs, uses_page
 from scipy.ndimage import distance_transform_edt
 from test_cli import run
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.io import Mask, read_mask, write_mask
+from implicit_atlas.generation import generate, pieces_of
+from implicit_atlas.io import Mask, read_mask, read_mesh, write_mask
+from implicit_atlas.learning import train
 from implicit_atlas.repair import repair, repaired
-from implicit_atlas.shapes import restore
+from implicit_atlas.shapes import Shape, prepare, restore
+from implicit_atlas.tasks_files import write_made
+from implicit_atlas.voxel_grid import Grid
 
 UNSEEN = phantom_shapes(8)[7]
+
+
+def pair(seed: int) -> Shape:
+    """Two ellipsoids side by side, some of one size and some of another."""
+    rng = np.random.default_rng(seed)
+    at = np.stack(np.meshgrid(*(np.arange(n) for n in (30, 16, 18)), indexing="ij"), axis=-1)
+    radii = rng.uniform(4.5, 6, (2, 3))
+    halves = [(((at - (x, 8, 9)) / own) ** 2).sum(-1) < 1 for x, own in zip((7, 22), radii, strict=True)]
+    mask = Mask(
+        halves[0] | halves[1], Grid((30, 16, 18), np.eye(4)), Path(f"pair-{seed}"), (), np.dtype(np.uint8)
+    )
+    return prepare(mask, RESOLUTION)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +79,21 @@ def test_what_lies_near_the_surface_keeps_its_label(clean_mask):
     changed = near.occupancy != clean_mask.occupancy
     assert not (changed & (nothing.occupancy == clean_mask.occupancy)).any()
     assert changed.sum() == near.added + near.removed
+
+
+def test_a_pair_stays_a_pair(tmp_path):
+    """An organ of two pieces, as its templates are, loses neither."""
+    shape = pair(0)
+    path = tmp_path / "pair.nii.gz"
+    write_mask(path, restore(shape), shape.frame.grid)
+    atlas = train([pair(seed) for seed in range(4)], tiny_model(), tiny_training(steps=120))
+    assert pieces_of(atlas) == 2 and pieces_of(tiny_atlas()) == 1
+    (done,) = repair(atlas, [path])
+    assert dsc(done.occupancy, restore(shape)) > 0.9
+    mean = generate(atlas, 1, temperature=0)[0]
+    one, both = (write_made(mean, f"made-{most}", tmp_path, most)["volume_ml"] for most in (1, 2))
+    assert 1.5 * one < both <= 2 * one
+    assert read_mesh(tmp_path / "meshes" / "made-2.ply").volume_mm3 == pytest.approx(1000 * both, rel=0.1)
 
 
 def test_another_organ_is_doubted(clean_mask):

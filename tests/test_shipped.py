@@ -42,7 +42,9 @@ def test_a_model_is_whole_small_and_says_where_it_is_from(name):
 def test_names_and_paths_are_told_apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_model("hippocampus") == MODELS["hippocampus"]
-    (tmp_path / "hippocampus").mkdir()
+    (tmp_path / "hippocampus").mkdir()  # say, of masks
+    assert find_model("hippocampus") == MODELS["hippocampus"]
+    (tmp_path / "hippocampus" / "config.json").write_text("{}")
     assert find_model("hippocampus") == Path("hippocampus")
     assert find_model("some/where.atlas") == Path("some/where.atlas")
     with pytest.raises(InputError, match="hippocampus"):

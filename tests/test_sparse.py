@@ -144,6 +144,23 @@ def test_every_method_completes(method):
     assert fit.found.iterations == 3 and np.isfinite(fit.found.loss)
 
 
+def test_boundary_clicks_pull_a_field_without_templates_to_them():
+    """One half is the label of a point on the boundary: its field is to be zero there."""
+    atlas = other_atlas("conv")
+    with torch.no_grad():
+        atlas.network.decoder.head.weight.mul_(30)
+    points = observe(UNSEEN, 60).points
+    seen = [
+        Observations(points, np.full(60, 0.5), spread=0.0),
+        Observations(points[:30], np.full(30, 0.5), spread=0.0),
+    ]
+    one, other = atlas.complete(seen, dataclasses.replace(QUICK, iterations=10))
+    assert not np.allclose(one.found.code, other.found.code)
+    start = atlas.complete(seen[:1], dataclasses.replace(QUICK, iterations=1))[0]
+    far = [np.abs(fit.logits_at(points.astype(np.float32))).mean() for fit in (start, one)]
+    assert far[1] < far[0]
+
+
 def test_a_broken_network_is_a_failure_of_finite_numbers():
     atlas = other_atlas("conv")
     with torch.no_grad():

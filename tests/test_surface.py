@@ -14,7 +14,7 @@ from implicit_atlas.surface import (
     CubeMesh,
     dense_volume,
     field_mesh,
-    largest_component,
+    largest_pieces,
     occupancy_mesh,
     sparse_volume,
     to_world,
@@ -230,17 +230,29 @@ def test_mask_of_another_shape_is_refused():
         occupancy_mesh(np.ones((3, 3, 3), bool), Grid((3, 3, 4), np.eye(4)))
 
 
-def test_largest_component_keeps_one_part():
+def test_as_many_pieces_are_kept_as_are_asked_for():
     occupancy = np.zeros((12, 12, 12), bool)
     occupancy[1:4, 1:4, 1:4] = True
     occupancy[4, 4, 4] = True
     expected = occupancy.copy()
     occupancy[8:10, 8:10, 8:10] = True
     before = occupancy.copy()
-    np.testing.assert_array_equal(largest_component(occupancy), expected)
+    np.testing.assert_array_equal(largest_pieces(occupancy)[0], expected)
+    both, count = largest_pieces(occupancy, 3)
+    assert count == 2 and (both == occupancy).all()
     np.testing.assert_array_equal(occupancy, before)
-    np.testing.assert_array_equal(largest_component(expected), expected)
-    assert not largest_component(np.zeros((2, 2, 2), bool)).any()
+    np.testing.assert_array_equal(largest_pieces(expected)[0], expected)
+    assert not largest_pieces(np.zeros((2, 2, 2), bool))[0].any()
+
+
+def test_islands_are_no_pieces():
+    occupancy = np.zeros((12, 12, 12), bool)
+    occupancy[1:5, 1:5, 1:5] = True
+    expected = occupancy.copy()
+    occupancy[8, 8, 8:10] = True
+    kept, count = largest_pieces(occupancy, 5)
+    np.testing.assert_array_equal(kept, expected)
+    assert count == 1
 
 
 def test_pieces_that_nowhere_meet_a_mask_are_taken_out():

@@ -20,18 +20,19 @@ from implicit_atlas import (
     cli_uses,
 )
 from implicit_atlas.cli_cases import (
+    add_to_csv,
     chosen,
     finish,
     fit_config,
+    keep_sources,
     labels_of,
     load_atlas,
     mask_paths,
     sources_of,
-    write_csv,
     write_json,
 )
 from implicit_atlas.cli_train import Plan, learn
-from implicit_atlas.errors import AtlasError
+from implicit_atlas.errors import AtlasError, InputError
 from implicit_atlas.memory import keep_freed_memory
 
 INTERRUPTED = 130  # exit status that shells give to a command stopped by Ctrl-C
@@ -71,12 +72,13 @@ def check(
     """Describe a folder of masks: sizes, spacing, orientation, components, holes, border contact, outliers."""
     from implicit_atlas.fingerprint import fingerprint
     from implicit_atlas.fingerprint_table import table
-    from implicit_atlas.io import list_cases
+    from implicit_atlas.io import find_cases
 
     found = fingerprint(folder, labels_of(label, folder))
     print(table(found))
     write_json(json_file, found.to_json())
-    finish(found.problems, len(list_cases(folder)))
+    cases = find_cases(folder)
+    finish(found.problems, len(cases.paths) + len(cases.problems))
 
 
 @app.command()
@@ -132,7 +134,7 @@ def reconstruct(
     model: AtlasFolder,
     masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
     output: Output,
-    label: Labels = "",
+    label: cli_uses.Labels = "",
     iterations: Iterations = 100,
     local: Local = False,
 ) -> None:
@@ -144,12 +146,13 @@ def reconstruct(
 
     atlas, problems, rows = load_atlas(model), [], []
     paths = mask_paths(masks, problems)
+    keep_sources(output, paths)
     make_folder(output)
     config = fit_config(iterations, local)
     with console.task("reconstruct") as report:
         for found in fit_all(atlas, paths, config, labels_of(label, masks[0]), problems.append, report):
             rows.append(dataclasses.asdict(write_reconstruction(found, output)))
-    write_csv(output / "reconstructions.csv", rows)
+    add_to_csv(output / "reconstructions.csv", rows)
     print(f"{output}: {len(rows)} masks and meshes")
     finish(problems, len(rows) + len(problems))
 
@@ -158,7 +161,7 @@ def reconstruct(
 def evaluate(  # noqa: PLR0913 (each is an option of the command)
     model: AtlasFolder,
     folder: Annotated[Path, typer.Argument(help="folder of masks, or store of shapes")],
-    label: Labels = "",
+    label: cli_uses.Labels = "",
     json_file: JsonFile = None,
     iterations: Iterations = 100,
     local: Local = False,
@@ -172,6 +175,9 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas.evaluate import evaluate as score_all
     from implicit_atlas.evaluate import evaluate_known
 
+    if known and local:
+        remedy = "Leave one of the two options out."
+        raise InputError("--known --local", "known shapes are scored by their codes as they stand", remedy)
     atlas, problems = load_atlas(model), []
     paths = chosen(sources_of(folder, problems), only)
     labels = labels_of(label, folder)

@@ -6,12 +6,15 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from implicit_atlas.errors import InputError
+
+RESULTS = (".nii.gz", ".mrk.json")  # endings of what is written for a case, beside tables
 
 
 def labels_of(text: str, source: Path) -> tuple[int, ...]:
@@ -41,12 +44,26 @@ def mask_paths(sources: list[Path], problems: list[Any]) -> list[Path]:
     """Mask files of files and folders; cases that cannot be used are added to `problems`."""
     from implicit_atlas.io import find_cases
 
-    paths: list[Path] = []
+    found = find_cases(sources)
+    problems += found.problems
+    return list(found.paths)
+
+
+def keep_sources(output: Path, sources: Iterable[Path]) -> None:
+    """Refuse a folder in which a result would be written over a file that the command reads.
+
+    Raises:
+        InputError: there is such a file.
+    """
+    from implicit_atlas.tasks_files import output_name
+
     for source in sources:
-        found = find_cases(source)
-        paths += found.paths
-        problems += found.problems
-    return paths
+        for ending in RESULTS:
+            target = output / f"{output_name(source)}{ending}"
+            if target.exists() and source.exists() and target.samefile(source):
+                raise InputError(
+                    source, f"a result in {output} would replace it", "Give another folder to -o."
+                )
 
 
 def sources_of(folder: Path, problems: list[Any]) -> list[Any]:
@@ -65,6 +82,7 @@ def _name(source: Any) -> str:
 def _wanted(only: str) -> set[str]:
     """Names in a text file, one a line, or of a list in a JSON file (FILE.json:KEY); endings do not count."""
     from implicit_atlas.io import case_name
+    from implicit_atlas.io.formats import is_mask_name
 
     file, colon, key = only.rpartition(":")
     if not (colon and file.endswith(".json")):
@@ -72,7 +90,9 @@ def _wanted(only: str) -> set[str]:
     try:
         text = Path(file).read_text(encoding="utf-8")
         names = json.loads(text)[key] if key else text.splitlines()
-        return {case_name(Path(name.strip())) for name in names if name.strip()}
+        files = [Path(name.strip()).name for name in names if name.strip()]
+        # Names of cases may hold dots, too.
+        return {case_name(Path(file)) if is_mask_name(file) else file for file in files}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             only,
@@ -100,9 +120,11 @@ def _refuse_missing(missing: set[str], only: str) -> None:
 def write_json(path: Path | None, values: dict[str, Any]) -> None:
     """Write values where a file was asked for."""
     from implicit_atlas.files import write_atomic
+    from implicit_atlas.io.output import make_folder
 
     if path is not None:
-        write_atomic(path, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
+        make_folder(path.parent)
+        write_atomic(path, _bytes(json.dumps(values, indent=1, ensure_ascii=False) + "\n"))
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -115,11 +137,16 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
     writer.writerows([{key: _safe(value) for key, value in row.items()} for row in rows])
-    write_atomic(path, text.getvalue().encode())
+    write_atomic(path, _bytes(text.getvalue()))
 
 
-def add_to_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write a table with a row a case, and keep what an earlier call wrote of other cases into the same folder."""
+def _bytes(text: str) -> bytes:
+    """UTF-8; bytes of a file's name that are none are escaped."""
+    return text.encode(errors="backslashreplace")
+
+
+def add_to_csv(path: Path, rows: list[dict[str, Any]], key: str = "name") -> None:
+    """Write a table with rows of cases, and keep what an earlier call wrote of other cases into the same folder."""
     before: list[dict[str, Any]] = []
     if path.exists() and rows:
         try:
@@ -127,8 +154,8 @@ def add_to_csv(path: Path, rows: list[dict[str, Any]]) -> None:
                 before = list(csv.DictReader(stream))
         except (OSError, UnicodeDecodeError, csv.Error):
             before = []  # not a table of ours
-    names = {str(_safe(row["name"])) for row in rows}
-    kept = [row for row in before if set(row) == set(rows[0]) and row["name"] not in names]
+    names = {str(_safe(row[key])) for row in rows}
+    kept = [row for row in before if set(row) == set(rows[0]) and row[key] not in names]
     write_csv(path, kept + rows)
 
 

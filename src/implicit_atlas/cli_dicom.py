@@ -24,7 +24,14 @@ def dicom_seg(
 
     labels = read_labels(mask)
     found = {label: f"label {label}" for label in label_ids(labels.values) if label > 0}
-    names = dict(map(_named, segment)) if segment else found
+    names: dict[int, str] = {}
+    for label, name in map(_named, segment or []):
+        if label in names:
+            raise InputError(
+                f"segment '{name}'", f"label {label} is '{names[label]}' already", "Name it once."
+            )
+        names[label] = name
+    names = names or found
     if not names:
         raise InputError(mask, "is empty", "Give a mask with an organ in it.")
     write_dicom_seg(output, labels, series, names)

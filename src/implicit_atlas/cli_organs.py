@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from implicit_atlas.cli_cases import finish, fit_config, load_atlas, mask_paths, write_csv
+from implicit_atlas.cli_cases import add_to_csv, finish, fit_config, keep_sources, load_atlas, mask_paths
 from implicit_atlas.cli_train import Plan, learn
 from implicit_atlas.errors import AtlasError, InputError
 
@@ -103,12 +103,13 @@ def reconstruct(
 
     atlases, problems, rows = _atlases(models), [], []
     paths = mask_paths(masks, problems)
+    keep_sources(output, paths)
     with console.task("reconstruct") as report:
         for case in reconstruct_organs(atlases, paths, fit_config(100, local), problems.append, report):
             write_label_map(output / f"{case.name}.nii.gz", case.labels, case.grid)
             for name in atlases:
                 rows.append(_row(case, name))
-    write_csv(output / "organs.csv", rows)
+    add_to_csv(output / "organs.csv", rows)
     contested = sum({row["name"]: row["contested_voxels"] for row in rows}.values())
     print(f"{output}: {len({row['name'] for row in rows})} label maps, {contested} voxels were claimed twice")
     finish(problems, len(paths) * len(atlases))

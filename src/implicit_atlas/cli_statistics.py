@@ -10,6 +10,7 @@ import typer
 
 from implicit_atlas.cli_cases import write_csv
 from implicit_atlas.cli_uses import Output, Seed
+from implicit_atlas.errors import InputError
 
 LEVEL = 0.05  # of false discoveries
 
@@ -33,6 +34,9 @@ def statistics(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas.statistics.files import corresponding, read_groups, write_comparison, write_modes
 
     folder = meshes / "meshes" if (meshes / "meshes").is_dir() else meshes
+    if output.resolve() == folder.resolve():
+        problem = "holds the meshes: the mean and the modes would be taken for cases the next time"
+        raise InputError(output, problem, "Give another folder to -o.")
     paths = sorted(folder.glob("*.ply"))
     names = [path.stem for path in paths]
     labels = None if groups is None else read_groups(groups, names)

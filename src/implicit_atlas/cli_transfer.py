@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from implicit_atlas.cli_cases import finish, labels_of, load_atlas, mask_paths, write_csv
+from implicit_atlas.cli_cases import add_to_csv, finish, keep_sources, labels_of, load_atlas, mask_paths
 from implicit_atlas.cli_uses import Labels, Local, Model, Output
 
 app = typer.Typer(
@@ -31,12 +31,14 @@ def landmarks(  # noqa: PLR0913 (each is an option of the command)
 
     atlas, problems = load_atlas(model), []
     paths = mask_paths(targets, problems)
+    unusable = len(problems)
+    keep_sources(output, [source, points, *paths])
     make_folder(output)
     rows = carry_landmarks(atlas, source, points, paths, output, labels_of(label, source), local, problems)
-    write_csv(output / "landmarks.csv", rows)
+    add_to_csv(output / "landmarks.csv", rows, "case")
     doubtful = sum(bool(row["doubt"]) for row in rows)
     print(f"{output}: {len(rows)} landmarks, {doubtful} of them doubtful")
-    finish(problems, len(paths))
+    finish(problems, len(paths) + unusable)
 
 
 @app.command()
@@ -56,8 +58,10 @@ def labels(
 
     atlas, problems = load_atlas(model), []
     known, wanted = mask_paths([sources], problems), mask_paths(targets, problems)
+    unusable = len(problems)
+    keep_sources(output, [*known, *wanted])
     make_folder(output)
     rows = carry_labels(atlas, known, wanted, output, labels_of(label, sources), local, problems)
-    write_csv(output / "labels.csv", rows)
+    add_to_csv(output / "labels.csv", rows, "case")
     print(f"{output}: {len(rows)} label maps, from {len(known)} labelled cases")
-    finish(problems, len(known) + len(wanted))
+    finish(problems, len(known) + len(wanted) + unusable)

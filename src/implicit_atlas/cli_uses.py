@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from implicit_atlas.cli_cases import add_to_csv, finish, labels_of, load_atlas, mask_paths, write_csv
+from implicit_atlas.cli_cases import (
+    add_to_csv,
+    finish,
+    keep_sources,
+    labels_of,
+    load_atlas,
+    mask_paths,
+    write_csv,
+)
 
 Model = Annotated[Path, typer.Argument(help="model folder (*.atlas), or the name of a model that ships")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder where results are written")]
@@ -41,6 +49,7 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
     draws: Annotated[
         int, typer.Option(min=0, max=64, help="other probable shapes, to see what is uncertain")
     ] = 0,
+    label: Labels = "",
 ) -> None:
     """Complete an organ from clicks, a few slices, or a mask that the field of view cut off."""
     from implicit_atlas import console
@@ -50,8 +59,10 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
 
     atlas = load_atlas(model)
     grid = None if image is None else read_grid(image)
+    keep_sources(output, [*sources, *([image] if image else [])])
     make_folder(output)
-    known, problems = read_observations(sources, seen, spread_mm, atlas)
+    labels = labels_of(label, sources[0]) or atlas.config.labels
+    known, problems = read_observations(sources, seen, spread_mm, labels)
     with console.task("complete") as report:
         rows = [
             row
@@ -86,6 +97,7 @@ def clean(
 
     atlas, problems = load_atlas(model), []
     paths = mask_paths(masks, problems)
+    keep_sources(output, paths)
     make_folder(output)
     with console.task("clean") as report:
         rows = [
@@ -110,13 +122,14 @@ def generate(
 ) -> None:
     """Make new random shapes: meshes and masks, in millimetres about the origin."""
     from implicit_atlas.generation import generate as make
+    from implicit_atlas.generation import pieces_of
     from implicit_atlas.io.output import make_folder
     from implicit_atlas.tasks_files import write_made
 
     atlas = load_atlas(model)
     make_folder(output)
-    fits = make(atlas, count, seed, temperature, template)
-    rows = [write_made(fit, f"generated-{index:04d}", output) for index, fit in enumerate(fits)]
+    fits, most = make(atlas, count, seed, temperature, template), pieces_of(atlas)
+    rows = [write_made(fit, f"generated-{index:04d}", output, most) for index, fit in enumerate(fits)]
     write_csv(output / "shapes.csv", rows)
     print(f"{output}: {len(rows)} shapes")
 
@@ -131,22 +144,25 @@ def interpolate(
 ) -> None:
     """Make the shapes between two masks: meshes, masks and a contact sheet."""
     from implicit_atlas.correspondence import reference_template
-    from implicit_atlas.errors import InputError
+    from implicit_atlas.errors import AtlasError
     from implicit_atlas.generation import interpolate as between
+    from implicit_atlas.generation import pieces_of
     from implicit_atlas.io.output import make_folder
     from implicit_atlas.pictures import Panel, surfaces
     from implicit_atlas.tasks import reconstruct
     from implicit_atlas.tasks_files import write_made
 
     atlas, problems = load_atlas(model), []
-    common = reference_template(atlas)
+    common = reference_template(atlas) if atlas.templates else None
     labels = labels_of(label, first)
     ends = list(reconstruct(atlas, [first, last], None, labels, problems.append, template=common))
     if problems:
-        raise InputError(problems[0].path, problems[0].message, "Give two masks that can be reconstructed.")
+        raise AtlasError(problems[0].message)
+    keep_sources(output, [first, last])
     make_folder(output)
     fits = between(atlas, ends[0].fit, ends[1].fit, steps)
-    rows = [write_made(fit, f"step-{index:03d}", output) for index, fit in enumerate(fits)]
+    most = pieces_of(atlas)
+    rows = [write_made(fit, f"step-{index:03d}", output, most) for index, fit in enumerate(fits)]
     write_csv(output / "shapes.csv", rows)
     meshes = [fit.mesh(64) for fit in fits]
     panels = [

@@ -9,6 +9,9 @@ from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
 from implicit_atlas.fitting import CodeFit
+from implicit_atlas.surface import largest_pieces
+
+PIECES_RESOLUTION, MOST_PIECES = 48, 100
 
 
 def generate(
@@ -40,6 +43,21 @@ def generate(
         code = atlas.prior.codes(numbers, torch.tensor([own]))[0].numpy()
         made.append(atlas.shape_of(f"generated-{index}", code, own if atlas.templates else None))
     return made
+
+
+def pieces_of(atlas: TrainedAtlas) -> int:
+    """Of how many pieces the organ is, as its atlas learned it: the most that a template's mean shape has."""
+    means = mean_shapes(atlas)
+    return max(1, *(largest_pieces(fit.occupancy(PIECES_RESOLUTION), MOST_PIECES)[1] for fit in means))
+
+
+def mean_shapes(atlas: TrainedAtlas) -> list[Fit]:
+    """The mean shape of each template; of a field without templates its one mean shape."""
+    zero, out = torch.zeros((1, atlas.codes.shape[1])), []
+    for index in range(max(1, atlas.templates)):
+        code = atlas.prior.codes(zero, torch.tensor([index]))[0].numpy()
+        out.append(atlas.shape_of(f"mean-{index}", code, index if atlas.templates else None))
+    return out
 
 
 def interpolate(atlas: TrainedAtlas, first: Fit, last: Fit, steps: int = 5) -> list[Fit]:

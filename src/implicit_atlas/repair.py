@@ -23,10 +23,11 @@ from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
 from implicit_atlas.fitting import FitConfig
+from implicit_atlas.generation import pieces_of
 from implicit_atlas.io import Mask, Problem, case_name, read_mask
 from implicit_atlas.metrics import dsc
 from implicit_atlas.shapes import prepare
-from implicit_atlas.surface import largest_component
+from implicit_atlas.surface import largest_pieces
 
 KEEP_VOXELS = 0.6
 """Where no distance is given, it is this share of the mask's mean voxel size."""
@@ -70,8 +71,8 @@ def repair(
 ) -> Iterator[Repair]:
     """Repair masks of an atlas's organ; what cannot be read or fitted goes to `on_problem`.
 
-    The shape is fitted to a mask's largest piece, so that islands do not widen its box. Memory grows with the masks of
-    one batch (`FitConfig.batch`).
+    The shape is fitted to a mask's largest pieces, as many as the organ has, so that islands do not widen its box.
+    Memory grows with the masks of one batch (`FitConfig.batch`).
 
     Args:
         atlas: of that organ.
@@ -110,9 +111,9 @@ def _repaired(
     on_problem: Callable[[Problem], object],
     report: Report,
 ) -> Iterator[Repair]:
-    about, usable, shapes = atlas.config, [], []
+    about, most, usable, shapes = atlas.config, pieces_of(atlas), [], []
     for mask in masks:
-        piece = replace(mask, occupancy=largest_component(mask.occupancy))
+        piece = replace(mask, occupancy=largest_pieces(mask.occupancy, most)[0])
         try:
             shapes.append(
                 prepare(piece, about.resolution, about.margin, about.frame, case_name(mask.path), "")

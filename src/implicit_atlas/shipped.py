@@ -17,15 +17,16 @@ def shipped_models() -> dict[str, Path]:
 
 
 def find_model(model: str | Path) -> Path:
-    """A model folder: the path itself, or where nothing is there the model of that name that comes with the package.
+    """A model folder: the path itself, or where it holds no model the one of that name that comes with the package.
 
     Raises:
         InputError: a bare name that is neither.
     """
     path, known = Path(model), shipped_models()
-    if path.exists() or path.suffix or path.name != str(model):
-        return path
-    if path.name in known:
+    is_name = path.name == str(model) and not path.suffix
+    if is_name and path.name in known and not (path / CONFIG).exists():
         return known[path.name]
+    if path.exists() or not is_name:
+        return path
     remedy = f"Give a model folder (*.atlas), or a model that ships: {', '.join(known) or 'none'}."
     raise InputError(path, "is no model", remedy)

@@ -169,10 +169,12 @@ class SparseBatch:
         sharp: float,
     ) -> Float[Tensor, "n points"]:
         """That of each point, in cube coordinates; with distances that count roughly (0) to as they should (1)."""
-        sign = 2 * samples.occupancy - 1
         if self.distances is None or template is None or not isinstance(self.network, Atlas):
             logits = self.network.query(expanded, samples.points).logits
-            return F.softplus(-sign * logits) / self.config.evidence
+            # Least at 0 where a point lies on the boundary, which is labelled one half.
+            each = F.binary_cross_entropy_with_logits(logits, samples.occupancy, reduction="none")
+            return each / self.config.evidence
+        sign = 2 * samples.occupancy - 1
         where = samples.points + self.network.displacement(expanded, samples.points)
         distance = sample_distances(self.distances, template, where)
         if growth is not None:  # else a larger cube would bring all points nearer to the surface

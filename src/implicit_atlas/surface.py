@@ -25,6 +25,8 @@ from implicit_atlas.io.vtk_files import from_poly_data
 from implicit_atlas.voxel_grid import Grid
 
 POINTS_PER_CALL = 2**18
+PIECE = 0.1
+"""Of the largest piece of an organ: what is smaller is an island, no piece of its own."""
 
 ValuesAt = Callable[[Float[np.ndarray, "n 3"]], Float[np.ndarray, " n"]]
 """Values of a field, above the level inside, at cube points (float32); expensive to call."""
@@ -151,12 +153,21 @@ def occupancy_mesh(occupancy: Bool[np.ndarray, "x y z"], place: Frame | Grid) ->
     return _mapped(vertices, faces, place.affine)
 
 
-def largest_component(occupancy: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
-    """The largest of a mask's connected parts (voxels that share a corner are connected); a new array."""
+def largest_pieces(
+    occupancy: Bool[np.ndarray, "x y z"], most: int = 1
+) -> tuple[Bool[np.ndarray, "x y z"], int]:
+    """A mask's largest pieces, and how many they are: at most so many, none below `PIECE` of the largest.
+
+    Voxels that share a corner are connected. The array is a new one.
+    """
     labels, count = ndimage.label(occupancy, structure=np.ones((3, 3, 3)))  # pyright: ignore
     if count <= 1:
-        return occupancy.copy()
-    return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+        return occupancy.copy(), count
+    sizes = np.bincount(labels.ravel())[1:]
+    kept = [
+        label for label in np.argsort(-sizes, kind="stable")[:most] if sizes[label] >= PIECE * sizes.max()
+    ]
+    return np.isin(labels, np.array(kept) + 1), len(kept)
 
 
 def without_strays(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from implicit_atlas.io import (
     Mesh,
     Problem,
     case_name,
+    enclosing_pieces,
     grid_around,
-    largest_piece,
     read_landmarks,
     read_mask,
     write_mask,
@@ -39,7 +40,7 @@ from implicit_atlas.local import LocalConfig
 from implicit_atlas.observe import Drawn, Seen, from_landmarks, from_mask
 from implicit_atlas.repair import Repair
 from implicit_atlas.sampling import Observations
-from implicit_atlas.surface import largest_component
+from implicit_atlas.surface import largest_pieces
 from implicit_atlas.tasks import MESH_FOLDER, MESH_SUFFIX, Reconstruction, reconstruct, writable
 from implicit_atlas.voxel_grid import Grid
 
@@ -48,16 +49,25 @@ FOLD_POINTS = 4000  # vertices at which folds are looked for
 
 
 def read_observations(
-    sources: Sequence[Path], seen: Seen, spread_mm: float, atlas: TrainedAtlas
+    sources: Sequence[Path], seen: Seen, spread_mm: float, labels: Sequence[int]
 ) -> tuple[list[tuple[Observations, Drawn | None]], list[Problem]]:
-    """What files say of organs, each with the mask that was drawn in part, and the files that cannot be used."""
+    """What files say of organs, each with the mask that was drawn in part, and the files that cannot be used.
+
+    Files whose results would have one name are all set aside, because nothing says which is meant.
+    """
     known, problems = [], []
+    names = Counter(output_name(source) for source in sources)
     for source in sources:
+        if names[output_name(source)] > 1:
+            problem = "has the case name of another file"
+            error = InputError(source, problem, "Rename one, or give them one by one, each its own -o.")
+            problems.append(Problem(source.name, source, str(error)))
+            continue
         try:
             if source.name.lower().endswith(POINT_ENDINGS):
                 known.append((from_landmarks(read_landmarks(source), spread_mm), None))
             else:
-                mask = read_mask(source, atlas.config.labels)
+                mask = read_mask(source, tuple(labels))
                 known.append((from_mask(mask, seen, case_name(source)), Drawn.of(mask, seen)))
         except InputError as error:
             problems.append(Problem(source.name, source, str(error)))
@@ -138,8 +148,14 @@ def write_completion(
     }
 
 
+def output_name(source: Path) -> str:
+    """The name of a case's results: that of its file, of points or a mask, without the ending."""
+    name = _plain(source.name)
+    return case_name(source) if name == source.name else name
+
+
 def _plain(name: str) -> str:
-    """A case's name without the ending of its file."""
+    """A name without the ending of a file of points."""
     for ending in POINT_ENDINGS:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
@@ -160,8 +176,8 @@ def write_repair(done: Repair, folder: Path) -> dict[str, Any]:
     }
 
 
-def write_made(fit: Fit, name: str, folder: Path) -> dict[str, Any]:
-    """Write a shape that lies in no scan, about the origin: its largest piece, where it has several.
+def write_made(fit: Fit, name: str, folder: Path, most: int = 1) -> dict[str, Any]:
+    """Write a shape that lies in no scan, about the origin: its largest pieces, at most so many.
 
     Raises:
         InputError: the shape is empty.
@@ -169,9 +185,9 @@ def write_made(fit: Fit, name: str, folder: Path) -> dict[str, Any]:
     whole = fit.mesh()
     if not len(whole.faces):
         raise InputError(name, "is empty", "Use a lower temperature.")
-    mesh, pieces = largest_piece(whole)
+    mesh, pieces = enclosing_pieces(whole, most)
     grid = grid_around(mesh)
-    occupancy = largest_component(fit.mask_on(grid))
+    occupancy, _ = largest_pieces(fit.mask_on(grid), most)
     make_folder(folder / MESH_FOLDER)
     write_mask(folder / f"{name}.nii.gz", occupancy, grid)
     write_mesh(folder / MESH_FOLDER / f"{name}{MESH_SUFFIX}", mesh)
@@ -186,11 +202,11 @@ def fit_alike(
     local: bool,
     problems: list[Problem],
     report: Report = lambda share, text: None,
-) -> list[Reconstruction]:
-    """Fit masks by one common template, so that their places can be compared."""
+) -> Iterator[Reconstruction]:
+    """Fit masks by one common template, so that their places can be compared; batch by batch."""
     config = FitConfig(local=LocalConfig() if local else None)
     reference = reference_template(atlas)
-    return list(reconstruct(atlas, paths, config, labels, problems.append, report, reference))
+    yield from reconstruct(atlas, paths, config, labels, problems.append, report, reference)
 
 
 def correspond_all(  # noqa: PLR0913 (what the command gives)

@@ -11,7 +11,7 @@ from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.correspondence import Labelled, template_map, transfer_labels, transfer_points
-from implicit_atlas.errors import InputError
+from implicit_atlas.errors import AtlasError, InputError
 from implicit_atlas.io import (
     Landmarks,
     Problem,
@@ -44,10 +44,10 @@ def carry_landmarks(  # noqa: PLR0913 (what the command gives)
     """
     marks = read_landmarks(points)
     bad: list[Problem] = []
-    first = fit_alike(atlas, [source], labels, local, bad)
-    if not first:
-        raise InputError(source, bad[0].message, "Give the mask on which the landmarks lie.")
-    off_mm = KDTree(first[0].fit.mesh().vertices).query(marks.points_mm)[0]
+    first = next(fit_alike(atlas, [source], labels, local, bad), None)
+    if first is None:
+        raise AtlasError(f"the mask of the landmarks: {bad[0].message}")
+    off_mm = KDTree(first.fit.mesh().vertices).query(marks.points_mm)[0]
     far = off_mm > OFF_SURFACE * float(np.mean(atlas.config.size_mm))
     if far.all():
         problem = f"its landmarks lie {off_mm.min():.0f} mm and more from the organ's surface"
@@ -56,7 +56,7 @@ def carry_landmarks(  # noqa: PLR0913 (what the command gives)
         )
     rows = []
     for found in fit_alike(atlas, targets, labels, local, problems):
-        places_mm, left_mm = transfer_points(atlas, first[0].fit, found.fit, marks.points_mm)
+        places_mm, left_mm = transfer_points(atlas, first.fit, found.fit, marks.points_mm)
         carried = Landmarks(places_mm, marks.labels, marks.occupancy, folder / f"{found.fit.name}.mrk.json")
         write_landmarks(carried.path, carried)
         for name, place, left, off, is_far in zip(marks.labels, places_mm, left_mm, off_mm, far, strict=True):

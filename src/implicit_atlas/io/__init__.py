@@ -16,7 +16,7 @@ from implicit_atlas.io.volumes import (
     write_mask,
     write_volume,
 )
-from implicit_atlas.io.voxelise import grid_around, largest_piece, voxelise
+from implicit_atlas.io.voxelise import enclosing_pieces, grid_around, voxelise
 
 __all__ = [
     "Cases",
@@ -28,10 +28,10 @@ __all__ = [
     "case_name",
     "check_same_grid",
     "declared_labels",
+    "enclosing_pieces",
     "find_cases",
     "grid_around",
     "label_ids",
-    "largest_piece",
     "list_cases",
     "parse_labels",
     "printable",

@@ -58,7 +58,11 @@ def write_dicom_seg(path: Path, labels: LabelMap, series: Path, names: Mapping[i
     if not np.array_equal(whole.array.sum((0, 1, 2)), segments.sum((0, 1, 2))):
         remedy = "Write the mask on the series' grid first."
         raise InputError(labels.path, "reaches beyond the series", remedy)
-    made = _segmentation(hd, images, whole, names)
+    try:
+        made = _segmentation(hd, images, whole, names)
+    except (AttributeError, ValueError, TypeError) as error:  # highdicom's words for what an image lacks
+        remedy = "Give the series with the attributes that DICOM asks for; they may be empty."
+        raise InputError(series, f"cannot be referred to ({error})", remedy) from error
     make_folder(path.parent)
     write_atomic(path, lambda partial: made.save_as(partial))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,11 @@ def _segment_names(path: Path) -> dict[str, tuple[int, ...]]:
         match = _SEGMENT.fullmatch(key)
         if match:
             parts.setdefault(match[1], {})[match[2]] = value
-    return {
-        part["name"].lower(): (int(part["labelvalue"]),)
+    return _merged(
+        (part["name"], (int(part["labelvalue"]),))
         for part in parts.values()
-        if "name" in part and part.get("labelvalue", "").isdigit()
-    }
+        if "name" in part and _is_id(part.get("labelvalue", ""))
+    )
 
 
 def _json_names(path: Path) -> dict[str, tuple[int, ...]]:
@@ -88,13 +89,26 @@ def _json_names(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         labels = json.loads(content)["labels"]
         pairs = [_named_ids(str(key), value) for key, value in labels.items()]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         problem = f"declares labels in a way that cannot be read ({error})"
         raise InputError(path, problem, _NAME_REMEDY) from error
-    return {name.lower(): ids for name, ids in pairs if ids != (0,)}
+    return _merged((name, ids) for name, ids in pairs if ids != (0,))
 
 
 def _named_ids(key: str, value: Any) -> tuple[str, tuple[int, ...]]:
-    if key.isdigit():
+    if _is_id(key):
         return str(value), (int(key),)
     return key, tuple(int(label) for label in value) if isinstance(value, list) else (int(value),)
+
+
+def _merged(pairs: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
+    """The ids of each name, in lower case; those of equal names together, and no name without an id."""
+    out: dict[str, tuple[int, ...]] = {}
+    for name, ids in pairs:
+        if ids:
+            out[name.lower()] = tuple(dict.fromkeys((*out.get(name.lower(), ()), *ids)))
+    return out
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal()

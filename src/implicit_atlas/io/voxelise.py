@@ -17,6 +17,7 @@ from implicit_atlas.voxel_grid import Grid
 
 LONGEST_SIDE_VOXELS = 160
 BORDER_VOXELS = 2
+PIECE = 0.1  # of the volume of the largest piece
 MAX_VOXELS = 2**29
 
 
@@ -77,11 +78,17 @@ def grid_around(mesh: Mesh, spacing_mm: float | None = None) -> Grid:
     return Grid((int(lengths[0]), int(lengths[1]), int(lengths[2])), affine)
 
 
-def largest_piece(mesh: Mesh) -> tuple[Mesh, int]:
-    """Return the connected piece of a surface that encloses most, and how many pieces there were."""
+def enclosing_pieces(mesh: Mesh, most: int = 1) -> tuple[Mesh, int]:
+    """Return the connected pieces of a surface that enclose most, at most so many, and how many there were.
+
+    What encloses less than a tenth of the first is left out; walls of hollows enclose less than nothing.
+    """
     pieces = _pieces(mesh.faces, len(mesh.vertices))
-    largest = max(pieces, key=lambda faces: abs(enclosed_volume(mesh.vertices, faces)))
-    used, faces = np.unique(largest, return_inverse=True)
+    volumes = np.array([enclosed_volume(mesh.vertices, faces) for faces in pieces])
+    volumes *= np.sign(volumes[np.abs(volumes).argmax()])  # of a surface that faces inwards, too
+    order = np.argsort(-volumes, kind="stable")[:most]
+    kept = np.concatenate([pieces[index] for index in order if volumes[index] >= PIECE * volumes.max()])
+    used, faces = np.unique(kept, return_inverse=True)
     return Mesh(mesh.vertices[used], faces.reshape(-1, 3)), len(pieces)
 
 

@@ -14,7 +14,13 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.io import Mesh, read_stored, write_mesh, write_values
 from implicit_atlas.statistics.cases import Shapes
 from implicit_atlas.statistics.groups import GroupComparison, compare_groups
-from implicit_atlas.statistics.modes import compactness, generality, principal_modes, specificity
+from implicit_atlas.statistics.modes import (
+    compactness,
+    generality,
+    most_modes,
+    principal_modes,
+    specificity,
+)
 
 DEVIATIONS = 2.0  # of the meshes of modes
 REMEDY = "Give meshes that one call of `implicit-atlas correspond` wrote."
@@ -54,13 +60,12 @@ def write_modes(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Write the mean and the meshes of `DEVIATIONS` along each mode; rows of curves by modes, and of scores by case.
 
-    Of n cases, at most n - 2 modes are written.
+    Of n cases, at most n - 2 modes are written, or fewer: as many as can be tested on cases left out.
 
     Raises:
         InputError: too few cases.
     """
-    # Generality leaves one case out, so that there is a mode less.
-    stats = principal_modes(shapes, min(count, max(1, len(shapes) - 2)))
+    stats = principal_modes(shapes, min(count, most_modes(len(shapes))))
     write_mesh(folder / "mean.ply", Mesh(stats.mean_mm, faces))
     for k, (mode, deviation) in enumerate(zip(stats.modes, stats.deviations_mm, strict=True), start=1):
         for sign, word in ((-1, "minus"), (1, "plus")):

@@ -113,6 +113,12 @@ def compactness(stats: ShapeStatistics, seed: int = 0) -> Curve:
     return Curve(value, drawn.std(0, ddof=1), low, high, f"share of variance, {n} shapes")
 
 
+def most_modes(n: int) -> int:
+    """Modes whose generality n cases can tell, at least 1: what a model has of those that are not left out."""
+    left_out = 1 if n <= LEFT_OUT else -(-n // FOLDS)
+    return max(1, n - left_out - 1)
+
+
 def generality(shapes: Shapes, stats: ShapeStatistics, seed: int = 0) -> Curve:
     """Mean vertex distance of shapes from their reconstruction by a model of others, mm (Styner et al., IPMI 2003).
 

@@ -63,12 +63,23 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         remedy = "Give a positive number."
-        if self.max_minutes is not None and not 0 < self.max_minutes < float("inf"):
-            raise InputError("--max-minutes", f"{self.max_minutes} is not a time", remedy)
+        check_minutes(self.max_minutes)
+        if self.warps < 0:
+            raise InputError("--warps", f"{self.warps} is not a number of copies", "Give 0 or more.")
         if self.steps < 1 or self.batch < 1:
             raise InputError(
                 "training", f"{self.steps} steps of {self.batch} shapes are nothing to do", remedy
             )
+
+
+def check_minutes(minutes: float | None) -> None:
+    """Refuse what is not a time.
+
+    Raises:
+        InputError: it is not positive, or not finite.
+    """
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise InputError("--max-minutes", f"{minutes} is not a time", "Give a positive number.")
 
 
 def default_config(
@@ -81,8 +92,9 @@ def default_config(
     """Options for a number of shapes on a device, for a method of `implicit_atlas.methods`.
 
     Raises:
-        InputError: there is no such method.
+        InputError: there is no such method, or that is not a time.
     """
+    check_minutes(max_minutes)
     few = shapes < FEW
     warps = POOL - shapes if few else min(shapes, POOL)
     if max_minutes is not None:

@@ -1,0 +1,168 @@
+"""Commands lose nothing: sources are not written over, cases of one name are told apart, tables keep earlier rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from atlas_samples import tiny_atlas
+from test_cli import run
+
+from implicit_atlas.io import Landmarks, read_mask, write_landmarks
+from implicit_atlas.phantoms import PhantomConfig, write_phantoms
+from implicit_atlas.surface import occupancy_mesh
+from implicit_atlas.tasks_files import read_observations
+
+QUICK = ("--iterations", 3)
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("masks")
+    write_phantoms(folder, "two-lobe", 3, config=PhantomConfig(voxels=24))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "organ.atlas"
+    tiny_atlas().save(folder, "")
+    return folder
+
+
+@pytest.fixture
+def copies(masks, tmp_path) -> Path:
+    return Path(shutil.copytree(masks, tmp_path / "copies"))
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.nii.gz"))
+
+
+def names(path: Path, column: str = "name") -> list[str]:
+    return [row[column] for row in csv.DictReader(path.open(encoding="utf-8"))]
+
+
+def clicks(mask_file: Path, path: Path) -> Path:
+    mask = read_mask(mask_file)
+    vertices = occupancy_mesh(mask.occupancy, mask.grid).vertices
+    points = np.random.default_rng(0).permutation(vertices)[:30]
+    path.parent.mkdir(exist_ok=True)
+    write_landmarks(path, Landmarks(points, ("",) * len(points), None, path))
+    return path
+
+
+@pytest.mark.parametrize(
+    "command", ["reconstruct", "clean", "complete", "transfer landmarks", "transfer labels"]
+)
+def test_no_result_replaces_its_own_source(model, copies, capsys, command):
+    before = {path: path.read_bytes() for path in files(copies)}
+    marks = clicks(files(copies)[0], copies / "marks.csv")
+    sources = {
+        "complete": [files(copies)[0]],
+        "transfer landmarks": [files(copies)[0], marks, copies],
+        "transfer labels": [copies, copies],
+    }
+    given = sources.get(command, [copies])
+    assert run(*command.split(), model, *given, "-o", copies) == 1
+    assert "would replace it" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in files(copies)} == before
+
+
+def test_clicks_may_lie_where_results_go_and_marks_are_not_replaced(model, masks, tmp_path, capsys):
+    points = clicks(files(masks)[0], tmp_path / "points.csv")
+    assert run("complete", model, points, "-o", tmp_path) == 0
+    assert (tmp_path / "points.nii.gz").exists() and points.exists()
+    marks = clicks(files(masks)[0], tmp_path / f"{files(masks)[1].name.removesuffix('.nii.gz')}.mrk.json")
+    before = marks.read_bytes()
+    assert run("transfer", "landmarks", model, files(masks)[0], marks, files(masks)[1], "-o", tmp_path) == 1
+    assert marks.read_bytes() == before and "would replace it" in capsys.readouterr().err
+
+
+def test_cases_of_one_name_in_two_folders_are_set_aside(model, masks, tmp_path, capsys):
+    for index, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(files(masks)[index], tmp_path / folder / "case.nii.gz")
+    shutil.copy(files(masks)[2], tmp_path / "b" / "other.nii.gz")
+    out = tmp_path / "out"
+    assert run("reconstruct", model, tmp_path / "a", tmp_path / "b", "-o", out, *QUICK) == 1
+    assert [path.name for path in files(out)] == ["other.nii.gz"]
+    said = capsys.readouterr().err
+    assert said.count("has the same case name") == 2 and "2 of 3 cases" in said
+
+
+def test_observations_of_one_name_are_set_aside(masks, tmp_path):
+    first, second = (clicks(files(masks)[k], tmp_path / str(k) / "clicks.csv") for k in (0, 1))
+    third = clicks(files(masks)[2], tmp_path / "other.fcsv")
+    known, problems = read_observations([first, third, second], "slices", 1.0, ())
+    assert [seen.name for seen, _ in known] == ["other.fcsv"]
+    assert [problem.path for problem in problems] == [first, second]
+
+
+def test_a_second_call_keeps_the_table_of_the_first(model, masks, tmp_path):
+    one, two, three = files(masks)
+    for part in ((one, two), (two, three)):
+        assert run("reconstruct", model, *part, "-o", tmp_path, *QUICK) == 0
+    assert len(names(tmp_path / "reconstructions.csv")) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file systems of Windows know Unicode alone")
+def test_a_name_that_is_not_unicode_does_not_cost_the_table(model, masks, tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    shutil.copy(files(masks)[0], os.fsencode(folder) + b"/caf\xe9.nii.gz")
+    shutil.copy(files(masks)[1], folder / "plain.nii.gz")
+    out = tmp_path / "out"
+    assert run("reconstruct", model, folder, "-o", out, *QUICK) == 0
+    assert names(out / "reconstructions.csv") == ["caf\\udce9", "plain"]
+    assert run("evaluate", model, folder, *QUICK, "--json", tmp_path / "new" / "scores.json") == 0
+    cases = json.loads((tmp_path / "new" / "scores.json").read_text(encoding="utf-8"))["cases"]
+    assert {case["name"] for case in cases} == {"caf\udce9", "plain"}
+
+
+def test_names_with_dots_can_be_listed(model, masks, tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for path, name in zip(files(masks), ("patient.001", "patient.002", "patient"), strict=True):
+        shutil.copy(path, folder / f"{name}.nii.gz")
+    only = tmp_path / "only.txt"
+    only.write_text("patient.001\nsome/where/patient.002.nii.gz\n")
+    scores = tmp_path / "scores.json"
+    assert run("evaluate", model, folder, "--only", only, *QUICK, "--json", scores) == 0
+    cases = json.loads(scores.read_text())["cases"]
+    assert [case["name"] for case in cases] == ["patient.001", "patient.002"]
+
+
+def test_check_counts_cases_of_one_name(copies, capsys):
+    first = files(copies)[0]
+    shutil.copy(first, first.with_name(first.name.removesuffix(".gz")))
+    assert run("check", copies) == 1
+    assert "2 of 4 cases could not be used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("evaluate", "MODEL", "MASKS", "--known", "--local"), "Leave one of the two"),
+        (("train", "MASKS", "-o", "OUT", "--max-minutes", "nan"), "nan is not a time"),
+        (("train", "MASKS", "-o", "OUT", "--max-minutes", "inf"), "inf is not a time"),
+        (("train", "MASKS", "-o", "OUT", "--warps", "-5"), "not a number of copies"),
+        (("interpolate", "MODEL", "MASKS/none.nii.gz", "MASKS/none.nii.gz", "-o", "OUT"), "does not exist"),
+    ],
+)
+def test_senseless_options_are_refused_in_one_sentence(model, masks, tmp_path, capsys, words, said):
+    places = {"MODEL": str(model), "MASKS": str(masks), "OUT": str(tmp_path / "out.atlas")}
+    typed = [word.replace("MODEL", places["MODEL"]).replace("MASKS", places["MASKS"]) for word in words]
+    assert run(*[places.get(word, word) for word in typed]) == 1
+    message = capsys.readouterr().err
+    assert said in message and message.count("none.nii.gz") <= 1
+
+
+def test_statistics_do_not_go_where_the_meshes_are(tmp_path, capsys):
+    assert run("statistics", tmp_path, "-o", tmp_path) == 1
+    assert "would be taken for cases" in capsys.readouterr().err
