@@ -163,6 +163,48 @@ def test_senseless_options_are_refused_in_one_sentence(model, masks, tmp_path, c
     assert said in message and message.count("none.nii.gz") <= 1
 
 
+def test_a_model_is_not_trained_anew_unasked(masks, tmp_path, capsys):
+    model = tmp_path / "x.atlas"
+    words = ("train", masks, "-o", model, "--steps", 2, "--warps", 0)
+    assert run(*words) == 0
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    assert run(*words) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    shutil.rmtree(model)
+    assert run(*words) == 1  # its state is there still
+    assert "--resume" in capsys.readouterr().err
+    assert run(*words, "--resume") == 0 and run(*words, "--overwrite", "--seed", 1) == 0
+    assert (model / "weights.safetensors").read_bytes() != before["weights.safetensors"]
+
+
+def test_a_folder_of_other_files_is_refused_before_the_training(masks, tmp_path, capsys):
+    other = tmp_path / "other.atlas"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    assert run("train", tmp_path / "no masks are read", "-o", other) == 1
+    assert "other files and no model" in capsys.readouterr().err
+
+
+def test_single_files_are_not_written_over_what_is_read(model, masks, tmp_path, capsys, copies):
+    mask = files(copies)[0]
+    lists = tmp_path / "lists.json"
+    lists.write_text(json.dumps({"val": [mask.name]}))
+    kept = {path: path.read_bytes() for path in (mask, lists)}
+    for words in (
+        ("check", copies, "--json", mask),
+        ("evaluate", model, copies, "--json", mask),
+        ("evaluate", model, copies, "--only", f"{lists}:val", "--json", lists),
+        ("report", model, "-o", lists, "--scores", lists),
+        ("dicom-seg", mask, copies, "-o", mask),
+    ):
+        assert run(*words) == 1
+        assert "would replace it" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
 def test_statistics_do_not_go_where_the_meshes_are(tmp_path, capsys):
     assert run("statistics", tmp_path, "-o", tmp_path) == 1
     assert "would be taken for cases" in capsys.readouterr().err
+    assert run("statistics", tmp_path / "nowhere", "-o", tmp_path) == 1
+    assert "nowhere" in capsys.readouterr().err

@@ -81,6 +81,17 @@ def test_what_lies_near_the_surface_keeps_its_label(clean_mask):
     assert changed.sum() == near.added + near.removed
 
 
+def test_enclosed_pockets_are_filled_however_small(clean_mask, tmp_path):
+    """Of two voxels a side, which differ too little from clean outlines to be taken for noise."""
+    occupancy = clean_mask.occupancy.copy()
+    deepest = np.unravel_index(np.argmax(distance_transform_edt(occupancy)), occupancy.shape)
+    pocket = tuple(slice(k, k + 2) for k in deepest)
+    occupancy[pocket] = False
+    write_mask(tmp_path / "organ.nii.gz", occupancy, clean_mask.grid)
+    (done,) = repair(tiny_atlas(), [tmp_path / "organ.nii.gz"])
+    assert done.occupancy[pocket].all()
+
+
 def test_a_pair_stays_a_pair(tmp_path):
     """An organ of two pieces, as its templates are, loses neither."""
     shape = pair(0)

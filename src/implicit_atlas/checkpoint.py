@@ -140,7 +140,7 @@ def save_folder(
     contents[MANIFEST] = dump_json(dataclasses.asdict(Manifest(hashes, dict(provenance))))
     target = _resolve(path)
     try:
-        _refuse_foreign(target)
+        refuse_foreign(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         replace_folder(target, contents, MODEL_FILES)
     except OSError as error:
@@ -271,7 +271,12 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _refuse_foreign(target: Path) -> None:
+def refuse_foreign(target: Path) -> None:
+    """Refuse a path for a model where something else lies.
+
+    Raises:
+        InputError: a file, or a folder with other files.
+    """
     remedy = "Choose another path for the model."
     if target.is_dir():
         if any(target.iterdir()) and not ((target / CONFIG).is_file() and (target / WEIGHTS).is_file()):

@@ -24,8 +24,10 @@ from implicit_atlas.cli_cases import (
     chosen,
     finish,
     fit_config,
+    keep_files,
     keep_sources,
     labels_of,
+    list_file,
     load_atlas,
     mask_paths,
     sources_of,
@@ -49,7 +51,6 @@ Labels = Annotated[
     typer.Option("--label", help="label ids (1,2) or a name that the data declares; default: all above 0"),
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="where the result is written")]
-AtlasFolder = Annotated[Path, typer.Argument(help="model folder (*.atlas)")]
 Only = Annotated[
     str | None,
     typer.Option(
@@ -74,9 +75,10 @@ def check(
     from implicit_atlas.fingerprint_table import table
     from implicit_atlas.io import find_cases
 
+    keep_files(json_file, [folder])
     found = fingerprint(folder, labels_of(label, folder))
     print(table(found))
-    write_json(json_file, found.to_json())
+    write_json(json_file, found.to_json(), [folder])
     cases = find_cases(folder)
     finish(found.problems, len(cases.paths) + len(cases.problems))
 
@@ -121,17 +123,20 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     resume: Annotated[
         bool, typer.Option("--resume", help="go on from the last state of this output")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace a model or an unfinished training of this name")
+    ] = False,
     only: Only = None,
 ) -> None:
     """Learn an atlas. The run's state and log lie beside it in OUTPUT with the suffix .run."""
-    plan = Plan(method, max_minutes, steps, warps, seed, resume, only)
+    plan = Plan(method, max_minutes, steps, warps, seed, resume, only, overwrite)
     problems, total = learn(source, output, labels_of(label, source), plan)
     finish(problems, total)
 
 
 @app.command()
 def reconstruct(
-    model: AtlasFolder,
+    model: cli_uses.Model,
     masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
     output: Output,
     label: cli_uses.Labels = "",
@@ -159,7 +164,7 @@ def reconstruct(
 
 @app.command()
 def evaluate(  # noqa: PLR0913 (each is an option of the command)
-    model: AtlasFolder,
+    model: cli_uses.Model,
     folder: Annotated[Path, typer.Argument(help="folder of masks, or store of shapes")],
     label: cli_uses.Labels = "",
     json_file: JsonFile = None,
@@ -175,6 +180,8 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas.evaluate import evaluate as score_all
     from implicit_atlas.evaluate import evaluate_known
 
+    lists = None if only is None else list_file(only)[0]
+    keep_files(json_file, [folder, lists])
     if known and local:
         remedy = "Leave one of the two options out."
         raise InputError("--known --local", "known shapes are scored by their codes as they stand", remedy)
@@ -188,12 +195,12 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
             result = score_all(atlas, paths, fit_config(iterations, local), labels, report)
     result = dataclasses.replace(result, problems=(*problems, *result.problems))
     print(result.table())
-    write_json(json_file, result.to_json())
+    write_json(json_file, result.to_json(), [folder, lists])
     finish(result.problems, len(result.cases) + len(result.problems))
 
 
 @app.command()
-def templates(model: AtlasFolder, output: Output) -> None:
+def templates(model: cli_uses.Model, output: Output) -> None:
     """Write every learned template as mask and mesh, their pairwise DSC, and how many shapes use each."""
     from implicit_atlas.io.output import make_folder
     from implicit_atlas.tasks import templates as all_templates
@@ -230,7 +237,7 @@ app.add_typer(cli_organs.app, name="organs")
 
 
 @app.command()
-def info(model: AtlasFolder) -> None:
+def info(model: cli_uses.Model) -> None:
     """Say what a model is, what it was trained on and how."""
     from implicit_atlas.card import facts
 

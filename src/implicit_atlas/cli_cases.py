@@ -17,6 +17,22 @@ from implicit_atlas.errors import InputError
 RESULTS = (".nii.gz", ".mrk.json")  # endings of what is written for a case, beside tables
 
 
+def keep_files(output: Path | None, sources: Iterable[Path | None]) -> None:
+    """Refuse a file to write that is one of the files (or in one of the folders) that the command reads.
+
+    Raises:
+        InputError: it is.
+    """
+    if output is None or not output.exists():
+        return
+    for source in sources:
+        read = [] if source is None else list(source.iterdir()) if source.is_dir() else [source]
+        if any(path.exists() and path.samefile(output) for path in read):
+            raise InputError(
+                output, "is read by this command: the result would replace it", "Give another file."
+            )
+
+
 def labels_of(text: str, source: Path) -> tuple[int, ...]:
     """Label ids of what was typed; none for an empty text."""
     from implicit_atlas.io import parse_labels
@@ -79,16 +95,20 @@ def _name(source: Any) -> str:
     return case_name(source) if isinstance(source, Path) else source.name
 
 
+def list_file(only: str) -> tuple[Path, str]:
+    """The file of a list of cases, and the key of the list in it, where it is JSON."""
+    file, colon, key = only.rpartition(":")
+    return (Path(file), key) if colon and file.endswith(".json") else (Path(only), "")
+
+
 def _wanted(only: str) -> set[str]:
     """Names in a text file, one a line, or of a list in a JSON file (FILE.json:KEY); endings do not count."""
     from implicit_atlas.io import case_name
     from implicit_atlas.io.formats import is_mask_name
 
-    file, colon, key = only.rpartition(":")
-    if not (colon and file.endswith(".json")):
-        file, key = only, ""
+    file, key = list_file(only)
     try:
-        text = Path(file).read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
         names = json.loads(text)[key] if key else text.splitlines()
         files = [Path(name.strip()).name for name in names if name.strip()]
         # Names of cases may hold dots, too.
@@ -117,11 +137,12 @@ def _refuse_missing(missing: set[str], only: str) -> None:
         )
 
 
-def write_json(path: Path | None, values: dict[str, Any]) -> None:
-    """Write values where a file was asked for."""
+def write_json(path: Path | None, values: dict[str, Any], sources: Iterable[Path | None] = ()) -> None:
+    """Write values where a file was asked for, unless it is one of those that the command reads."""
     from implicit_atlas.files import write_atomic
     from implicit_atlas.io.output import make_folder
 
+    keep_files(path, sources)
     if path is not None:
         make_folder(path.parent)
         write_atomic(path, _bytes(json.dumps(values, indent=1, ensure_ascii=False) + "\n"))

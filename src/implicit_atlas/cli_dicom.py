@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from implicit_atlas.cli_cases import keep_files
 from implicit_atlas.errors import InputError
 
 
@@ -18,10 +19,11 @@ def dicom_seg(
         list[str] | None, typer.Option(help="NAME=ID; may be repeated; default: every label that occurs")
     ] = None,
 ) -> None:
-    """Write a mask as a DICOM segmentation of its image series (pip install "implicit-atlas[dicom]")."""
+    r"""Write a mask as a DICOM segmentation of its image series (pip install "implicit-atlas\[dicom]")."""
     from implicit_atlas.io import label_ids, read_labels
     from implicit_atlas.io.dicom_seg import write_dicom_seg
 
+    keep_files(output, [mask, series])
     labels = read_labels(mask)
     found = {label: f"label {label}" for label in label_ids(labels.values) if label > 0}
     names: dict[int, str] = {}

@@ -66,11 +66,16 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     resume: Annotated[
         bool, typer.Option("--resume", help="keep finished models, go on with unfinished ones")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace models and unfinished trainings")
+    ] = False,
 ) -> None:
     """Learn an atlas of every organ: OUTPUT/NAME.atlas. An organ that cannot be learned does not stop the others."""
     from implicit_atlas.io import Problem
 
-    plan = Plan(max_minutes=max_minutes, steps=steps, warps=warps, seed=seed, resume=resume)
+    plan = Plan(
+        max_minutes=max_minutes, steps=steps, warps=warps, seed=seed, resume=resume, overwrite=overwrite
+    )
     failed, organs = [], _sources(source, organ)
     for name, (shapes, ids) in organs.items():
         model = output / f"{name}{SUFFIX}"

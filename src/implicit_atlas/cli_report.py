@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from implicit_atlas.cli_cases import load_atlas
+from implicit_atlas.cli_cases import keep_files, load_atlas
 from implicit_atlas.cli_uses import Model
 
 
@@ -23,6 +23,7 @@ def report(
     from implicit_atlas.io.output import make_folder
     from implicit_atlas.report import write_report
 
+    keep_files(output, [scores, model])
     with console.task("report") as progress:
         make_folder(output.parent)
         size = write_report(load_atlas(model), model, output, scores, progress)

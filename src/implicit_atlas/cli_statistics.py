@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from implicit_atlas.cli_cases import write_csv
+from implicit_atlas.cli_cases import keep_files, write_csv
 from implicit_atlas.cli_uses import Output, Seed
 from implicit_atlas.errors import InputError
 
@@ -38,6 +38,12 @@ def statistics(  # noqa: PLR0913 (each is an option of the command)
         problem = "holds the meshes: the mean and the modes would be taken for cases the next time"
         raise InputError(output, problem, "Give another folder to -o.")
     paths = sorted(folder.glob("*.ply"))
+    if not paths:
+        raise InputError(
+            meshes, "holds no .ply meshes", "Give the folder that `implicit-atlas correspond` wrote."
+        )
+    for name in ("modes.csv", "scores.csv"):
+        keep_files(output / name, [groups])
     names = [path.stem for path in paths]
     labels = None if groups is None else read_groups(groups, names)
     make_folder(output)

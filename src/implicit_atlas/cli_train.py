@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from implicit_atlas.cli_cases import chosen
+from implicit_atlas.errors import InputError
 
 FEW_STEPS = 100  # an atlas of fewer knows little
 
@@ -23,19 +24,39 @@ class Plan:
     seed: int = 0
     resume: bool = False
     only: str | None = None
+    overwrite: bool = False
+
+
+def _keep_trained(output: Path, run: Path) -> None:
+    """Refuse to train anew what is trained already, or partly."""
+    from implicit_atlas.checkpoint import CONFIG
+    from implicit_atlas.learning import STATE
+
+    if (output / CONFIG).exists():
+        remedy = "Give another -o; or --overwrite to train it anew."
+        raise InputError(output, "is a model already", remedy)
+    if (run / STATE).exists():
+        remedy = "Give --resume to go on with it, or --overwrite to train anew."
+        raise InputError(run, "holds a training that was not finished", remedy)
 
 
 def learn(source: Path, output: Path, labels: tuple[int, ...], plan: Plan) -> tuple[list[Any], int]:
     """Learn an atlas and write it; the cases that could not be used, and how many there were."""
     from implicit_atlas import console, pictures
     from implicit_atlas.card import model_card
+    from implicit_atlas.checkpoint import refuse_foreign
     from implicit_atlas.learning import best_device, train
     from implicit_atlas.methods import ModelConfig
     from implicit_atlas.store import is_store, load_shapes, open_store
     from implicit_atlas.training import default_config
+    from implicit_atlas.training.config import check_minutes
     from implicit_atlas.training.log import RunLog
 
     problems, run = [], output.with_suffix(".run")
+    refuse_foreign(output)
+    check_minutes(plan.max_minutes)
+    if not plan.resume and not plan.overwrite:
+        _keep_trained(output, run)
     if is_store(source):
         labels = labels or open_store(source).config.labels  # the atlas is to know what it stands for
     model = ModelConfig(method=plan.method)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import binary_fill_holes, distance_transform_edt, gaussian_filter
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
@@ -136,7 +136,8 @@ def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None) -> Repair:
     apart = inside != mask.occupancy
     if keep_mm is None:
         keep_mm = KEEP_VOXELS * float(mask.grid.spacing_mm.mean())
-        apart &= noisy(mask.occupancy, inside, mask.grid.spacing_mm)
+        pockets = binary_fill_holes(mask.occupancy) & ~mask.occupancy
+        apart &= noisy(mask.occupancy, inside, mask.grid.spacing_mm) | pockets
     where = np.argwhere(apart)
     points_mm = where @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
     far_mm = KDTree(fit.mesh().vertices).query(points_mm)[0] if len(where) else np.zeros(0)

@@ -179,7 +179,7 @@ class Observations:
         count = len(self.points)
         weight = np.ones(count) if self.weight is None else np.asarray(self.weight)
         object.__setattr__(self, "weight", weight)
-        remedy = "Give at least four finite points of the cube, each with an occupancy from 0 to 1."
+        remedy = "Give at least four points, with finite coordinates and labels from 0 to 1."
         if self.points.shape != (count, 3) or self.occupancy.shape != (count,) or weight.shape != (count,):
             raise InputError(self.name, "points, occupancy and weight differ in size", remedy)
         if count < 4:

@@ -27,6 +27,7 @@ from implicit_atlas.voxel_grid import Grid
 
 MESH_SUFFIX = ".ply"
 MESH_FOLDER = "meshes"
+WRONG_ORGAN = "Check that it shows the atlas's organ, and give its --label."
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,7 @@ def reconstruct(  # noqa: PLR0913 (options of a main verb)
             if fit.failure is None:
                 yield Reconstruction(case, fit)
             else:
-                on_problem(Problem(fit.name, case.mask.path, f"the fit failed: {fit.failure}"))
+                on_problem(Problem(fit.name, case.mask.path, f"the fit failed: {fit.failure}. {WRONG_ORGAN}"))
 
 
 def _problem(source: Path | Shape, message: str) -> Problem:

@@ -125,7 +125,9 @@ def write_completion(
     occupancy = occupancy if drawn is None else drawn.kept_in(occupancy, grid)
     make_folder(folder / MESH_FOLDER)
     if not occupancy.any():
-        problems.append(Problem(name, Path(fit.name), "the shape lies outside the volume that was given"))
+        problem = "the shape lies outside the volume that was given"
+        remedy = "Check --image, and whether points are LPS or RAS."
+        problems.append(Problem(name, Path(fit.name), f"{problem}. {remedy}"))
         return None
     write_mask(folder / f"{name}.nii.gz", occupancy, grid)
     write_mesh(folder / MESH_FOLDER / f"{name}{MESH_SUFFIX}", mesh)

@@ -64,7 +64,18 @@ def carry_landmarks(  # noqa: PLR0913 (what the command gives)
             if left > LEFT_MM:
                 doubt = f"its place was found to {left:.1f} mm only"
             x, y, z = (round(float(value), 3) for value in place)
-            rows.append({"case": found.fit.name, "landmark": name, "x": x, "y": y, "z": z, "doubt": doubt})
+            rows.append(
+                {
+                    "case": found.fit.name,
+                    "landmark": name,
+                    "x": x,
+                    "y": y,
+                    "z": z,
+                    "left_mm": round(float(left), 3),
+                    "off_surface_mm": round(float(off), 3),
+                    "doubt": doubt,
+                }
+            )
     return rows
 
 
