@@ -2,7 +2,7 @@
 
 MODEL has learned from `train` alone. Completion in a scan, where neither position nor size nor orientation are given,
 from clicks, slices and masks that were cut off, beside what one would use instead. Results are kept in
-experiments/results/applications-ORGAN.json, from which docs/applications.md is made.
+experiments/results/applications-ORGAN.json, from which docs/uses is made.
 """
 
 from __future__ import annotations

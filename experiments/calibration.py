@@ -3,7 +3,7 @@
 MODEL has learned from `train` alone. Of every unseen case, completed with 19 draws: the share of the true surface that
 lies within some of the draws and outside others. Were truth one more draw, that would be 90 %: of 20 alike, truth is
 the first or the last of them at a place with a probability of 10 %. And the spread of the draws, where the organ was
-seen and where it was not. Results: experiments/results/calibration-ORGAN.json, for docs/applications.md.
+seen and where it was not. Results: experiments/results/calibration-ORGAN.json, for docs/uses.
 """
 
 from __future__ import annotations

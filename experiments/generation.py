@@ -2,7 +2,7 @@
 
 MODEL has learned from `train` alone, and so has the shape model that it is compared with: principal components of the
 same shapes' signed distances, all that there are of them up to the length of a code. All shapes are compared in the
-cube, without their sizes. Results: experiments/results/generation-ORGAN.json, for docs/applications.md.
+cube, without their sizes. Results: experiments/results/generation-ORGAN.json, for docs/uses.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 MODEL has learned from `train` alone. Clean masks of `val` are changed on purpose (`experiments.corrupt`, and holes and
 islands here), repaired, and compared with the clean ones, beside what one would use instead: a Gaussian of one voxel,
-a median of 3³ voxels, and the mean of both. Results: experiments/results/repairs-ORGAN.json, for docs/applications.md.
+a median of 3³ voxels, and the mean of both. Results: experiments/results/repairs-ORGAN.json, for docs/uses.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ def populations(found: dict[str, Any]) -> list[str]:
         lines.append(f"| {row['modes']} | {' | '.join(cells)} |")
     lines += [
         f"\nTwo groups, {about['permutations']} relabellings:\n",
-        "| groups | cases | p that they differ nowhere | vertices with q at most 0.05, % |",
+        "| groups | cases | p of as large a difference by chance | vertices with q at most 0.05, % |",
         "|---|---|---|---|",
     ]
     for way, row in parts_of["groups"].items():

@@ -61,6 +61,6 @@ def statistics(  # noqa: PLR0913 (each is an option of the command)
             share = (found.q <= LEVEL).mean()
             compared = f"all {found.permutations}" if found.exact else f"{found.permutations} random"
             print(
-                f"{a} ({m}) and {b} ({n}): p = {found.global_p:.4g} that they differ nowhere, least q of a vertex "
-                f"{least:.4g}, {share:.1%} of vertices at q <= {LEVEL}; {compared} relabellings"
+                f"{a} ({m}) and {b} ({n}): p = {found.global_p:.4g} of as large a difference by chance, "
+                f"least q of a vertex {least:.4g}, {share:.1%} of vertices at q <= {LEVEL}; {compared} relabellings"
             )
