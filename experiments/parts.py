@@ -91,7 +91,7 @@ def main() -> None:
     split = json.loads((options.data / "splits.json").read_text(encoding="utf-8"))
     paths = {case_name(path): path for path in find_cases(options.data / "masks").paths}
     known, unseen = (
-        fit_alike(atlas, [paths[case_name(Path(n))] for n in names], (), options.local, problems)
+        list(fit_alike(atlas, [paths[case_name(Path(n))] for n in names], (), options.local, problems))
         for names in (split["few_shot"], split["val"])
     )
     found = carried(atlas, known, unseen)

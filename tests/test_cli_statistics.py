@@ -10,7 +10,9 @@ from test_cli import run
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkIOXML import vtkXMLPolyDataReader
 
+from implicit_atlas import statistics
 from implicit_atlas.io import Mesh, read_stored, write_mesh
+from implicit_atlas.statistics.modes import most_modes
 from implicit_atlas.surface import field_mesh
 
 COUNT, GROWTH = 12, 1.0
@@ -99,3 +101,10 @@ def test_meshes_of_another_topology_are_named(meshes, tmp_path, capsys):
     assert run("statistics", tmp_path, "-o", tmp_path / "out") == 1
     assert "other.ply" in capsys.readouterr().err
     assert run("statistics", tmp_path / "out", "-o", tmp_path / "out2") == 1
+
+
+@pytest.mark.parametrize("n", [3, 4, 50, 51, 60, 61, 200])
+def test_as_many_modes_are_testable_as_generality_has(n):
+    shapes = np.random.default_rng(0).normal(size=(n, 70, 3))
+    stats = statistics.principal_modes(shapes, max(1, n - 2))
+    assert len(statistics.generality(shapes, stats).values) - 1 == most_modes(n)

@@ -12,7 +12,6 @@ from scipy.stats import false_discovery_control, kstest
 
 from implicit_atlas import statistics
 from implicit_atlas.errors import InputError
-from implicit_atlas.statistics.modes import most_modes
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -197,13 +196,6 @@ def test_many_shapes_are_left_out_in_folds():
     curve = statistics.generality(shapes, statistics.principal_modes(shapes, 2))
     assert "10 folds" in curve.how
     assert curve.values[0] > curve.values[1] > 1e-3 > 1e-6 > curve.values[2]
-
-
-@pytest.mark.parametrize("n", [3, 4, 50, 51, 60, 61, 200])
-def test_as_many_modes_are_testable_as_generality_has(n):
-    shapes = np.random.default_rng(0).normal(size=(n, 70, 3))
-    stats = statistics.principal_modes(shapes, max(1, n - 2))
-    assert len(statistics.generality(shapes, stats).values) - 1 == most_modes(n)
 
 
 def test_specificity_equals_brute_force():

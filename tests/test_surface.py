@@ -10,16 +10,15 @@ from skimage.measure import marching_cubes
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.frame import Grid, box_frame
+from implicit_atlas.pieces import largest_pieces, without_strays
 from implicit_atlas.surface import (
     CubeMesh,
     dense_volume,
     field_mesh,
-    largest_pieces,
     occupancy_mesh,
     sparse_volume,
     to_world,
     volume_mesh,
-    without_strays,
 )
 
 R, COARSE = 48, 12
@@ -167,6 +166,7 @@ def test_a_full_cube_ends_at_its_faces():
 
 def test_vertices_are_those_of_another_marching_cubes():
     values = dense_volume(noise, 24).values
+    values += np.copysign(np.float32(0.01), values)  # nodes on the level are pushed off it
     padded = np.pad(values, 1, mode="edge")
     padded[1:-1, 1:-1, 1:-1] = np.nan
     padded = np.where(np.isnan(padded), np.pad(values, 1), -np.abs(np.pad(values, 1, mode="edge")))
@@ -271,6 +271,22 @@ def test_a_field_is_as_it_was_where_all_or_none_of_it_meets_the_mask():
     both = dense_volume(union(ball(0.3, (-0.5, 0, 0)), ball(0.2, (0.6, 0, 0))), R).values
     for seen in (both > 0, np.zeros_like(both, dtype=bool), both < -0.5):
         assert without_strays(both, seen) is both
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_two_vertices_fall_together(seed):
+    """Values on the level, exactly or nearly, would give each edge that meets there the same vertex."""
+    rng = np.random.default_rng(seed)
+    values = gaussian_filter(rng.normal(size=(24, 24, 24)), 2).astype(np.float32)
+    values[::4, ::4, ::4] *= np.float32(1e-9)
+    values[2::4, 2::4, 2::4] = 0
+    values = np.pad(values, 1, constant_values=-1)
+    mesh = volume_mesh(values)
+    assert len(np.unique(np.round(mesh.vertices, 6), axis=0)) == len(mesh.vertices)
+    merged = trimesh.Trimesh(mesh.vertices, mesh.faces, process=True)
+    assert len(merged.vertices) == len(mesh.vertices) and merged.is_watertight
+    offset = np.abs(as_trimesh(mesh).volume - as_trimesh(volume_mesh(values + np.float32(1e-7))).volume)
+    assert offset < 1e-3 * as_trimesh(mesh).volume
 
 
 def test_volumes_are_not_mutated():

@@ -9,7 +9,7 @@ from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
 from implicit_atlas.fitting import CodeFit
-from implicit_atlas.surface import largest_pieces
+from implicit_atlas.pieces import largest_pieces
 
 PIECES_RESOLUTION, MOST_PIECES = 48, 100
 

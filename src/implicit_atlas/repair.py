@@ -26,8 +26,8 @@ from implicit_atlas.fitting import FitConfig
 from implicit_atlas.generation import pieces_of
 from implicit_atlas.io import Mask, Problem, case_name, read_mask
 from implicit_atlas.metrics import dsc
+from implicit_atlas.pieces import largest_pieces
 from implicit_atlas.shapes import prepare
-from implicit_atlas.surface import largest_pieces
 
 KEEP_VOXELS = 0.6
 """Where no distance is given, it is this share of the mask's mean voxel size."""

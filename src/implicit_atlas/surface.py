@@ -25,8 +25,7 @@ from implicit_atlas.io.vtk_files import from_poly_data
 from implicit_atlas.voxel_grid import Grid
 
 POINTS_PER_CALL = 2**18
-PIECE = 0.1
-"""Of the largest piece of an organ: what is smaller is an island, no piece of its own."""
+LEAST = np.float32(2e-4)  # of an edge of the lattice: no vertex of a surface is nearer to its end
 
 ValuesAt = Callable[[Float[np.ndarray, "n 3"]], Float[np.ndarray, " n"]]
 """Values of a field, above the level inside, at cube points (float32); expensive to call."""
@@ -153,39 +152,6 @@ def occupancy_mesh(occupancy: Bool[np.ndarray, "x y z"], place: Frame | Grid) ->
     return _mapped(vertices, faces, place.affine)
 
 
-def largest_pieces(
-    occupancy: Bool[np.ndarray, "x y z"], most: int = 1
-) -> tuple[Bool[np.ndarray, "x y z"], int]:
-    """A mask's largest pieces, and how many they are: at most so many, none below `PIECE` of the largest.
-
-    Voxels that share a corner are connected. The array is a new one.
-    """
-    labels, count = ndimage.label(occupancy, structure=np.ones((3, 3, 3)))  # pyright: ignore
-    if count <= 1:
-        return occupancy.copy(), count
-    sizes = np.bincount(labels.ravel())[1:]
-    kept = [
-        label for label in np.argsort(-sizes, kind="stable")[:most] if sizes[label] >= PIECE * sizes.max()
-    ]
-    return np.isin(labels, np.array(kept) + 1), len(kept)
-
-
-def without_strays(
-    values: Float[np.ndarray, "x y z"], seen: Bool[np.ndarray, "x y z"]
-) -> Float[np.ndarray, "x y z"]:
-    """A field without those of its pieces above 0 that nowhere meet a mask; as it is where none does.
-
-    A field that is read through a deformation may hold a fold's copy of a part, beside it.
-    """
-    labels: np.ndarray = np.asarray(ndimage.label(values > 0, structure=np.ones((3, 3, 3)))[0])  # pyright: ignore
-    met = np.zeros(labels.max() + 1, dtype=bool)
-    met[labels[seen]] = True
-    met[0] = False
-    if not met.any() or met[1:].all():
-        return values
-    return np.where((labels > 0) & ~met[labels], -values, values)
-
-
 class _Refinement:
     """The lattice with a border of outside nodes, known in part, at a stride that is halved step by step.
 
@@ -284,7 +250,8 @@ def _lattice_surface(
 ) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
     """Closed, outward surface of a volume in voxel indices."""
     at = np.float32(level)
-    padded = np.pad(values.astype(np.float32, copy=False), 1, mode="edge")
+    values = _off_the_level(values.astype(np.float32, copy=False), at)
+    padded = np.pad(values, 1, mode="edge")
     # The border mirrors its neighbours at the level, so that the surface ends half a node beyond them.
     mirrored = np.minimum(at - np.abs(padded - at), np.nextafter(at, np.float32(-np.inf)))
     mirrored[1:-1, 1:-1, 1:-1] = values
@@ -301,6 +268,24 @@ def _lattice_surface(
     contour.Update()
     vertices, faces = from_poly_data(contour.GetOutput())
     return vertices[:, ::-1] - 1, faces[:, ::-1].copy()
+
+
+def _off_the_level(values: Float[np.ndarray, "x y z"], level: np.float32) -> Float[np.ndarray, "x y z"]:
+    """Values with those that all but equal the level pushed to their side of it, by `LEAST` of their neighbours'.
+
+    Else the vertices of several edges fall together at a node, and a program that merges such opens the surface.
+    """
+    offset = values - level
+    inside, size = offset >= 0, np.abs(offset)
+    across = np.zeros_like(size)  # the largest on the other side of an edge that the surface crosses
+    for axis in range(3):
+        sides, sizes, most = (np.moveaxis(of, axis, 0) for of in (inside, size, across))
+        crossed = sides[1:] != sides[:-1]
+        np.maximum(most[1:], sizes[:-1], out=most[1:], where=crossed)
+        np.maximum(most[:-1], sizes[1:], out=most[:-1], where=crossed)
+    near = size < LEAST * across
+    offset[near] = np.where(inside[near], LEAST, -LEAST) * across[near]
+    return offset + level
 
 
 def _mapped(

@@ -21,8 +21,9 @@ from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_mask, write_mesh
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.metrics import dsc
+from implicit_atlas.pieces import without_strays
 from implicit_atlas.shapes import Shape, prepare, restore, restore_lattice
-from implicit_atlas.surface import CubeMesh, to_world, volume_mesh, without_strays
+from implicit_atlas.surface import CubeMesh, to_world, volume_mesh
 from implicit_atlas.voxel_grid import Grid
 
 MESH_SUFFIX = ".ply"

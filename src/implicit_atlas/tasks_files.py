@@ -38,9 +38,9 @@ from implicit_atlas.io import (
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.local import LocalConfig
 from implicit_atlas.observe import Drawn, Seen, from_landmarks, from_mask
+from implicit_atlas.pieces import largest_pieces
 from implicit_atlas.repair import Repair
 from implicit_atlas.sampling import Observations
-from implicit_atlas.surface import largest_pieces
 from implicit_atlas.tasks import MESH_FOLDER, MESH_SUFFIX, Reconstruction, reconstruct, writable
 from implicit_atlas.voxel_grid import Grid
 
