@@ -6,6 +6,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -21,3 +22,23 @@ install_import_hook(
 # Workers share the processor, so that a slow example says nothing.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory) -> Path:
+    """Files of three synthetic organs, of the family of `tiny_atlas`."""
+    from implicit_atlas.phantoms import PhantomConfig, write_phantoms
+
+    folder = tmp_path_factory.mktemp("masks")
+    write_phantoms(folder, "two-lobe", 3, config=PhantomConfig(voxels=24))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """The model folder of `tiny_atlas`."""
+    from atlas_samples import tiny_atlas
+
+    folder = tmp_path_factory.mktemp("model") / "organ.atlas"
+    tiny_atlas().save(folder, "")
+    return folder

@@ -10,29 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from atlas_samples import tiny_atlas
 from test_cli import run
 
 from implicit_atlas.io import Landmarks, read_mask, write_landmarks
-from implicit_atlas.phantoms import PhantomConfig, write_phantoms
 from implicit_atlas.surface import occupancy_mesh
 from implicit_atlas.tasks_files import read_observations
 
 QUICK = ("--iterations", 3)
-
-
-@pytest.fixture(scope="module")
-def masks(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("masks")
-    write_phantoms(folder, "two-lobe", 3, config=PhantomConfig(voxels=24))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "organ.atlas"
-    tiny_atlas().save(folder, "")
-    return folder
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from atlas_samples import tiny_atlas
 from test_cli import run
 
 from implicit_atlas.cli_cases import add_to_csv
@@ -22,24 +21,9 @@ from implicit_atlas.io import (
     write_mask,
 )
 from implicit_atlas.io.surface_files import read_ply
-from implicit_atlas.phantoms import PhantomConfig, write_phantoms
 from implicit_atlas.surface import occupancy_mesh
 
 CASES = 3
-
-
-@pytest.fixture(scope="module")
-def masks(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("masks")
-    write_phantoms(folder, "two-lobe", CASES, config=PhantomConfig(voxels=24))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "organ.atlas"
-    tiny_atlas().save(folder, "")
-    return folder
 
 
 def paths(folder: Path) -> list[Path]:

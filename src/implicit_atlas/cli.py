@@ -78,7 +78,7 @@ def check(
     keep_files(json_file, [folder])
     found = fingerprint(folder, labels_of(label, folder))
     print(table(found))
-    write_json(json_file, found.to_json(), [folder])
+    write_json(json_file, found.to_json())
     cases = find_cases(folder)
     finish(found.problems, len(cases.paths) + len(cases.problems))
 
@@ -195,7 +195,7 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
             result = score_all(atlas, paths, fit_config(iterations, local), labels, report)
     result = dataclasses.replace(result, problems=(*problems, *result.problems))
     print(result.table())
-    write_json(json_file, result.to_json(), [folder, lists])
+    write_json(json_file, result.to_json())
     finish(result.problems, len(result.cases) + len(result.problems))
 
 

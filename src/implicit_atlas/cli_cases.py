@@ -137,12 +137,11 @@ def _refuse_missing(missing: set[str], only: str) -> None:
         )
 
 
-def write_json(path: Path | None, values: dict[str, Any], sources: Iterable[Path | None] = ()) -> None:
-    """Write values where a file was asked for, unless it is one of those that the command reads."""
+def write_json(path: Path | None, values: dict[str, Any]) -> None:
+    """Write values where a file was asked for."""
     from implicit_atlas.files import write_atomic
     from implicit_atlas.io.output import make_folder
 
-    keep_files(path, sources)
     if path is not None:
         make_folder(path.parent)
         write_atomic(path, _bytes(json.dumps(values, indent=1, ensure_ascii=False) + "\n"))

@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-PIECE = 0.1
-"""Of the largest piece of an organ: what is smaller is an island, no piece of its own."""
+from implicit_atlas.io.voxelise import PIECE
 
 
 def largest_pieces(

@@ -17,7 +17,7 @@ from implicit_atlas.voxel_grid import Grid
 
 LONGEST_SIDE_VOXELS = 160
 BORDER_VOXELS = 2
-PIECE = 0.1  # of the volume of the largest piece
+PIECE = 0.1  # of the largest piece of an organ: what is smaller is an island, no piece of its own
 MAX_VOXELS = 2**29
 
 
