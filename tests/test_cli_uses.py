@@ -21,6 +21,7 @@ from implicit_atlas.io import (
     write_mask,
 )
 from implicit_atlas.io.surface_files import read_ply
+from implicit_atlas.shipped import shipped_models
 from implicit_atlas.surface import occupancy_mesh
 
 CASES = 3
@@ -229,6 +230,31 @@ def test_parts_are_carried(model, masks, tmp_path):
 
 def test_models_that_ship_are_listed_and_names_are_checked(masks, tmp_path, capsys):
     assert run("models") == 0
-    capsys.readouterr()
+    listed = capsys.readouterr().out
+    assert all(f"{name} " in listed for name in shipped_models()) and "training shapes" in listed
     assert run("info", "no-such-organ") == 1
     assert "a model that ships" in capsys.readouterr().err
+    # The two arguments swapped: the masks are no model, and where the model belongs is said.
+    assert run("clean", masks, "hippocampus", "-o", tmp_path / "out") == 1
+    assert "it comes first" in capsys.readouterr().err
+
+
+def test_what_a_model_learned_from_and_its_licence_are_said(capsys):
+    assert run("info", "liver") == 0
+    said = capsys.readouterr().out
+    assert "CC-BY-SA 4.0" in said and "Intended use" in said and "| method" not in said
+
+
+def test_a_folder_stands_for_the_clicks_and_masks_in_it(model, masks, tmp_path, capsys):
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    mask = read_mask(paths(masks)[0])
+    write_landmarks(folder / "a.csv", Landmarks(surface_points(mask, 100), ("",) * 100, None, folder))
+    drawn = mask.occupancy & (np.arange(mask.grid.shape[2]) % 6 == 0)
+    write_mask(folder / "b.nii.gz", drawn, mask.grid)
+    (folder / "notes.txt").write_text("not a case")
+    assert run("complete", model, folder, "-o", tmp_path / "out") == 0
+    assert [row["name"] for row in table(tmp_path / "out" / "completions.csv")] == ["a", "b"]
+    (tmp_path / "none").mkdir()
+    assert run("complete", model, tmp_path / "none", "-o", tmp_path / "out") == 1
+    assert "none" in capsys.readouterr().err

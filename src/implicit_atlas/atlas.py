@@ -264,8 +264,8 @@ class TrainedAtlas:
         frame = centred_frame(size, about.resolution, about.frame, about.margin)
         return self._found(name, self._unfitted(code, "given", template), frame)
 
-    def save(self, path: str | Path, card: str) -> None:
-        """Write the model folder (`*.atlas`); see `implicit_atlas.atlas_folder`."""
+    def save(self, path: str | Path, card: str = "# Shape atlas\n") -> None:
+        """Write the model folder (`*.atlas`) with the text of its README; see `implicit_atlas.card.model_card`."""
         parts = AtlasParts(self.config, self.network, self.codes, self.encoder, self.prior, self.provenance)
         write_parts(path, parts, card)
 

@@ -214,11 +214,10 @@ def templates(model: cli_uses.Model, output: Output) -> None:
 @app.command()
 def models() -> None:
     """List the models that come with the package; give their names where a model folder is asked for."""
-    from implicit_atlas.shipped import shipped_models
+    from implicit_atlas.shipped import described, shipped_models
 
     for name, folder in shipped_models().items():
-        size_mb = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-        print(f"{name:<16} {size_mb:5.1f} MB  {load_atlas(folder).config.model.method}  {folder}")
+        print(f"{name:<16} {described(folder)}  {folder}")
 
 
 for use in (
@@ -241,8 +240,11 @@ def info(model: cli_uses.Model) -> None:
     """Say what a model is, what it was trained on and how."""
     from implicit_atlas.card import facts
 
+    from implicit_atlas.shipped import find_model, notes
+
     for name, value in facts(load_atlas(model)):
         print(f"{name:<22} {value}")
+    print(f"\n{notes(find_model(str(model)))}")
 
 
 @app.command()

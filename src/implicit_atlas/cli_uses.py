@@ -32,7 +32,8 @@ Seed = Annotated[int, typer.Option(help="seed of the random numbers")]
 def complete(  # noqa: PLR0913 (each is an option of the command)
     model: Model,
     sources: Annotated[
-        list[Path], typer.Argument(help="clicks (.csv, .mrk.json, .fcsv), or masks that were drawn in part")
+        list[Path],
+        typer.Argument(help="clicks (.csv, .mrk.json, .fcsv), masks that were drawn in part, or folders of them"),
     ],
     output: Output,
     image: Annotated[
@@ -55,14 +56,20 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas import console
     from implicit_atlas.io import read_grid
     from implicit_atlas.io.output import make_folder
-    from implicit_atlas.tasks_files import complete_each, read_observations, write_completion
+    from implicit_atlas.tasks_files import (
+        complete_each,
+        observation_files,
+        read_observations,
+        write_completion,
+    )
 
     atlas = load_atlas(model)
     grid = None if image is None else read_grid(image)
-    keep_sources(output, [*sources, *([image] if image else [])])
+    files = observation_files(sources)
+    keep_sources(output, [*files, *([image] if image else [])])
     make_folder(output)
     labels = labels_of(label, sources[0]) or atlas.config.labels
-    known, problems = read_observations(sources, seen, spread_mm, labels)
+    known, problems = read_observations(files, seen, spread_mm, labels)
     with console.task("complete") as report:
         rows = [
             row
@@ -74,7 +81,7 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
         if row["doubt"]:
             print(f"DOUBTFUL {row['name']}: {row['doubt']}")
     print(f"{output}: {len(rows)} completed, {sum(bool(row['doubt']) for row in rows)} of them doubtful")
-    finish(problems, len(sources))
+    finish(problems, len(files))
 
 
 def clean(

@@ -27,6 +27,7 @@ from implicit_atlas.io import (
     Problem,
     case_name,
     enclosing_pieces,
+    find_cases,
     grid_around,
     read_landmarks,
     read_mask,
@@ -72,6 +73,30 @@ def read_observations(
         except InputError as error:
             problems.append(Problem(source.name, source, str(error)))
     return known, problems
+
+
+def observation_files(sources: Sequence[Path]) -> list[Path]:
+    """The files themselves, and in place of a folder the clicks and masks in it.
+
+    Raises:
+        InputError: a folder holds neither.
+    """
+    found: list[Path] = []
+    for source in sources:
+        if not source.is_dir():
+            found.append(source)
+            continue
+        clicks = sorted(p for p in source.iterdir() if p.name.lower().endswith(POINT_ENDINGS))
+        clicks = [path for path in clicks if path.is_file() and not path.name.startswith(".")]
+        found += clicks
+        try:
+            cases = find_cases(source)
+        except InputError:
+            if not clicks:
+                raise
+        else:
+            found += [*cases.paths, *(problem.path for problem in cases.problems)]
+    return found
 
 
 def complete_each(
