@@ -239,7 +239,6 @@ app.add_typer(cli_organs.app, name="organs")
 def info(model: cli_uses.Model) -> None:
     """Say what a model is, what it was trained on and how."""
     from implicit_atlas.card import facts
-
     from implicit_atlas.shipped import find_model, notes
 
     for name, value in facts(load_atlas(model)):

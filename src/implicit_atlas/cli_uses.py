@@ -33,7 +33,9 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
     model: Model,
     sources: Annotated[
         list[Path],
-        typer.Argument(help="clicks (.csv, .mrk.json, .fcsv), masks that were drawn in part, or folders of them"),
+        typer.Argument(
+            help="clicks (.csv, .mrk.json, .fcsv), masks that were drawn in part, or folders of them"
+        ),
     ],
     output: Output,
     image: Annotated[

@@ -41,7 +41,9 @@ def find_model(model: str | Path) -> Path:
     if is_name and path.name in known and not (path / CONFIG).exists():
         return known[path.name]
     if path.is_file() or (path.is_dir() and not any((path / name).exists() for name in (CONFIG, WEIGHTS))):
-        remedy = "Give a model folder (*.atlas) or the name of a model that ships; in commands, it comes first."
+        remedy = (
+            "Give a model folder (*.atlas) or the name of a model that ships; in commands, it comes first."
+        )
         raise InputError(path, "is no model", remedy)
     if path.exists() or not is_name:
         return path
