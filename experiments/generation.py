@@ -7,28 +7,20 @@ cube, without their sizes. Results: experiments/results/generation-ORGAN.json, f
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.ndimage import label
 
-import implicit_atlas
-from experiments.applications import about_run
-from experiments.cell import RESULTS
+from experiments.applications import known_masks, run_measurement
 from experiments.classical import linear_model
-from experiments.data import load_split
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.console import exit_status
-from implicit_atlas.errors import InputError
-from implicit_atlas.files import write_atomic
+from implicit_atlas.frame import Frame
 from implicit_atlas.generation import generate
-from implicit_atlas.shapes import Shape
+from implicit_atlas.io import Mask
+from implicit_atlas.shapes import Shape, prepare
 from implicit_atlas.surface import volume_mesh
 
 COUNT = 100
@@ -87,43 +79,42 @@ def described(made: Sequence[np.ndarray], known: np.ndarray, unknown: np.ndarray
     return {name: round(float(value), 3) for name, value in numbers.items()}
 
 
-def measure(atlas: TrainedAtlas, known: Sequence[Shape], unknown: Sequence[Shape]) -> dict[str, Any]:
-    """Numbers by the way that shapes are made; "real" are unseen ones.
+def volumes(volumes_mm3: Sequence[float]) -> dict[str, float]:
+    """How large shapes are in a scan: their mean volume in ml, and its deviation in percent of it."""
+    of = np.asarray(volumes_mm3) / 1000
+    return {
+        "volume ml": round(float(of.mean()), 3),
+        "volume ± %": round(float(100 * of.std(ddof=1) / of.mean()), 2),
+    }
 
-    Raises:
-        InputError: the atlas has another frame than the shapes.
-    """
-    frame, about = known[0].frame, atlas.config
-    if (frame.resolution, frame.margin, frame.kind) != (about.resolution, about.margin, about.frame):
-        problem = f"has a frame of {about.resolution} voxels and a margin of {about.margin}"
-        raise InputError("the atlas", problem, "Give one of a cell of Table 2: runs/*/model.atlas.")
+
+def volume_mm3(occupancy: np.ndarray, frame: Frame) -> float:
+    """Of a shape in the cube of a frame."""
+    return float(occupancy.sum() * np.prod(frame.lattice_spacing_mm))
+
+
+def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> dict[str, Any]:
+    """Numbers by the way that shapes are made; "real" are unseen ones."""
+    sources = (known_masks(atlas, masks[0].path.parent), masks)
+    known, unknown = ([prepare(mask, margin=atlas.config.margin) for mask in of] for of in sources)
     packed, others = (np.stack([shape.packed for shape in shapes]) for shapes in (known, unknown))
-    out: dict[str, Any] = {"real": described([shape.occupancy for shape in unknown], packed, others)}
-    del out["real"]["nearest to unseen shapes"]  # they are the unseen shapes
+    real = described([shape.occupancy for shape in unknown], packed, others)
+    del real["nearest to unseen shapes"]  # they are the unseen shapes
+    out = {"real": real | volumes([volume_mm3(shape.occupancy, shape.frame) for shape in unknown])}
     for temperature in TEMPERATURES:
-        made = [fit.occupancy() for fit in generate(atlas, COUNT, temperature=temperature)]
-        out[f"ours, temperature {temperature}"] = described(made, packed, others)
+        fits = generate(atlas, COUNT, temperature=temperature)
+        made = [fit.occupancy() for fit in fits]
+        in_mm = [volume_mm3(shape, fit.placed()) for shape, fit in zip(made, fits, strict=True)]
+        out[f"ours, temperature {temperature}"] = described(made, packed, others) | volumes(in_mm)
         made, count = of_components(known, atlas.codes.shape[1], temperature)
         out[f"{count} principal components, temperature {temperature}"] = described(made, packed, others)
+        report(f"temperature {temperature}: done")
     return out
 
 
-@exit_status
-def main() -> None:
+def main() -> int:
     """Measure and keep."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--organ", default="hippocampus")
-    parser.add_argument("--data", type=Path, help="folder with masks/ and splits.json")
-    options = parser.parse_args()
-    atlas, split = implicit_atlas.load(str(options.model)), load_split(options.organ, options.data)
-    begun = time.perf_counter()
-    found = measure(atlas, split.known, split.unknown)
-    about = about_run(atlas, options.organ, split.unknown) | {"made": COUNT}
-    about["seconds"] = round(time.perf_counter() - begun, 1)
-    path = RESULTS / f"generation-{options.organ}.json"
-    write_atomic(path, (json.dumps({"about": about, "generation": found}, indent=1) + "\n").encode())
-    print(json.dumps(found, indent=1))
+    return run_measurement(__doc__, "generation", "generation", measure, lambda atlas: {"made": COUNT})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import get_args
 
 from experiments import amount, figure6, noise
 from experiments.data import HERE, Organ
-from experiments.tables import Result, read_results, tables_of
+from experiments.tables import IDEAS, Result, Table, read_results, rows_of, tables_of
 from experiments.tables import markdown as table_of
 from implicit_atlas.files import write_atomic
 
@@ -28,13 +28,18 @@ def page() -> str:
         if any(result["cell"]["organ"] == organ for result in results):
             parts += [
                 f"## {organ.capitalize()}\n",
-                *(table_of(t, organ, results) + "\n" for t in tables_of(organ)),
+                *(table_of(t, organ, results) + "\n" for t in _tables(organ, results)),
             ]
             if figure6.means(organ, results):
                 picture = f"![Completion of {organ}](figure6-{organ}.png)\n"
                 parts += [figure6.markdown(organ, results) + "\n", picture]
             parts += _beyond(organ, results)
     return "\n".join(parts)
+
+
+def _tables(organ: Organ, results: Sequence[Result]) -> list[Table]:
+    """Those of an organ; ideas only where one was run."""
+    return [t for t in tables_of(organ) if t is not IDEAS or len(rows_of(t, organ, results)) > 1]
 
 
 def _beyond(organ: Organ, results: Sequence[Result]) -> list[str]:

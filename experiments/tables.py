@@ -134,12 +134,25 @@ def read_results(folder: Path = RESULTS) -> list[Result]:
 
 def markdown(table: Table, organ: Organ, results: Sequence[Result]) -> str:
     """The table of one organ: a row for each method and length of schedule; a method not run shows as missing."""
-    lines = [f"### {table.title}, {organ}", "", _protocol(table, organ, results), "", HEADER]
-    for row in table.rows:
+    rows = rows_of(table, organ, results)
+    about = _protocol(table, organ, results)
+    if len(rows) < len(table.rows):
+        about += " Changes of the defaults that were not run of this organ are left out."
+    lines = [f"### {table.title}, {organ}", "", about, "", HEADER]
+    for row in rows:
         groups = runs_of(table, row, organ, results)
         paper = table.paper(row.paper, organ)
         lines += [_row(row, groups[key], paper) for key in sorted(groups)] or [_missing(row, paper)]
     return "\n".join(lines)
+
+
+def rows_of(table: Table, organ: Organ, results: Sequence[Result]) -> list[Row]:
+    """The paper's rows, the methods, and changes of the defaults as far as they were run."""
+    return [
+        row
+        for row in table.rows
+        if row.variant == DEFAULTS or row.paper is not None or runs_of(table, row, organ, results)
+    ]
 
 
 def runs_of(table: Table, row: Row, organ: Organ, results: Sequence[Result]) -> dict[Schedule, list[Result]]:

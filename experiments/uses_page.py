@@ -104,9 +104,10 @@ def generation(found: dict[str, Any]) -> list[str]:
         f"{about['made']} of each, in the cube, and {about['cases']} unseen real ones: mean DSC in percent with the "
         "nearest training shape (specificity), of an unseen shape with the nearest of them, and of any two of them "
         "(the lower, the more diverse); surface over that of a ball of the same volume (the rougher, the larger); "
-        f"share in one piece. An atlas of {about['training_shapes']} training shapes and {about['steps']} steps, seed "
-        f"{about['seed']}; {about['device']}. `python -m experiments.generation MODEL`, MODEL of a cell of Table 2 "
-        "(`runs/*/model.atlas`, no margin); a random shape has the 256 numbers of a code.\n",
+        "share in one piece; mean volume in a scan and its deviation (principal components have no size). An atlas "
+        f"of {about['training_shapes']} training shapes and {about['steps']} steps, seed {about['seed']}; "
+        f"{about['device']}. `python -m experiments.generation MODEL`, MODEL with a margin of "
+        f"{100 * about['margin']:g} %; a random shape has the 256 numbers of a code and 3 of its size.\n",
         "| shapes | " + " | ".join(names) + " |",
         "|---" * (len(names) + 1) + "|",
     ]

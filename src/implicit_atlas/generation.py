@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
 from implicit_atlas.fitting import CodeFit
 from implicit_atlas.pieces import largest_pieces
+from implicit_atlas.sizes import SizePrior, size_prior
 
 PIECES_RESOLUTION, MOST_PIECES = 48, 100
 
@@ -17,13 +19,14 @@ PIECES_RESOLUTION, MOST_PIECES = 48, 100
 def generate(
     atlas: TrainedAtlas, count: int, seed: int = 0, temperature: float = 1.0, template: int | None = None
 ) -> list[Fit]:
-    """Random shapes: a template as often as the training shapes deform it, and a code of its normal distribution.
+    """Random shapes: a template as often as the training shapes deform it, a code of its normal distribution, a size.
 
     Args:
         atlas: what they are shapes of.
         count: how many.
         seed: of the random numbers; shape i is the same whatever the count.
-        temperature: factor of the deviation from a template's mean code; 0 gives its mean shape, below 1 typical ones.
+        temperature: factor of the deviation from a template's mean code, and of what the code does not say of the
+            size; 0 gives its mean shape, below 1 typical ones.
         template: the template that all deform.
 
     Raises:
@@ -34,15 +37,23 @@ def generate(
         raise InputError("generate", problem, "Give a positive count and a temperature from 0 to 3.")
     if template is not None:
         atlas.check_template(template)
-    made = []
+    sizes, made = size_prior(atlas.config, atlas.codes), []
     for index in range(count):
         rng = np.random.default_rng((seed, index))
         numbers = torch.from_numpy(rng.standard_normal((1, atlas.codes.shape[1])) * temperature).float()
         shares = atlas.prior.shares.double().numpy()
         own = int(rng.choice(len(shares), p=shares / shares.sum())) if template is None else template
-        code = atlas.prior.codes(numbers, torch.tensor([own]))[0].numpy()
-        made.append(atlas.shape_of(f"generated-{index}", code, own if atlas.templates else None))
+        of_size = rng.standard_normal(3) * temperature
+        made.append(_shape(atlas, sizes, f"generated-{index}", numbers, of_size, own))
     return made
+
+
+def _shape(
+    atlas: TrainedAtlas, sizes: SizePrior, name: str, numbers: Tensor, of_size: np.ndarray, template: int
+) -> Fit:
+    """The shape of standard normal numbers, (1, c) and (3,)."""
+    code = atlas.prior.codes(numbers, torch.tensor([template]))[0].numpy()
+    return atlas.shape_of(name, code, template if atlas.templates else None, sizes.sizes_mm(code, of_size))
 
 
 def pieces_of(atlas: TrainedAtlas) -> int:
@@ -53,11 +64,11 @@ def pieces_of(atlas: TrainedAtlas) -> int:
 
 def mean_shapes(atlas: TrainedAtlas) -> list[Fit]:
     """The mean shape of each template; of a field without templates its one mean shape."""
-    zero, out = torch.zeros((1, atlas.codes.shape[1])), []
-    for index in range(max(1, atlas.templates)):
-        code = atlas.prior.codes(zero, torch.tensor([index]))[0].numpy()
-        out.append(atlas.shape_of(f"mean-{index}", code, index if atlas.templates else None))
-    return out
+    sizes, zero = size_prior(atlas.config, atlas.codes), torch.zeros((1, atlas.codes.shape[1]))
+    return [
+        _shape(atlas, sizes, f"mean-{index}", zero, np.zeros(3), index)
+        for index in range(max(1, atlas.templates))
+    ]
 
 
 def interpolate(atlas: TrainedAtlas, first: Fit, last: Fit, steps: int = 5) -> list[Fit]:

@@ -18,14 +18,13 @@ from torch import Tensor
 from implicit_atlas.atlas_folder import AtlasConfig
 from implicit_atlas.frame import Frame, FrameKind
 from implicit_atlas.sampling import Observations
+from implicit_atlas.sizes import size_factor
 from implicit_atlas.voxel_grid import Grid
 
 FREE = 9  # numbers of a pose: centre, logarithms of the sizes, vector of rotation
 CENTRE = 0.25  # standard deviation of a centre about where it starts, as a share of the mean size
 TURN = 0.12  # standard deviation of the rotation vector's entries, in radians
-SIZE = 0.15  # standard deviation of the logarithm of a size, where only the mean is known
 MISSING = 0.15  # of the mean size, along an axis of which the end may not have been seen
-ALIKE = 5  # so many shapes' worth of independent sizes are mixed into the covariance
 # Observations crowd where a cell, a 16th of an organ's mean size a side, holds several: what a shape cannot follow, it
 # misses at neighbouring voxels alike. Of n a cell, each counts n to the power of -1.5.
 CELLS, CROWDING = 16, 1.5
@@ -77,14 +76,7 @@ class PosePrior:
 def pose_prior(config: AtlasConfig, device: torch.device | str = "cpu") -> PosePrior:
     """Distribution of the cubes that an atlas was trained on; where only their mean is known, its size within 15 %."""
     logs = np.log(np.array(config.sizes_mm))
-    round_one = SIZE**2 * np.eye(3)
-    share = ALIKE / (ALIKE + len(logs) - 1)
-    covariance = np.cov(logs.T) if len(logs) > 1 else round_one
-    covariance = (1 - share) * covariance + share * round_one
-    if config.frame == "isotropic":
-        covariance = np.full((3, 3), covariance.mean())
-    variance, axes = np.linalg.eigh(covariance)
-    factor = axes * np.sqrt(variance.clip(min=0))
+    factor = size_factor(logs, config.frame)
     mean, factor = (torch.tensor(v, dtype=torch.float32, device=device) for v in (logs.mean(0), factor))
     return PosePrior(mean, factor, config.frame, config.margin, config.resolution)
 
