@@ -33,7 +33,7 @@ from implicit_atlas.metrics import score
 from implicit_atlas.observe import from_mask
 from implicit_atlas.pose import FREE
 from implicit_atlas.sampling import Observations
-from implicit_atlas.shapes import prepare
+from implicit_atlas.shapes import Shape, prepare
 from implicit_atlas.sparse import SparseConfig
 
 COUNTS, SLICES, CUT = (64, 256, 1024), (1, 3, 5, 9), (10, 30, 50)
@@ -106,7 +106,7 @@ TASKS: dict[str, tuple[Callable[[Mask, int], tuple[Observations, Found]], tuple[
 def run_completion(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> dict[str, Any]:
     """Scores of every case: {task: {amount: [{name, method: [DSC, NSD], ...}]}}, DSC and NSD in percent."""
     out: dict[str, Any] = {}
-    components = BoxedComponents(known_masks(atlas, masks[0].path.parent))
+    components = BoxedComponents(known_shapes(atlas, masks[0].path.parent))
     for task, (observed, amounts, _) in TASKS.items():
         out[task] = {}
         for amount in amounts:
@@ -155,18 +155,18 @@ def unseen(folder: Path, every: int) -> list[Mask]:
     return [read_mask(path) for path in find_cases(folder / "masks").paths if case_name(path) in wanted]
 
 
-def known_masks(atlas: TrainedAtlas, folder: Path) -> list[Mask]:
-    """The masks that an atlas has learned.
+def known_shapes(atlas: TrainedAtlas, folder: Path, margin: float = 0.0) -> list[Shape]:
+    """The shapes that an atlas has learned, of one mask after the other: scans of livers together fill a memory.
 
     Raises:
         InputError: they do not lie in this folder.
     """
     names = set(atlas.config.names)
-    found = [read_mask(path) for path in find_cases(folder).paths if case_name(path) in names]
-    if len(found) < len(names):
-        problem = f"holds {len(found)} of the {len(names)} masks that the model has learned"
+    paths = [path for path in find_cases(folder).paths if case_name(path) in names]
+    if len(paths) < len(names):
+        problem = f"holds {len(paths)} of the {len(names)} masks that the model has learned"
         raise InputError(str(folder), problem, "Give the folder that it was trained on.")
-    return found
+    return [prepare(read_mask(path), margin=margin) for path in paths]
 
 
 def about_run(atlas: TrainedAtlas, organ: str, masks: list[Mask]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import label
 
-from experiments.applications import known_masks, run_measurement
+from experiments.applications import known_shapes, run_measurement
 from experiments.classical import linear_model
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.frame import Frame
@@ -94,9 +94,16 @@ def volume_mm3(occupancy: np.ndarray, frame: Frame) -> float:
 
 
 def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> dict[str, Any]:
+    """Numbers by the way that shapes are made, in the atlas's frame."""
+    margin = atlas.config.margin
+    known = known_shapes(atlas, masks[0].path.parent, margin)
+    return compare(atlas, known, [prepare(mask, margin=margin) for mask in masks], report)
+
+
+def compare(
+    atlas: TrainedAtlas, known: Sequence[Shape], unknown: Sequence[Shape], report: Callable[[str], object]
+) -> dict[str, Any]:
     """Numbers by the way that shapes are made; "real" are unseen ones."""
-    sources = (known_masks(atlas, masks[0].path.parent), masks)
-    known, unknown = ([prepare(mask, margin=atlas.config.margin) for mask in of] for of in sources)
     packed, others = (np.stack([shape.packed for shape in shapes]) for shapes in (known, unknown))
     real = described([shape.occupancy for shape in unknown], packed, others)
     del real["nearest to unseen shapes"]  # they are the unseen shapes

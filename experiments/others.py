@@ -15,7 +15,7 @@ from implicit_atlas.frame import Frame
 from implicit_atlas.grid import sample_volume
 from implicit_atlas.io import Mask
 from implicit_atlas.sampling import Observations
-from implicit_atlas.shapes import prepare
+from implicit_atlas.shapes import Shape, prepare
 
 COMPONENTS = 128
 
@@ -65,8 +65,8 @@ class BoxedComponents:
     The box is told, which the atlas has to find: the comparison is in favour of the components.
     """
 
-    def __init__(self, known: Sequence[Mask], components: int = COMPONENTS) -> None:
-        self.model: LinearModel = linear_model([prepare(mask) for mask in known], components)
+    def __init__(self, known: Sequence[Shape], components: int = COMPONENTS) -> None:
+        self.model: LinearModel = linear_model(known, components)
 
     def complete(self, seen: Observations, mask: Mask) -> np.ndarray:
         """The most probable organ on the mask's grid, of points in RAS mm; nothing of the mask but its box is used."""

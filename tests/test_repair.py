@@ -18,7 +18,7 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.generation import generate, pieces_of
 from implicit_atlas.io import Mask, read_mask, read_mesh, write_mask
 from implicit_atlas.learning import train
-from implicit_atlas.repair import repair, repaired
+from implicit_atlas.repair import block_sums, noisy, repair, repaired
 from implicit_atlas.shapes import Shape, prepare, restore
 from implicit_atlas.tasks_files import write_made
 from implicit_atlas.voxel_grid import Grid
@@ -112,6 +112,32 @@ def test_another_organ_is_doubted(clean_mask):
     box[3:-3, 3:-3, ::4] = True
     (fit,) = tiny_atlas().fit([UNSEEN])
     assert "another organ" in (repaired(replace(clean_mask, occupancy=box), fit).doubt or "")
+
+
+def balls(radius: float, dent: float) -> tuple[np.ndarray, np.ndarray]:
+    """A ball of voxels as a shape has it, and a mask of it: a flat side, and an island in a corner."""
+    at = np.indices((60, 56, 52)) - np.array([30, 28, 26])[:, None, None, None]
+    ball = (at**2).sum(0) < radius**2
+    mask = ball & (at[0] < radius - dent)
+    mask[3:6, 3:6, 3:6] = True
+    return mask, ball
+
+
+def test_what_shapes_do_not_follow_is_no_noise():
+    """In a fine scan, a flat side of a few voxels is what a shape of few numbers misses; an island never is."""
+    spacing = np.array([0.5, 0.5, 0.5])
+    mask, ball = balls(18, 5)
+    side = (np.indices(mask.shape)[0] > 30 + 18 - 5) & (mask != ball)
+    by_voxels, by_steps = noisy(mask, ball, spacing), noisy(mask, ball, spacing, follows_mm=2.5)
+    assert by_voxels[side].mean() > 0.9 and not by_steps[side].any()
+    assert by_voxels[3:6, 3:6, 3:6].all() and by_steps[3:6, 3:6, 3:6].all()
+
+
+def test_blocks_hold_all_that_was_in_them():
+    values = np.random.default_rng(0).random((7, 5, 4))
+    sums = block_sums(values, np.array([3, 2, 1]))
+    assert sums.shape == (3, 3, 4) and sums.sum() == pytest.approx(values.sum())
+    assert sums[1, 2, 3] == pytest.approx(values[3:6, 4:, 3].sum())
 
 
 @pytest.mark.parametrize("keep_mm", [-1.0, np.nan, np.inf])

@@ -58,6 +58,10 @@ class ConvConfig:
         return tuple(4 * 2**level + 1 for level in range(len(self.channels)))
 
 
+# Of a single shape, torch takes its slow convolution on CPUs for maps up to so many channels times nodes of a face.
+SMALL_MAPS = 20480
+
+
 class ConvBlock(nn.Module):
     """Convolution, group normalisation, leaky ReLU (paper §3.3)."""
 
@@ -68,6 +72,8 @@ class ConvBlock(nn.Module):
 
     def forward(self, maps: Float[Tensor, "batch c n n n"]) -> Float[Tensor, "batch k n n n"]:
         """Maps of the same size with `outputs` channels."""
+        if len(maps) == 1 and maps.device.type == "cpu" and maps[0, :, :, :, 0].numel() <= SMALL_MAPS:
+            return self.forward(torch.cat([maps, maps]))[:1]  # in a third of the time
         return F.leaky_relu(self.norm(self.conv(maps)))
 
 
