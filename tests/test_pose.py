@@ -10,10 +10,11 @@ import torch
 from atlas_samples import RESOLUTION, dsc, phantom_shapes, tiny_atlas
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.pose import CROWDING, FREE, Poses, pose_prior, rotations, uncrowded
+from implicit_atlas.pose import CROWDING, FREE, SIZES, Poses, pose_prior, rotations, uncrowded
 from implicit_atlas.sampling import Observations, ShapeSet
 from implicit_atlas.shapes import Shape, restore
-from implicit_atlas.sparse import SparseConfig
+from implicit_atlas.sparse import ShapePrior, SparseConfig
+from implicit_atlas.sparse_batch import SparseBatch
 from implicit_atlas.voxel_grid import Grid
 
 SHAPES = phantom_shapes(8)
@@ -127,6 +128,22 @@ def test_half_an_organ_is_searched_for_beyond_its_end_and_not_made_small():
     there = restore(shape)
     found = fit.mask_on(shape.frame.grid)
     assert dsc(found, there) > 0.75 and found.sum() > 0.8 * there.sum()
+
+
+def test_a_draw_starts_with_its_own_size_about_what_was_seen():
+    """So that ends that were not seen differ from draw to draw; the middle of what was seen stays where it was."""
+    atlas, seen = tiny_atlas(), half_of(SHAPES[6])[0]
+    codes, pose = atlas.prior, pose_prior(atlas.config)
+    draw = SparseBatch(atlas.network, [seen], ShapePrior(codes, pose=pose), SparseConfig(), draw=1)
+    free = torch.zeros((1, draw.size))
+    free[:, -FREE:][:, :6] = torch.tensor([0.5, -0.3, 0.2, 1.0, 0.0, -1.0])
+    begun, middle = draw.drawn(free), torch.zeros((1, 1, 3))
+    torch.testing.assert_close(begun[:, -FREE:][:, SIZES], draw.centre[None, -FREE:][:, SIZES])
+    places = [draw.poses.to_cube(numbers[:, -FREE:], middle) for numbers in (free, begun)]
+    torch.testing.assert_close(*places)
+    torch.testing.assert_close(begun[:, : draw.code_size], free[:, : draw.code_size])
+    in_box = SparseBatch(atlas.network, [seen], ShapePrior(codes), SparseConfig(), draw=1)
+    assert in_box.drawn(free) is free
 
 
 def test_draws_follow_the_most_probable_shape_and_spread_where_nothing_was_seen():

@@ -21,7 +21,7 @@ from implicit_atlas.sampling import Observations
 from implicit_atlas.sizes import size_factor
 from implicit_atlas.voxel_grid import Grid
 
-FREE = 9  # numbers of a pose: centre, logarithms of the sizes, vector of rotation
+FREE, SIZES = 9, slice(3, 6)  # numbers of a pose: centre, logarithms of the sizes, vector of rotation
 CENTRE = 0.25  # standard deviation of a centre about where it starts, as a share of the mean size
 TURN = 0.12  # standard deviation of the rotation vector's entries, in radians
 MISSING = 0.15  # of the mean size, along an axis of which the end may not have been seen
@@ -96,11 +96,11 @@ class Poses:
 
     def sizes_mm(self, free: Float[Tensor, "n 9"]) -> Float[Tensor, "n 3"]:
         """Sizes of the cubes along their axes."""
-        return (self.prior.log_size + free[:, 3:6] @ self.prior.factor.T).exp()
+        return (self.prior.log_size + free[:, SIZES] @ self.prior.factor.T).exp()
 
     def growth(self, free: Float[Tensor, "n 9"]) -> Float[Tensor, " n"]:
         """Size of each cube beside the mean one: what a cube unit is, in units of the mean cube."""
-        return (free[:, 3:6] @ self.prior.factor.T).mean(1).exp()
+        return (free[:, SIZES] @ self.prior.factor.T).mean(1).exp()
 
     def centres_mm(self, free: Float[Tensor, "n 9"]) -> Float[Tensor, "n 3"]:
         """Centres of the cubes, from the origins."""

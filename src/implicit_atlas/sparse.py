@@ -70,7 +70,9 @@ def complete_codes(
                 report((done + share) / (draws + 1), text)
 
             settings = config if draw == 0 else near
-            found, free = SparseBatch(network, part, prior, settings, draw).run(overall, start, template)
+            batch = SparseBatch(network, part, prior, settings, draw)
+            begin = batch.drawn(start) if draw and start is not None else start
+            found, free = batch.run(overall, begin, template)
             rounds.append(found)
             start = free if draw == 0 else start
         return [list(fits) for fits in zip(*rounds, strict=True)]

@@ -18,7 +18,7 @@ from implicit_atlas.fitting import CodeFit, Progress
 from implicit_atlas.grid import sample_distances
 from implicit_atlas.local import FLOOR, ResidualNodes
 from implicit_atlas.model import Atlas, Expanded, Field
-from implicit_atlas.pose import FREE, PosePrior, Poses, counted_from_middle, uncrowded
+from implicit_atlas.pose import FREE, SIZES, PosePrior, Poses, counted_from_middle, uncrowded
 from implicit_atlas.prior import CodePrior
 from implicit_atlas.sampling import Observations, ObservationSet, PointConfig, Samples
 from implicit_atlas.schedule import cosine_decay
@@ -118,6 +118,19 @@ class SparseBatch:
         if draw:
             self.centre = torch.randn(self.size, generator=torch.Generator().manual_seed(config.seed + draw))
         self.centre = self.centre.to(self.device)
+
+    def drawn(self, free: Float[Tensor, "n free"]) -> Float[Tensor, "n free"]:
+        """Where the search for a draw starts: numbers of the most probable shape, with the sizes that were drawn.
+
+        Sizes that what was observed does not tell stay where a search starts: it goes on too slowly along them. The
+        middle of what was observed keeps its place in the cube.
+        """
+        if self.poses is None:
+            return free
+        free, before = free.clone(), self.poses.sizes_mm(free[:, -FREE:])
+        free[:, -FREE:][:, SIZES] = self.centre[-FREE:][SIZES]
+        free[:, -FREE:][:, :3] *= self.poses.sizes_mm(free[:, -FREE:]) / before
+        return free
 
     def _noisy(self, seen: Observations, draw: int) -> Observations:
         """Observations with a noise as large as they are uncertain."""
