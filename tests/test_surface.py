@@ -10,7 +10,7 @@ from skimage.measure import marching_cubes
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.frame import Grid, box_frame
-from implicit_atlas.pieces import largest_pieces, without_strays
+from implicit_atlas.pieces import SPECK, largest_pieces, without_specks, without_strays
 from implicit_atlas.surface import (
     CubeMesh,
     dense_volume,
@@ -69,6 +69,11 @@ FIELDS = {
 def assert_same_mesh(first: CubeMesh, second: CubeMesh):
     np.testing.assert_array_equal(first.vertices, second.vertices)
     np.testing.assert_array_equal(first.faces, second.faces)
+
+
+def bodies(volume: np.ndarray) -> int:
+    """Closed surfaces that a volume's mesh is made of."""
+    return as_trimesh(volume_mesh(volume)).body_count
 
 
 def as_trimesh(mesh) -> trimesh.Trimesh:
@@ -294,3 +299,21 @@ def test_volumes_are_not_mutated():
     before = values.copy()
     volume_mesh(values)
     np.testing.assert_array_equal(values, before)
+
+
+def test_specks_and_bubbles_are_no_pieces_of_a_surface():
+    at = np.indices((24, 24, 24)) - 11.5
+    round_one = 7.0 - np.sqrt((at**2).sum(0))
+    field = round_one.copy()
+    field[2, 2, 2], field[11:13, 11:13, 11] = 1.0, -1.0
+    corner = tuple(np.argwhere(round_one > 0)[0] - 1)  # it shares no face with the ball
+    field[corner] = 1.0
+    assert bodies(field) > 1
+    found = without_specks(field)
+    assert np.array_equal(found > 0, round_one > 0) and bodies(found) == 1
+    # What is larger stays, and so does all there is.
+    field[1:3, 1:3, 1:4] = 1.0
+    assert bodies(without_specks(field)) == 2 and 12 >= SPECK
+    alone = np.full((8, 8, 8), -1.0)
+    alone[4, 4, 4] = 1.0
+    assert np.array_equal(without_specks(alone), alone)

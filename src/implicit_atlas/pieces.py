@@ -8,6 +8,8 @@ from scipy import ndimage
 
 from implicit_atlas.io.voxelise import PIECE
 
+SPECK = 8  # nodes of a lattice: what is smaller, inside or outside, is no part of an organ and no hole in it
+
 
 def largest_pieces(
     occupancy: Bool[np.ndarray, "x y z"], most: int = 1
@@ -40,3 +42,20 @@ def without_strays(
     if not met.any() or met[1:].all():
         return values
     return np.where((labels > 0) & ~met[labels], -values, values)
+
+
+def without_specks(values: Float[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
+    """A field whose sign is turned in specks: pieces above 0 of fewer than `SPECK` nodes, and pockets as small.
+
+    Nodes that share a face are connected, as surfaces between nodes connect them. The largest piece stays.
+    """
+    for sign in (-1, 1):  # pockets first
+        labels: np.ndarray = np.asarray(ndimage.label(sign * values > 0)[0])  # pyright: ignore
+        sizes = np.bincount(labels.ravel())
+        if len(sizes) <= 2:
+            continue
+        small = sizes < SPECK
+        small[[0, 1 + int(sizes[1:].argmax())]] = False
+        if small.any():
+            values = np.where(small[labels], -values, values)
+    return values

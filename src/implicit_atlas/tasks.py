@@ -21,7 +21,7 @@ from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_mask, write_mesh
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.metrics import dsc
-from implicit_atlas.pieces import without_strays
+from implicit_atlas.pieces import without_specks, without_strays
 from implicit_atlas.shapes import Shape, prepare, restore, restore_lattice
 from implicit_atlas.surface import CubeMesh, to_world, volume_mesh
 from implicit_atlas.voxel_grid import Grid
@@ -41,7 +41,7 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """A case and its fit, without stray pieces that nowhere meet the case's mask.
+    """A case and its fit, without specks and stray pieces that nowhere meet the case's mask.
 
     `evaluate` scores the fit itself, with all of its pieces.
     """
@@ -53,7 +53,8 @@ class Reconstruction:
     def logits(self) -> Float[np.ndarray, "r r r"]:
         """On the lattice of the case's cube."""
         seen = self.case.shape
-        return without_strays(self.fit.logits(seen.frame.resolution), seen.occupancy)
+        found = without_specks(self.fit.logits(seen.frame.resolution))
+        return without_strays(found, seen.occupancy)
 
     def mask(self) -> Bool[np.ndarray, "x y z"]:
         """On the grid of the case's file."""
