@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from scipy.interpolate import RBFInterpolator
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, zoom
 
 from experiments.classical import LinearModel, linear_model
 from experiments.completion import BAND_WIDTH_VOX
@@ -18,17 +18,26 @@ from implicit_atlas.sampling import Observations
 from implicit_atlas.shapes import Shape, prepare
 
 COMPONENTS = 128
+NODES = 64  # an axis, at which a spline is evaluated: livers have ten million voxels
 
 
 def smooth_function(seen: Observations, mask: Mask) -> np.ndarray:
-    """What labels alone say: the thin-plate spline through them (radial basis functions), where it is above 1/2."""
+    """What labels alone say: the thin-plate spline through them (radial basis functions), where it is above 1/2.
+
+    It is evaluated at every voxel of the points' box, or at `NODES` places an axis and linearly between them.
+    """
     spline = RBFInterpolator(seen.points, seen.occupancy - 0.5, neighbors=64, smoothing=1.0)
-    low, high = seen.points.min(0), seen.points.max(0)
-    voxels = np.argwhere(np.ones(mask.grid.shape, bool))
-    at_mm = voxels @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
-    near = ((at_mm >= low) & (at_mm <= high)).all(1)
+    inverse, last = np.linalg.inv(mask.grid.affine), np.array(mask.grid.shape) - 1
+    voxels = seen.points @ inverse[:3, :3].T + inverse[:3, 3]
+    low, high = np.ceil(voxels.min(0)).clip(0, last), np.floor(voxels.max(0)).clip(0, last)
+    counts = np.minimum(high - low + 1, NODES).astype(int)
+    axes = [np.linspace(a, b, n) for a, b, n in zip(low, high, counts, strict=True)]
+    nodes = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    values = spline(nodes @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]).reshape(counts)
+    size = (high - low + 1).astype(int)
+    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(low, high, strict=True))
     out = np.zeros(mask.grid.shape, bool)
-    out[tuple(voxels[near].T)] = spline(at_mm[near]) > 0
+    out[box] = zoom(values, size / counts, order=1, grid_mode=False) > 0
     return out
 
 
