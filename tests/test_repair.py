@@ -128,7 +128,7 @@ def test_what_shapes_do_not_follow_is_no_noise():
     spacing = np.array([0.5, 0.5, 0.5])
     mask, ball = balls(18, 5)
     side = (np.indices(mask.shape)[0] > 30 + 18 - 5) & (mask != ball)
-    by_voxels, by_steps = noisy(mask, ball, spacing), noisy(mask, ball, spacing, follows_mm=2.5)
+    by_voxels, by_steps = noisy(mask, ball, spacing, 0.5), noisy(mask, ball, spacing, 2.5)
     assert by_voxels[side].mean() > 0.9 and not by_steps[side].any()
     assert by_voxels[3:6, 3:6, 3:6].all() and by_steps[3:6, 3:6, 3:6].all()
 

@@ -33,9 +33,9 @@ KEEP_VOXELS = 0.6
 """Where no distance is given, it is this share of the mask's mean voxel size."""
 # Of a fit to a mask that is not to be believed in every voxel: a hundred times that of a reconstruction.
 CODE_WEIGHT = 0.1
-# Mask and shape are compared in units of what either can say: a voxel of the mask, or so many steps of the lattice of
-# the shape's cube, whichever is larger.
-STEPS = 5.0
+# Mask and shape are compared in units of what can be said: a voxel of the mask, or in fine scans, of voxels below `FINE`
+# steps of the lattice of the shape's cube, `STEPS` of these. In coarser voxels nothing was drawn that shapes would miss.
+FINE, STEPS = 3.0, 5.0
 # Root mean square distance between the surfaces of clean masks and their shapes, in these units, hardly exceeds this
 # within windows of `AROUND` (a Gaussian's standard deviation). Of `val`, 99 % of the surface of livers is below 0.5 to
 # 0.65, of hippocampi below 0.45 to 0.55.
@@ -141,8 +141,7 @@ def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None) -> Repair:
     if keep_mm is None:
         keep_mm = KEEP_VOXELS * float(mask.grid.spacing_mm.mean())
         pockets = binary_fill_holes(mask.occupancy) & ~mask.occupancy
-        step_mm = float(fit.placed().lattice_spacing_mm.mean())
-        apart &= noisy(mask.occupancy, inside, mask.grid.spacing_mm, STEPS * step_mm) | pockets
+        apart &= noisy(mask.occupancy, inside, mask.grid.spacing_mm, unit_of(mask, fit)) | pockets
     where = np.argwhere(apart)
     points_mm = where @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
     far_mm = KDTree(fit.mesh().vertices).query(points_mm)[0] if len(where) else np.zeros(0)
@@ -156,11 +155,17 @@ def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None) -> Repair:
     return Repair(mask, fit, occupancy, added, len(wrong[0]) - added, doubt)
 
 
+def unit_of(mask: Mask, fit: Fit) -> float:
+    """In which mask and shape are compared, in mm."""
+    voxel, step = float(mask.grid.spacing_mm.mean()), float(fit.placed().lattice_spacing_mm.mean())
+    return max(voxel, STEPS * step) if voxel < FINE * step else voxel
+
+
 def noisy(
     occupancy: Bool[np.ndarray, "x y z"],
     shape: Bool[np.ndarray, "x y z"],
     spacing_mm: Float[np.ndarray, "3"],
-    follows_mm: float = 0.0,
+    unit_mm: float,
 ) -> Bool[np.ndarray, "x y z"]:
     """Where a mask and its shape differ more than a clean mask's outline and its shape's do.
 
@@ -168,9 +173,8 @@ def noisy(
         occupancy: the mask.
         shape: on the same grid.
         spacing_mm: of that grid.
-        follows_mm: what is smaller, shapes do not follow.
+        unit_mm: what is smaller, masks do not say or shapes do not follow.
     """
-    unit_mm = max(float(spacing_mm.mean()), follows_mm)
     out = np.zeros(occupancy.shape, bool)
     extent = np.argwhere(occupancy | shape)
     margin = np.ceil(3 * unit_mm / spacing_mm).astype(int)
