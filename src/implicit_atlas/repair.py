@@ -34,7 +34,7 @@ KEEP_VOXELS = 0.6
 # Of a fit to a mask that is not to be believed in every voxel: a hundred times that of a reconstruction.
 CODE_WEIGHT = 0.1
 # Mask and shape are compared in units of what can be said: a voxel of the mask, or in fine scans, of voxels below
-# `FINE` steps of the lattice of the shape's cube, `STEPS` of these. In coarser voxels, little is drawn that shapes miss.
+# `FINE` steps of the lattice of the shape's cube, `STEPS` of these. In coarser voxels, shapes miss little.
 FINE, STEPS = 3.0, 5.0
 # Root mean square distance between the surfaces of clean masks and their shapes, in these units, hardly exceeds this
 # within windows of `AROUND` (a Gaussian's standard deviation). Of `val`, 99 % of the surface of livers is below 0.5 to
