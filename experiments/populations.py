@@ -44,7 +44,8 @@ def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], obje
         shapes, faces = corresponding(paths, folder / "vertices.npy")
         alike = align(shapes)
         curves, _ = write_modes(alike, faces, names, MODES, folder)
-        picture = HERE.parent / "docs" / "uses" / "statistics.png"
+        organ = masks[0].path.parent.parent.name  # of ORGAN/masks
+        picture = HERE.parent / "docs" / "uses" / f"statistics-{organ}.png"
         picture.parent.mkdir(exist_ok=True)
         draw_modes(alike, faces, picture)
         volume = {
