@@ -18,7 +18,7 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.generation import generate, pieces_of
 from implicit_atlas.io import Mask, read_mask, read_mesh, write_mask
 from implicit_atlas.learning import train
-from implicit_atlas.repair import block_sums, noisy, repair, repaired
+from implicit_atlas.repair import block_sums, loose_voxels, noisy, repair, repaired
 from implicit_atlas.shapes import Shape, prepare, restore
 from implicit_atlas.tasks_files import write_made
 from implicit_atlas.voxel_grid import Grid
@@ -90,6 +90,23 @@ def test_enclosed_pockets_are_filled_however_small(clean_mask, tmp_path):
     write_mask(tmp_path / "organ.nii.gz", occupancy, clean_mask.grid)
     (done,) = repair(tiny_atlas(), [tmp_path / "organ.nii.gz"])
     assert done.occupancy[pocket].all()
+
+
+def test_an_outline_beside_an_island_stays(clean_mask):
+    """An island goes by itself: that it is there is no reason to correct the outline around it."""
+    (fit,) = tiny_atlas().fit([UNSEEN])
+    inside = fit.mask_on(clean_mask.grid)
+    outside_mm = distance_transform_edt(~(inside | clean_mask.occupancy), sampling=clean_mask.grid.spacing_mm)
+    voxel = float(clean_mask.grid.spacing_mm.mean())
+    corner = np.argwhere((outside_mm > 2.2 * voxel) & (outside_mm < 3 * voxel))[0]
+    island = np.zeros_like(clean_mask.occupancy)
+    island[tuple(slice(k, k + 1) for k in corner)] = True
+    alone, beside = (
+        repaired(replace(clean_mask, occupancy=clean_mask.occupancy | one), fit)
+        for one in (np.zeros_like(island), island)
+    )
+    assert np.array_equal(beside.occupancy, alone.occupancy) and beside.removed == alone.removed + 1
+    assert np.array_equal(loose_voxels(clean_mask.occupancy | island), island)
 
 
 def test_a_pair_stays_a_pair(tmp_path):

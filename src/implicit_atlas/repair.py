@@ -1,10 +1,10 @@
 """Repair of annotations: what lies far from the most probable shape is corrected, detail near its surface stays.
 
 A reconstruction alone would repair, too, and smooth away what 256 numbers do not say. So a voxel keeps its label
-unless the shape gives it the other one, the shape's surface is farther than `keep_mm`, and mask and shape differ more
-around it than clean masks and their shapes do: holes are filled, islands dropped, outlines that jump about and the
-stairs of thick slices brought near the shape. What is missing at a border is not put back: `complete` does (measured in
-docs/uses/repair.md).
+unless the shape gives it the other one, the shape's surface is farther than `keep_mm`, and it is an enclosed hole or an
+island, or mask and shape differ more around it than clean masks and their shapes do: holes are filled, islands dropped,
+outlines that jump about and the stairs of thick slices brought near the shape. What is missing at a border is not put
+back: `complete` does (measured in docs/uses/repair.md).
 """
 
 from __future__ import annotations
@@ -131,17 +131,19 @@ def _repaired(
             on_problem(Problem(fit.name, mask.path, f"the fit failed: {fit.failure}"))
             continue
         # That a shape says little of a mask is for `doubt` to tell: the mask is not to be believed.
-        yield repaired(mask, replace(fit, found=replace(fit.found, failure=None)), keep_mm)
+        yield repaired(mask, replace(fit, found=replace(fit.found, failure=None)), keep_mm, most)
 
 
-def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None) -> Repair:
-    """The mask with what lies far from a shape corrected; see `repair`."""
+def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None, pieces: int = 1) -> Repair:
+    """The mask of an organ of so many pieces with what lies far from its shape corrected; see `repair`."""
     inside = fit.mask_on(mask.grid)
     apart = inside != mask.occupancy
     if keep_mm is None:
         keep_mm = KEEP_VOXELS * float(mask.grid.spacing_mm.mean())
-        pockets = binary_fill_holes(mask.occupancy) & ~mask.occupancy
-        apart &= noisy(mask.occupancy, inside, mask.grid.spacing_mm, *unit_of(mask, fit)) | pockets
+        loose = loose_voxels(mask.occupancy, pieces)
+        # A hole or an island says nothing of the outline around it.
+        outline = np.where(loose, inside, mask.occupancy)
+        apart &= noisy(outline, inside, mask.grid.spacing_mm, *unit_of(mask, fit)) | loose
     where = np.argwhere(apart)
     points_mm = where @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
     far_mm = KDTree(fit.mesh().vertices).query(points_mm)[0] if len(where) else np.zeros(0)
@@ -153,6 +155,12 @@ def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None) -> Repair:
     if likeness < TRUSTED_DSC:
         doubt = f"mask and shape agree by {100 * likeness:.0f} % DSC only: another organ, or much is wrong with it"
     return Repair(mask, fit, occupancy, added, len(wrong[0]) - added, doubt)
+
+
+def loose_voxels(occupancy: Bool[np.ndarray, "x y z"], pieces: int = 1) -> Bool[np.ndarray, "x y z"]:
+    """Pockets that a mask encloses, and islands: what is not of its largest pieces, as many as the organ has."""
+    pockets = binary_fill_holes(occupancy) & ~occupancy
+    return pockets | (occupancy & ~largest_pieces(occupancy, pieces)[0])
 
 
 def unit_of(mask: Mask, fit: Fit) -> tuple[float, float]:
