@@ -12,6 +12,7 @@ from vtkmodules.vtkIOXML import vtkXMLPolyDataReader
 
 from implicit_atlas import statistics
 from implicit_atlas.io import Mesh, read_stored, write_mesh
+from implicit_atlas.statistics.files import DEVIATIONS
 from implicit_atlas.statistics.modes import most_modes
 from implicit_atlas.surface import field_mesh
 
@@ -48,6 +49,8 @@ def test_one_mode_is_found_where_one_thing_varies(meshes, tmp_path):
     assert all(float(row["compactness_low"]) <= float(row["compactness_high"]) for row in rows)
     mean, plus, minus = (read_stored(tmp_path / f"{n}.ply") for n in ("mean", "mode-1-plus", "mode-1-minus"))
     np.testing.assert_allclose((plus.vertices + minus.vertices) / 2, mean.vertices, atol=1e-3)
+    moved_mm = np.linalg.norm(plus.vertices - mean.vertices, axis=1)
+    assert float(rows[1]["rms_mm"]) == pytest.approx(np.sqrt(np.mean(moved_mm**2)) / DEVIATIONS, rel=1e-2)
     spans = [np.ptp(mesh.vertices, axis=0) for mesh in (plus, minus)]
     assert abs(spans[0] - spans[1]).argmax() == 0 and abs(spans[0] - spans[1])[0] > 5
 

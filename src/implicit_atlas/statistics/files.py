@@ -60,6 +60,9 @@ def write_modes(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Write the mean and the meshes of `DEVIATIONS` along each mode; rows of curves by modes, and of scores by case.
 
+    Of the last mode of a row, `deviation_mm` is the standard deviation of its scores, which are norms over all
+    vertices, and `rms_mm` how far it moves a vertex, root mean square.
+
     Of n cases, at most n - 2 modes are written, or fewer: as many as can be tested on cases left out.
 
     Raises:
@@ -78,7 +81,12 @@ def write_modes(
     }
     rows = []
     for k, deviation in enumerate((0.0, *stats.deviations_mm)):  # curves begin at the mean alone
-        row: dict[str, Any] = {"modes": k, "deviation_mm": round(float(deviation), 4)}
+        rms_mm = deviation / np.sqrt(len(stats.mean_mm))
+        row: dict[str, Any] = {
+            "modes": k,
+            "deviation_mm": round(float(deviation), 4),
+            "rms_mm": round(float(rms_mm), 4),
+        }
         for name, curve in curves.items():
             for part, values in (("", curve.values), ("_low", curve.low), ("_high", curve.high)):
                 row[name + part] = round(float(values[k]), 4)
