@@ -19,7 +19,7 @@ from common import print_json
 
 from implicit_atlas import grid, load_shapes
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.fitting import FitConfig
+from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.learning import best_device, train
 from implicit_atlas.memory import keep_freed_memory
 from implicit_atlas.methods import DEFAULT_METHOD, ModelConfig

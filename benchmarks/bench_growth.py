@@ -15,7 +15,7 @@ from common import print_json, seconds_by_turns
 
 from implicit_atlas import grid
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.fitting import FitConfig
+from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.learning import train
 from implicit_atlas.memory import keep_freed_memory
 from implicit_atlas.methods import ModelConfig

@@ -27,10 +27,10 @@ from experiments.peers.difnet_run import run_difnet
 from experiments.peers.difnet_training import DifNetConfig, for_device
 from experiments.variants import DEFAULTS, VARIANTS
 from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.decoders import ConvConfig, MLPConfig, MLPDecoder
 from implicit_atlas.evaluate import evaluate, evaluate_known
 from implicit_atlas.files import write_atomic
-from implicit_atlas.fitting import FitConfig
 from implicit_atlas.learning import best_device, train
 from implicit_atlas.methods import ModelConfig
 from implicit_atlas.sampling import Observations, PointConfig
@@ -106,8 +106,9 @@ class Cell:
         return dataclasses.replace(config, code_size=16, templates=2, modes=modes, mlp=mlp, **decoders)
 
     def fit_config(self) -> FitConfig:
-        """The product's default fit."""
-        config = dataclasses.replace(FitConfig(iterations=self.iterations), **VARIANTS[self.variant].fit)
+        """The paper's fit (Eq. 6) for all methods; the product's default one is a variant."""
+        config = FitConfig(iterations=self.iterations, robustness=0.0, contenders=1)
+        config = dataclasses.replace(config, **VARIANTS[self.variant].fit)
         small = {"points": SMALL_POINTS, "iterations": self.iterations}
         return dataclasses.replace(config, **small) if self.smoke else config
 
@@ -146,6 +147,8 @@ class Cell:
             del values["training"]["modes_share"]
         values["model"] = dataclasses.asdict(dataclasses.replace(model, modes=model.mode_nodes))
         values["fit"] = dataclasses.asdict(self.fit_config())
+        if not values["fit"]["robustness"]:  # likewise
+            del values["fit"]["robustness"], values["fit"]["contenders"]
         if self.completes:
             values["sparse"] = dataclasses.asdict(self.sparse_config())
             del values["sparse"]["points"]  # of which no cell has more; likewise

@@ -15,7 +15,7 @@ from experiments.cell import RESULTS, Cell
 from experiments.classical import CLASSICAL
 from experiments.data import PAPER, Organ, Subset
 from experiments.peers.difnet_run import METHOD as DIF_NET
-from experiments.variants import DEFAULTS, LEARNED_MODES, LOCAL, NO_MODES, ONE_MEAN, PLAIN, VARIANTS
+from experiments.variants import DEFAULTS, LEARNED_MODES, LOCAL, NO_MODES, ONE_MEAN, PLAIN, ROBUST, VARIANTS
 from implicit_atlas.methods import DEFAULT_METHOD
 
 Result = dict[str, Any]
@@ -78,7 +78,7 @@ _BASELINES = (
 )
 _TWO = (
     *_BASELINES,
-    *(Row(DEFAULT_METHOD, variant=variant) for variant in (LEARNED_MODES, ONE_MEAN, NO_MODES, LOCAL)),
+    *(Row(DEFAULT_METHOD, variant=variant) for variant in (ROBUST, LEARNED_MODES, ONE_MEAN, NO_MODES, LOCAL)),
 )
 TABLE2 = Table("table2", "Table 2: known and unknown shapes", "train", _TWO)
 TABLE3 = Table(
@@ -97,6 +97,7 @@ TABLE3 = Table(
 # The paper learns from five shapes as they are, without modes; ours from warped copies, too, unless the row says so.
 _FOUR = (
     *_BASELINES,
+    *(Row(m, variant=ROBUST) for m in ("conv", DEFAULT_METHOD)),
     *(Row(m, variant=v) for v in (ONE_MEAN, NO_MODES) for m in ("implicit-atlas", "implicit-atlas+reg")),
     *(Row(m, paper=m, variant=PLAIN) for m in ("conv", "implicit-atlas", "implicit-atlas+reg")),
 )
@@ -111,7 +112,7 @@ OWN = Table(
     "own",
     "A user's own organ: five training shapes, default options",
     "few_shot",
-    (Row("conv"), Row(DEFAULT_METHOD)),
+    (Row("conv"), Row(DEFAULT_METHOD), Row("conv", variant=ROBUST), Row(DEFAULT_METHOD, variant=ROBUST)),
 )
 
 

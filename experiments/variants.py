@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from implicit_atlas.augment import WarpConfig
+from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.decoders import ConvConfig
 from implicit_atlas.local import LocalConfig
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig
 
-DEFAULTS, PLAIN, NO_MODES, LOCAL = "defaults", "plain", "no-modes", "local"
+DEFAULTS, PLAIN, NO_MODES, LOCAL, ROBUST = "defaults", "plain", "no-modes", "local", "robust-fit"
 ONE_MEAN, LEARNED_MODES, FROZEN_MODES = "one-mean", "learned-modes", "frozen-modes"
 
 
@@ -60,6 +61,8 @@ VARIANTS: dict[str, Variant] = {
     "fit-600": Variant(fit={"iterations": 600}),
     "fit-slow": Variant(fit={"learning_rate": 0.05}),
     "fit-free": Variant(fit={"code_weight": 1e-5}),
+    # The default of the product: a loss that forgives what cannot be followed, and trials of three templates.
+    ROBUST: Variant(fit={"robustness": FitConfig.robustness, "contenders": FitConfig.contenders}),
     # A local residual after the code (its degrees of freedom are printed).
     LOCAL: Variant(fit={"local": LocalConfig()}),
 }

@@ -12,8 +12,8 @@ from torch import nn
 
 from implicit_atlas import grid
 from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.decoders import ConvConfig, MLPConfig
-from implicit_atlas.fitting import FitConfig
 from implicit_atlas.learning import train
 from implicit_atlas.methods import ModelConfig
 from implicit_atlas.phantoms import PhantomConfig, make_phantoms

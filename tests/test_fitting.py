@@ -10,8 +10,9 @@ import pytest
 import torch
 from atlas_samples import CODE, FIT, RESOLUTION, dsc, phantom_shapes, tiny_atlas, tiny_model
 
+from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.errors import FitError
-from implicit_atlas.fitting import RACE, FitConfig, fit_codes
+from implicit_atlas.fitting import RACE, fit_codes
 from implicit_atlas.methods import build
 from implicit_atlas.sampling import FEWER_POINTS, FEWEST_POINTS, Observations, ObservationSet, ShapeSet
 from implicit_atlas.starts import Starts

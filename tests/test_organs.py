@@ -11,9 +11,9 @@ from atlas_samples import phantom_shapes, tiny_model, tiny_training
 from test_cli import run
 
 from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.code_fit import CodeFit
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
-from implicit_atlas.fitting import CodeFit
 from implicit_atlas.frame import centred_frame
 from implicit_atlas.io import read_labels
 from implicit_atlas.learning import train

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from atlas_samples import phantom_shapes, tiny_atlas
 
-from implicit_atlas.fitting import FitConfig
+from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.io import read_mask, read_mesh
 from implicit_atlas.tasks import reconstruct, write_reconstruction
 

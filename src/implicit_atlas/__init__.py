@@ -19,9 +19,9 @@ __version__ = version("implicit-atlas")
 
 if TYPE_CHECKING:
     from implicit_atlas.atlas import TrainedAtlas
+    from implicit_atlas.code_fit import FitConfig
     from implicit_atlas.errors import AtlasError, FitError, InputError, TrainingError
     from implicit_atlas.fit import Fit
-    from implicit_atlas.fitting import FitConfig
     from implicit_atlas.learning import train
     from implicit_atlas.methods import ModelConfig
     from implicit_atlas.sampling import Observations

@@ -13,10 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from implicit_atlas.atlas_folder import AtlasConfig, AtlasParts, read_parts, round_large, write_parts
+from implicit_atlas.code_fit import CodeFit, FitConfig
 from implicit_atlas.distance import signed_distance
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
-from implicit_atlas.fitting import CodeFit, FitConfig, Progress, fit_codes
+from implicit_atlas.fitting import Progress, fit_codes
 from implicit_atlas.frame import Frame, centred_frame
 from implicit_atlas.grid import as_numpy
 from implicit_atlas.linear import LinearEncoder

@@ -50,7 +50,7 @@ def load_atlas(path: Path) -> Any:
 
 def fit_config(iterations: int, local: bool) -> Any:
     """How to fit: at most so many iterations, with a local residual or without."""
-    from implicit_atlas.fitting import FitConfig
+    from implicit_atlas.code_fit import FitConfig
     from implicit_atlas.local import LocalConfig
 
     return FitConfig(iterations=iterations, local=LocalConfig() if local else None)

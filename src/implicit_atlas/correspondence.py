@@ -15,9 +15,9 @@ from jaxtyping import Float, Integer
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.code_fit import CodeFit
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
-from implicit_atlas.fitting import CodeFit
 from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.model import Atlas
 from implicit_atlas.surface import CubeMesh, volume_mesh

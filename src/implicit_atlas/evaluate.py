@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.console import Report
 from implicit_atlas.fit import Fit
-from implicit_atlas.fitting import FitConfig
 from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Problem, printable
 from implicit_atlas.metrics import NSD_DEFINITION, score

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from implicit_atlas.code_fit import CodeFit
 from implicit_atlas.errors import InputError
-from implicit_atlas.fitting import CodeFit
 from implicit_atlas.frame import Frame
 from implicit_atlas.io.meshes import Mesh
 from implicit_atlas.shapes import restore_lattice, restore_on

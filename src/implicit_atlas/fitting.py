@@ -1,27 +1,28 @@
 """Fitting codes with frozen weights: masks in, codes out, many shapes in one optimisation.
 
 Every shape is started from several codes (the mean of the training codes, the nearest of them, a linear
-encoding of the shape) with every template; the best start goes on. Degrees of freedom at test time: the c
-entries of the code, the choice of one of m templates, and those of a local residual where one is asked for.
+encoding of the shape) with every template; the best templates are tried, and the best of them goes on. Degrees of
+freedom at test time: the c entries of the code, the choice of one of m templates, and those of a local residual where
+one is asked for.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from implicit_atlas.errors import FitError, InputError
+from implicit_atlas.code_fit import CodeFit, FitConfig
+from implicit_atlas.errors import InputError
 from implicit_atlas.fit_watch import Watch, chance_loss, failure_of
-from implicit_atlas.frame import Frame
-from implicit_atlas.local import FLOOR, LocalConfig, ResidualNodes, fit_residuals
+from implicit_atlas.local import FLOOR, ResidualNodes, fit_residuals
+from implicit_atlas.losses import generalised_cross_entropy
 from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig, Samples, Target, affordable_points
 from implicit_atlas.schedule import cosine_decay
@@ -30,75 +31,9 @@ from implicit_atlas.starts import Starts
 Progress = Callable[[float, str], None]
 Found = TypeVar("Found")
 
-CHECK_EVERY = 20
+CHECK_EVERY = 20  # iterations, which are also those of a trial
 RACE = PointConfig(lattice=12, band=2048)
 CHECK_SEED = 987_654_321
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """How to fit.
-
-    Args:
-        iterations: at most. 100 do as well as 200 where a network has modes to start in; give others 200.
-        patience: stop a shape after this many checks (every 20 iterations) without progress.
-        code_weight: weight of the code penalty (Eq. 6).
-        points: of an iteration; by default FEWER_POINTS, and FEWEST_POINTS for perceptrons on a CPU.
-        batch: shapes optimised together.
-        local: fit a local residual after the code, too.
-    """
-
-    iterations: int = 100
-    learning_rate: float = 0.2
-    patience: int = 8
-    code_weight: float = 1e-3
-    batch: int = 40
-    seed: int = 0
-    points: PointConfig | None = None
-    local: LocalConfig | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class CodeFit:
-    """The code found for one shape.
-
-    Args:
-        code: (c,).
-        template: index of the template, None for a field without templates.
-        loss_history: (iterations,) task loss.
-        start: name of the start that won.
-        loss: task loss on points that were not optimised on.
-        mean_loss: the same for the mean code with its best template.
-        degrees_of_freedom: numbers that were free at test time.
-        failure: why the fit is not valid, or None.
-        residual: (k,) lengths of a local residual in cube units, or None.
-        residual_nodes: a side of its lattice.
-        frame: where its cube lies, where that was found, too.
-    """
-
-    code: Float[np.ndarray, " c"]
-    template: int | None
-    loss_history: Float[np.ndarray, " iterations"]
-    start: str
-    loss: float
-    mean_loss: float
-    iterations: int
-    seconds: float
-    degrees_of_freedom: int
-    failure: str | None = None
-    residual: Float[np.ndarray, " k"] | None = None
-    residual_nodes: int = 0
-    frame: Frame | None = None
-
-    def checked(self, name: str) -> CodeFit:
-        """The fit itself.
-
-        Raises:
-            FitError: it failed.
-        """
-        if self.failure is not None:
-            raise FitError(f"{name}: the fit failed ({self.failure}). Check that it shows the atlas's organ.")
-        return self
 
 
 def fit_codes(
@@ -174,45 +109,75 @@ class _Batch:
             return self.network.expand(codes, template, self.templates)
         return self.network.expand(codes)
 
-    def losses(self, codes: Tensor, template: Tensor | None, samples: Samples) -> Float[Tensor, " n"]:
-        """Weighted mean cross entropy of each shape."""
-        return self.losses_of(self.expand(codes, template), samples)
+    def losses(
+        self, codes: Tensor, template: Tensor | None, samples: Samples, robustness: float | None = None
+    ) -> Float[Tensor, " n"]:
+        """Weighted mean loss of each shape."""
+        return self.losses_of(self.expand(codes, template), samples, robustness)
 
-    def losses_of(self, expanded: Expanded, samples: Samples) -> Float[Tensor, " n"]:
+    def losses_of(
+        self, expanded: Expanded, samples: Samples, robustness: float | None = None
+    ) -> Float[Tensor, " n"]:
         logits = self.network.query(expanded, samples.points).logits
-        each = F.binary_cross_entropy_with_logits(logits, samples.occupancy, samples.weight, reduction="none")
+        robustness = self.config.robustness if robustness is None else robustness
+        each = generalised_cross_entropy(logits, samples.occupancy, robustness) * samples.weight
         return each.sum(1) / samples.weight.sum(1).clamp_min(1e-12)  # a random part may have no weight at all
 
     @torch.no_grad()
     def race(
-        self, candidates: Float[Tensor, "n k c"], only: int | None = None
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Best candidate and template of each shape, and the loss of the mean code with its best template."""
+        self, candidates: Float[Tensor, "n k c"], templates: Sequence[int]
+    ) -> tuple[Float[Tensor, "m n"], Int[Tensor, "m n"], Float[Tensor, " n"]]:
+        """Loss of the best candidate with each template, which that is, and the mean code's least cross entropy."""
         samples = self.sample(RACE, self.config.seed + CHECK_SEED)
-        first, m = (0, max(1, self.network.templates)) if only is None else (only, 1)
-        table = torch.empty((candidates.shape[1], m, len(self.ids)), device=self.device)
-        for k in range(candidates.shape[1]):
-            for t in range(m):
-                template = (
-                    torch.full((len(self.ids),), first + t, device=self.device)
-                    if self.templates is not None
-                    else None
-                )
-                table[k, t] = self.losses(candidates[:, k], template, samples)
-        best = table.flatten(0, 1).argmin(0)
-        template = first + best % m if self.templates is not None else None
-        return best // m, template, table[0].amin(0)
+        table = torch.empty((candidates.shape[1], len(templates), len(self.ids)), device=self.device)
+        for k, codes in enumerate(candidates.unbind(1)):
+            for row, index in enumerate(templates):
+                table[k, row] = self.losses(codes, self.of_all(index), samples)
+        mean = [self.losses(candidates[:, 0], self.of_all(index), samples, 0) for index in templates]
+        found, which = table.min(0)
+        return found, which, torch.stack(mean).amin(0)
+
+    def of_all(self, template: int) -> Int[Tensor, " n"] | None:
+        """The template of every shape; None in a field without any."""
+        return None if self.templates is None else torch.full((len(self.ids),), template, device=self.device)
+
+    def begin(
+        self, starts: Starts, report: Progress
+    ) -> tuple[Float[Tensor, "n c"], Tensor | None, Int[Tensor, " n"], Float[Tensor, " n"]]:
+        """Codes and templates to go on from, the starts that they come from, and the mean code's loss.
+
+        What templates answer at first is no guide: the best one is often that which deforms best. So the `contenders`
+        that begin best are tried for some iterations.
+        """
+        every = torch.arange(len(self.ids), device=self.device)
+        candidates = torch.from_numpy(starts.codes[self.ids.numpy()]).to(self.device)
+        one = None if starts.template is None else [starts.template]
+        templates = torch.tensor(one or range(max(1, self.network.templates)), device=self.device)
+        losses, which, mean_loss = self.race(candidates, templates.tolist())
+        rows = losses.argsort(0)[: self.config.contenders]
+        template, chosen = templates[rows[0]], which[rows[0], every]
+        codes, least = candidates[every, chosen], losses.new_full((len(every),), torch.inf)
+        for row in rows if len(rows) > 1 else ():
+            start = which[row, every]
+            watch = self.optimise(candidates[every, start], templates[row], report, CHECK_EVERY)[0]
+            better = watch.loss < least
+            codes = torch.where(better[:, None], watch.best, codes)
+            template, chosen = (
+                torch.where(better, templates[row], template),
+                torch.where(better, start, chosen),
+            )
+            least = torch.where(better, watch.loss, least)
+        return codes, None if self.templates is None else template, chosen, mean_loss
 
     def run(self, starts: Starts, report: Progress) -> list[CodeFit]:
         begun = time.perf_counter()
-        candidates = torch.from_numpy(starts.codes[self.ids.numpy()]).to(self.device)
-        chosen, template, mean_loss = self.race(candidates, starts.template)
-        start = candidates[torch.arange(len(self.ids)), chosen].clone()
-        history, counts, best = self.optimise(start, template, report)
+        start, template, chosen, mean_loss = self.begin(starts, lambda share, text: None)
+        watch, history = self.optimise(start, template, report, self.config.iterations)
+        best, counts = watch.best, watch.iterations
         expanded, residual = self.refine(best, template)
         samples = self.sample(RACE, self.config.seed + CHECK_SEED)
         with torch.no_grad():
-            final, chance = self.losses_of(expanded, samples), chance_loss(samples)
+            final, chance = self.losses_of(expanded, samples, 0), chance_loss(samples)
         free = best.shape[1] + (0 if residual is None or self.nodes is None else self.nodes.free)
         seconds = (time.perf_counter() - begun) / len(self.ids)
         beside = [None if self.network.is_static else float(loss) for loss in mean_loss]
@@ -237,16 +202,16 @@ class _Batch:
         return fits
 
     def optimise(
-        self, codes: Float[Tensor, "n c"], template: Tensor | None, report: Progress
-    ) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        self, codes: Float[Tensor, "n c"], template: Tensor | None, report: Progress, iterations: int
+    ) -> tuple[Watch, np.ndarray]:
         """Adam with cosine decay; each shape keeps its best checked code and stops when it no longer gains."""
         config, count = self.config, len(codes)
-        codes = codes.requires_grad_()
+        codes = codes.detach().clone().requires_grad_()
         optimizer = torch.optim.Adam([codes], lr=config.learning_rate, betas=(0.9, 0.99))
         watch = Watch(codes, config.patience)
-        history = np.full((config.iterations, count), np.nan, np.float32)
-        for iteration in range(config.iterations):
-            share = cosine_decay(iteration / config.iterations, FLOOR)
+        history = np.full((iterations, count), np.nan, np.float32)
+        for iteration in range(iterations):
+            share = cosine_decay(iteration / iterations, FLOOR)
             optimizer.param_groups[0]["lr"] = config.learning_rate * share
             each = self.losses(codes, template, self.sample(self.points, config.seed + iteration))
             norm = (codes.square().sum(1) + 1e-12).sqrt()
@@ -254,12 +219,12 @@ class _Batch:
             (each + config.code_weight * norm).sum().backward()
             optimizer.step()
             history[iteration] = each.detach().cpu().numpy()
-            if (iteration + 1) % CHECK_EVERY == 0 or iteration + 1 == config.iterations:
+            if (iteration + 1) % CHECK_EVERY == 0 or iteration + 1 == iterations:
                 watch.check(codes, self.check(codes, template), iteration + 1)
-                report((iteration + 1) / config.iterations, f"loss {float(each.detach().mean()):.4f}")
+                report((iteration + 1) / iterations, f"loss {float(each.detach().mean()):.4f}")
                 if not watch.active.any():
                     break
-        return history, watch.iterations, watch.best
+        return watch, history
 
     def refine(self, codes: Tensor, template: Tensor | None) -> tuple[Expanded, Tensor | None]:
         """The fitted codes' features, with a local residual where one is asked for."""

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.code_fit import CodeFit
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
-from implicit_atlas.fitting import CodeFit
 from implicit_atlas.pieces import largest_pieces
 from implicit_atlas.sizes import SizePrior, size_prior
 

@@ -26,6 +26,18 @@ def task_loss(
     return F.binary_cross_entropy_with_logits(logits, occupancy)
 
 
+def generalised_cross_entropy(
+    logits: Float[Tensor, "batch points"], occupancy: Float[Tensor, "batch points"], robustness: float
+) -> Float[Tensor, "batch points"]:
+    """(1 - p^q) / q of each point, p being the probability of its label and q the robustness, 0 to 1.
+
+    Cross entropy at 0, and at 1 the probability of the wrong label (Zhang and Sabuncu, NeurIPS 2018): what is far from
+    its label counts as 1 / q at most, however sure the network is of it.
+    """
+    each = F.binary_cross_entropy_with_logits(logits, occupancy, reduction="none")
+    return -torch.expm1(-robustness * each) / robustness if robustness else each
+
+
 def code_penalty(codes: Float[Tensor, "batch c"]) -> Float[Tensor, ""]:
     """L2 norm of the codes, mean over shapes (Eq. 6). Its gradient at a zero code is zero."""
     return (codes.square().sum(-1) + 1e-12).sqrt().mean()

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Integer
 
 from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
-from implicit_atlas.fitting import FitConfig
 from implicit_atlas.io import (
     Problem,
     case_name,

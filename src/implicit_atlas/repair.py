@@ -19,10 +19,10 @@ from scipy.ndimage import binary_fill_holes, distance_transform_edt, gaussian_fi
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
-from implicit_atlas.fitting import FitConfig
 from implicit_atlas.generation import pieces_of
 from implicit_atlas.io import Mask, Problem, case_name, read_mask
 from implicit_atlas.metrics import dsc

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from implicit_atlas.fitting import CodeFit, Progress, in_batches
+from implicit_atlas.code_fit import CodeFit
+from implicit_atlas.fitting import Progress, in_batches
 from implicit_atlas.model import Atlas, Field
 from implicit_atlas.pose import FREE
 from implicit_atlas.registration import registered, roughly

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from implicit_atlas.code_fit import CodeFit
 from implicit_atlas.fit_watch import failure_of
-from implicit_atlas.fitting import CodeFit, Progress
+from implicit_atlas.fitting import Progress
 from implicit_atlas.grid import sample_distances
 from implicit_atlas.local import FLOOR, ResidualNodes
 from implicit_atlas.model import Atlas, Expanded, Field

@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import write_atomic
 from implicit_atlas.fit import Fit
-from implicit_atlas.fitting import FitConfig
 from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_mask, write_mesh
 from implicit_atlas.io.output import make_folder

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.completion import Completion, complete
 from implicit_atlas.console import Report
 from implicit_atlas.correspondence import (
@@ -21,7 +22,6 @@ from implicit_atlas.correspondence import (
 )
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
-from implicit_atlas.fitting import FitConfig
 from implicit_atlas.io import (
     Mesh,
     Problem,
