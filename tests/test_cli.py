@@ -149,7 +149,9 @@ def test_cases_are_chosen_by_a_text_file_or_by_a_list_in_a_json_file(masks, tmp_
     assert chosen(paths, None) == paths
     for only in ("few.txt", "splits.json:few"):
         assert chosen(paths, str(tmp_path / only)) == paths[:2]
-    for only in ("splits.json:none", "splits.json:count", "nothing.json:few", "nothing.txt"):
+    with pytest.raises(InputError, match=r"has no list 'none'\. Choose one of its lists: few, count"):
+        chosen(paths, str(tmp_path / "splits.json:none"))
+    for only in ("splits.json:count", "nothing.json:few", "nothing.txt"):
         with pytest.raises(InputError, match="cannot be read"):
             chosen(paths, str(tmp_path / only))
 

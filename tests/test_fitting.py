@@ -8,11 +8,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from atlas_samples import CODE, FIT, RESOLUTION, dsc, phantom_shapes, tiny_atlas, tiny_model
 
 from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.errors import FitError
 from implicit_atlas.fitting import RACE, fit_codes
+from implicit_atlas.losses import generalised_cross_entropy
 from implicit_atlas.methods import build
 from implicit_atlas.sampling import FEWER_POINTS, FEWEST_POINTS, Observations, ObservationSet, ShapeSet
 from implicit_atlas.starts import Starts
@@ -118,6 +120,28 @@ def test_what_a_fit_says_of_itself():
     assert fit.template in (0, 1)
     assert fit.seconds > 0
     assert fit.checked("case") is fit
+
+
+def test_the_loss_forgives_what_cannot_be_followed():
+    """Zero robustness is cross entropy; else a loss is bounded, and the same for small ones."""
+    logits, inside = torch.tensor([[-200.0, -6.0, 0.3, 9.0]]), torch.ones(1, 4)
+    plain = F.binary_cross_entropy_with_logits(logits, inside, reduction="none")
+    torch.testing.assert_close(generalised_cross_entropy(logits, inside, 0.0), plain)
+    torch.testing.assert_close(generalised_cross_entropy(logits, inside, 1e-4), plain, rtol=2e-2, atol=1e-6)
+    torch.testing.assert_close(generalised_cross_entropy(logits, inside, 1.0), 1 - logits.sigmoid())
+    robust = generalised_cross_entropy(logits, inside, 0.5)
+    assert robust.max() <= 2 and robust[0, 3] == pytest.approx(float(plain[0, 3]), rel=1e-3)
+
+
+def test_templates_that_begin_best_are_tried():
+    """Trials choose a template that deforms at least as well as the one which begins best."""
+    shapes, loss = SHAPES[6:8], {}
+    for contenders in (1, 2):
+        config = dataclasses.replace(FIT, contenders=contenders, robustness=0.0)
+        loss[contenders] = [fit.found.loss for fit in tiny_atlas().fit(shapes, config)]
+    forced = [tiny_atlas().fit(shapes, dataclasses.replace(FIT, robustness=0.0), template=t) for t in (0, 1)]
+    best = np.min([[fit.found.loss for fit in fits] for fits in forced], axis=0)
+    assert np.all(np.array(loss[2]) < 1.1 * best) and np.all(np.array(loss[2]) < 1.1 * np.array(loss[1]))
 
 
 def test_no_gain_over_the_mean_shape_is_a_failure():

@@ -131,6 +131,20 @@ def test_another_organ_is_doubted(clean_mask):
     assert "another organ" in (repaired(replace(clean_mask, occupancy=box), fit).doubt or "")
 
 
+def test_what_is_no_mask_of_the_organ_is_not_rewritten(clean_mask, tmp_path):
+    """Thin plates all over the volume."""
+    plates = np.zeros_like(clean_mask.occupancy)
+    plates[:, :, ::4] = True
+    write_mask(tmp_path / "plates.nii.gz", plates, clean_mask.grid)
+    write_mask(tmp_path / "organ.nii.gz", clean_mask.occupancy, clean_mask.grid)
+    problems = []
+    found = repair(
+        tiny_atlas(), [tmp_path / f"{n}.nii.gz" for n in ("plates", "organ")], on_problem=problems.append
+    )
+    assert [one.fit.name for one in found] == ["organ"]
+    assert [problem.name for problem in problems] == ["plates"] and "another organ" in problems[0].message
+
+
 def balls(radius: float, dent: float) -> tuple[np.ndarray, np.ndarray]:
     """A ball of voxels as a shape has it, and a mask of it: a flat side, and an island in a corner."""
     at = np.indices((60, 56, 52)) - np.array([30, 28, 26])[:, None, None, None]

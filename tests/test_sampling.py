@@ -200,3 +200,5 @@ def test_observations_of_different_sizes_are_refused(values):
 def test_too_few_observations_are_refused():
     with pytest.raises(InputError, match="only 3 points"):
         observed(3)
+    with pytest.raises(InputError, match="fewer than four places"):
+        observed(8, points=np.full((8, 3), 0.25))

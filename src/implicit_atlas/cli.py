@@ -179,9 +179,12 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas import console
     from implicit_atlas.evaluate import evaluate as score_all
     from implicit_atlas.evaluate import evaluate_known
+    from implicit_atlas.io.output import make_folder
 
     lists = None if only is None else list_file(only)[0]
     keep_files(json_file, [folder, lists])
+    if json_file is not None:
+        make_folder(json_file.parent)  # that it cannot be written is better known now
     if known and local:
         remedy = "Leave one of the two options out."
         raise InputError("--known --local", "known shapes are scored by their codes as they stand", remedy)
@@ -195,6 +198,11 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
             result = score_all(atlas, paths, fit_config(iterations, local), labels, report)
     result = dataclasses.replace(result, problems=(*problems, *result.problems))
     print(result.table())
+    learned = sum(case.name in atlas.config.names for case in result.cases)
+    if learned and not known:
+        print(
+            f"WARNING: {learned} of {len(result.cases)} cases have the name of a training shape: not unseen ones"
+        )
     write_json(json_file, result.to_json())
     finish(result.problems, len(result.cases) + len(result.problems))
 
@@ -264,7 +272,7 @@ def main() -> None:
         # Typer ends an interrupted command by itself, without a word.
         if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
             raise
-        _fail("stopped; what was finished is kept", INTERRUPTED)
+        _fail("stopped; files that were written are kept, and train goes on with --resume", INTERRUPTED)
     except MemoryError:
         _fail("out of memory: use fewer or smaller cases at a time", 1)
     except OSError as error:

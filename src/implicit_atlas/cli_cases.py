@@ -14,6 +14,7 @@ import typer
 
 from implicit_atlas.errors import InputError
 
+FEW_AT_ONCE = 8  # cases that are fitted together on a CPU
 RESULTS = (".nii.gz", ".mrk.json")  # endings of what is written for a case, beside tables
 
 
@@ -51,9 +52,12 @@ def load_atlas(path: Path) -> Any:
 def fit_config(iterations: int, local: bool) -> Any:
     """How to fit: at most so many iterations, with a local residual or without."""
     from implicit_atlas.code_fit import FitConfig
+    from implicit_atlas.learning import best_device
     from implicit_atlas.local import LocalConfig
 
-    return FitConfig(iterations=iterations, local=LocalConfig() if local else None)
+    # On a CPU many at once are no faster, and results of few are written sooner.
+    batch = FitConfig.batch if best_device() != "cpu" else FEW_AT_ONCE
+    return FitConfig(iterations=iterations, local=LocalConfig() if local else None, batch=batch)
 
 
 def mask_paths(sources: list[Path], problems: list[Any]) -> list[Path]:
@@ -101,7 +105,7 @@ def list_file(only: str) -> tuple[Path, str]:
     return (Path(file), key) if colon and file.endswith(".json") else (Path(only), "")
 
 
-def _wanted(only: str) -> set[str]:
+def wanted_names(only: str) -> set[str]:
     """Names in a text file, one a line, or of a list in a JSON file (FILE.json:KEY); endings do not count."""
     from implicit_atlas.io import case_name
     from implicit_atlas.io.formats import is_mask_name
@@ -109,7 +113,11 @@ def _wanted(only: str) -> set[str]:
     file, key = list_file(only)
     try:
         text = file.read_text(encoding="utf-8")
-        names = json.loads(text)[key] if key else text.splitlines()
+        lists = json.loads(text) if key else {"": text.splitlines()}
+        if key not in lists:
+            there = ", ".join(lists) or "none"
+            raise InputError(file, f"has no list {key!r}", f"Choose one of its lists: {there}.")
+        names = lists[key]
         files = [Path(name.strip()).name for name in names if name.strip()]
         # Names of cases may hold dots, too.
         return {case_name(Path(file)) if is_mask_name(file) else file for file in files}
@@ -125,7 +133,7 @@ def chosen(sources: list[Any], only: str | None) -> list[Any]:
     """The mask files or shapes that a file names."""
     if only is None:
         return sources
-    wanted = _wanted(only)
+    wanted = wanted_names(only)
     _refuse_missing(wanted - {_name(source) for source in sources}, only)
     return [source for source in sources if _name(source) in wanted]
 
@@ -191,7 +199,6 @@ def finish(problems: Any, total: int) -> None:
     for problem in problems:
         print(f"not used: {printable(problem.name)}: {printable(problem.message)}", file=sys.stderr)
     if problems:
-        print(
-            f"error: {len(problems)} of {total} cases could not be used; the others are done", file=sys.stderr
-        )
+        others = "; the others are done" if len(problems) < total else ""
+        print(f"error: {len(problems)} of {total} cases could not be used{others}", file=sys.stderr)
         raise typer.Exit(1)

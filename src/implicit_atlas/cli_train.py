@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from implicit_atlas.cli_cases import chosen
+from implicit_atlas.cli_cases import chosen, wanted_names
 from implicit_atlas.errors import InputError
 
 FEW_STEPS = 100  # an atlas of fewer knows little
@@ -45,6 +45,7 @@ def learn(source: Path, output: Path, labels: tuple[int, ...], plan: Plan) -> tu
     from implicit_atlas import console, pictures
     from implicit_atlas.card import model_card
     from implicit_atlas.checkpoint import refuse_foreign
+    from implicit_atlas.io.output import make_folder
     from implicit_atlas.learning import best_device, train
     from implicit_atlas.methods import ModelConfig
     from implicit_atlas.store import is_store, load_shapes, open_store
@@ -60,6 +61,9 @@ def learn(source: Path, output: Path, labels: tuple[int, ...], plan: Plan) -> tu
     if is_store(source):
         labels = labels or open_store(source).config.labels  # the atlas is to know what it stands for
     model = ModelConfig(method=plan.method)
+    if plan.only is not None:
+        wanted_names(plan.only)  # that a list cannot be read is better known now
+    make_folder(output.resolve().parent)
     with console.task("prepare") as report:
         shapes = load_shapes(source, labels, progress=console.counted(report), on_problem=problems.append)
     shapes = chosen(shapes, plan.only)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -36,8 +37,10 @@ def landmarks(  # noqa: PLR0913 (each is an option of the command)
     make_folder(output)
     rows = carry_landmarks(atlas, source, points, paths, output, labels_of(label, source), local, problems)
     add_to_csv(output / "landmarks.csv", rows, "case")
-    doubtful = sum(bool(row["doubt"]) for row in rows)
-    print(f"{output}: {len(rows)} landmarks, {doubtful} of them doubtful")
+    doubtful = [row for row in rows if row["doubt"]]
+    for row in doubtful:
+        print(f"DOUBTFUL {row['case']}, {row['landmark']}: {row['doubt']}", file=sys.stderr)
+    print(f"{output}: {len(rows)} landmarks, {len(doubtful)} of them doubtful")
     finish(problems, len(paths) + unusable)
 
 

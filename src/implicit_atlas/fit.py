@@ -16,6 +16,8 @@ from implicit_atlas.shapes import restore_lattice, restore_on
 from implicit_atlas.surface import CubeMesh, ValuesAt, field_mesh, sparse_volume, to_world
 from implicit_atlas.voxel_grid import Grid
 
+WRONG_ORGAN = "Check that it shows the atlas's organ, and give its --label."
+
 
 @dataclass(frozen=True, eq=False)
 class Fit:

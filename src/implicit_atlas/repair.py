@@ -22,7 +22,7 @@ from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
-from implicit_atlas.fit import Fit
+from implicit_atlas.fit import WRONG_ORGAN, Fit
 from implicit_atlas.generation import pieces_of
 from implicit_atlas.io import Mask, Problem, case_name, read_mask
 from implicit_atlas.metrics import dsc
@@ -31,8 +31,9 @@ from implicit_atlas.shapes import prepare
 
 KEEP_VOXELS = 0.6
 """Where no distance is given, it is this share of the mask's mean voxel size."""
-# Of a fit to a mask that is not to be believed in every voxel: a hundred times that of a reconstruction.
-CODE_WEIGHT = 0.1
+# Of a fit to a mask that is not to be believed in every voxel: thirty times that of a reconstruction. More, and shapes
+# of livers follow their masks too little for holes to be told from what they miss; less, and they follow the holes.
+CODE_WEIGHT = 0.03
 # Mask and shape are compared in units of what can be said: a voxel of the mask, or in fine scans, of voxels below
 # `FINE` steps of the lattice of the shape's cube, `STEPS` of these. In coarser voxels, shapes miss little.
 FINE, STEPS = 3.0, 5.0
@@ -41,7 +42,8 @@ FINE, STEPS = 3.0, 5.0
 # 0.45 to 0.65, of livers, which shapes of few numbers follow less, below 0.5 to 0.7 and in one beyond.
 NOISE, FINE_NOISE, AROUND = 0.6, 0.9, 5.0
 NEAR = 2.0  # how far from the shape's surface the two are compared
-TRUSTED_DSC = 0.8  # between mask and shape; below it the mask may be of another organ
+# Between mask and shape: below it the mask may be of another organ, and by far below it is no mask of this one.
+TRUSTED_DSC, REFUSED_DSC = 0.8, 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,7 @@ class Repair:
         occupancy: repaired, on the mask's grid.
         added: voxels that were background.
         removed: voxels that were not.
+        likeness: DSC between mask and shape.
         doubt: why the result is not to be trusted, or None.
     """
 
@@ -62,6 +65,7 @@ class Repair:
     occupancy: Bool[np.ndarray, "x y z"]
     added: int
     removed: int
+    likeness: float
     doubt: str | None
 
 
@@ -131,7 +135,11 @@ def _repaired(
             on_problem(Problem(fit.name, mask.path, f"the fit failed: {fit.failure}"))
             continue
         # That a shape says little of a mask is for `doubt` to tell: the mask is not to be believed.
-        yield repaired(mask, replace(fit, found=replace(fit.found, failure=None)), keep_mm, most)
+        found = repaired(mask, replace(fit, found=replace(fit.found, failure=None)), keep_mm, most)
+        if found.likeness < REFUSED_DSC:
+            on_problem(Problem(fit.name, mask.path, f"{found.doubt}. {WRONG_ORGAN}"))
+        else:
+            yield found
 
 
 def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None, pieces: int = 1) -> Repair:
@@ -154,7 +162,7 @@ def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None, pieces: int = 1
     likeness, doubt = dsc(inside, mask.occupancy), None
     if likeness < TRUSTED_DSC:
         doubt = f"mask and shape agree by {100 * likeness:.0f} % DSC only: another organ, or much is wrong with it"
-    return Repair(mask, fit, occupancy, added, len(wrong[0]) - added, doubt)
+    return Repair(mask, fit, occupancy, added, len(wrong[0]) - added, likeness, doubt)
 
 
 def loose_voxels(occupancy: Bool[np.ndarray, "x y z"], pieces: int = 1) -> Bool[np.ndarray, "x y z"]:

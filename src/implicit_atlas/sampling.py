@@ -166,7 +166,7 @@ class Observations:
             close to it (clicks, contours); of each point (infinite where nothing is said) or of all; None says nothing.
 
     Raises:
-        InputError: fewer than four points, sizes that differ, or values that are not finite or out of range.
+        InputError: fewer than four different points, sizes that differ, or values that are not finite or out of range.
     """
 
     points: Float[np.ndarray, "n 3"]
@@ -179,7 +179,7 @@ class Observations:
         count = len(self.points)
         weight = np.ones(count) if self.weight is None else np.asarray(self.weight)
         object.__setattr__(self, "weight", weight)
-        remedy = "Give at least four points, with finite coordinates and labels from 0 to 1."
+        remedy = "Give at least four different points, with finite coordinates and labels from 0 to 1."
         if self.points.shape != (count, 3) or self.occupancy.shape != (count,) or weight.shape != (count,):
             raise InputError(self.name, "points, occupancy and weight differ in size", remedy)
         if count < 4:
@@ -187,6 +187,8 @@ class Observations:
         values = np.concatenate([self.points.ravel(), self.occupancy, weight])
         if not np.isfinite(values).all():
             raise InputError(self.name, "a point, an occupancy or a weight is not finite", remedy)
+        if len(np.unique(self.points, axis=0)) < 4:
+            raise InputError(self.name, "fewer than four places were observed", remedy)
         if self.occupancy.min() < 0 or self.occupancy.max() > 1 or weight.min() < 0 or not weight.any():
             raise InputError(self.name, "an occupancy or a weight is out of range", remedy)
         sizes = () if self.spread is None else np.shape(self.spread)

@@ -16,7 +16,7 @@ from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import write_atomic
-from implicit_atlas.fit import Fit
+from implicit_atlas.fit import WRONG_ORGAN, Fit
 from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_mask, write_mesh
 from implicit_atlas.io.output import make_folder
@@ -28,7 +28,6 @@ from implicit_atlas.voxel_grid import Grid
 
 MESH_SUFFIX = ".ply"
 MESH_FOLDER = "meshes"
-WRONG_ORGAN = "Check that it shows the atlas's organ, and give its --label."
 
 
 @dataclass(frozen=True, eq=False)

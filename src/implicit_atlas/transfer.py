@@ -57,12 +57,16 @@ def carry_landmarks(  # noqa: PLR0913 (what the command gives)
     rows = []
     for found in fit_alike(atlas, targets, labels, local, problems):
         places_mm, left_mm = transfer_points(atlas, first.fit, found.fit, marks.points_mm)
-        carried = Landmarks(places_mm, marks.labels, marks.occupancy, folder / f"{found.fit.name}.mrk.json")
+        doubts = [_doubt(*one) for one in zip(left_mm, off_mm, far, strict=True)]
+        # Who opens the file should see it there, too.
+        names = tuple(
+            f"{name} (doubtful)" if doubt else name for name, doubt in zip(marks.labels, doubts, strict=True)
+        )
+        carried = Landmarks(places_mm, names, marks.occupancy, folder / f"{found.fit.name}.mrk.json")
         write_landmarks(carried.path, carried)
-        for name, place, left, off, is_far in zip(marks.labels, places_mm, left_mm, off_mm, far, strict=True):
-            doubt = f"it lies {off:.1f} mm from the surface of its own case" if is_far else ""
-            if left > LEFT_MM:
-                doubt = f"its place was found to {left:.1f} mm only"
+        for name, place, left, off, doubt in zip(
+            marks.labels, places_mm, left_mm, off_mm, doubts, strict=True
+        ):
             x, y, z = (round(float(value), 3) for value in place)
             rows.append(
                 {
@@ -77,6 +81,13 @@ def carry_landmarks(  # noqa: PLR0913 (what the command gives)
                 }
             )
     return rows
+
+
+def _doubt(left_mm: float, off_mm: float, is_far: bool) -> str:
+    """Why a landmark that was carried is not to be trusted."""
+    if left_mm > LEFT_MM:
+        return f"its place was found to {left_mm:.1f} mm only"
+    return f"it lies {off_mm:.1f} mm from the surface of its own case" if is_far else ""
 
 
 def carry_labels(  # noqa: PLR0913 (what the command gives)

@@ -45,6 +45,7 @@ Progress = Callable[[float, str], None]
 
 WARM_UP_STEPS = 20
 FLOOR = 1e-3  # the learning rate ends at this share of its peak
+FIRST_SAVED = 5.0  # seconds of training
 LOG_EVERY = 10
 REMEDY_STATE = "Train with the same data and options, or give another output to start anew."
 
@@ -164,7 +165,8 @@ class _Run:
     def go(self, progress: Progress) -> None:
         """Run to the end of the schedule."""
         self.raw.train()
-        self.saved_at = self.clock.seconds
+        # What is interrupted early can go on, too.
+        self.saved_at = self.clock.seconds - max(0.0, 60 * self.config.checkpoint_minutes - FIRST_SAVED)
         while not self.clock.done:
             start = time.perf_counter()
             terms, loss = self.step()
