@@ -155,7 +155,8 @@ def populations(found: dict[str, Any]) -> list[str]:
         f"({about['degrees_of_freedom']} numbers of a fit); {about['device']}; {about['seconds']:.0f} s. Their error "
         f"is at most {exact[0]:.4f} mm at 95 % of vertices; {100 * exact[1]:.2f} % of vertices were not found, and at "
         f"{100 * exact[2]:.2f} % the map folds (means over cases). In brackets 95 % bootstrap intervals "
-        "(of compactness the basic bootstrap's, which reaches below: few shapes look more compact than all). "
+        "(of compactness, for the population: few shapes look more compact than all that there are, so that the "
+        "interval lies lower than what these few give, and may end below it). "
         "`python -m experiments.populations MODEL`.\n",
         "| modes | compactness, % | generality, mm | specificity, mm |",
         "|---|---|---|---|",
