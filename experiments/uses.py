@@ -73,7 +73,13 @@ def completion(atlas: TrainedAtlas, mask: Mask, path: Path) -> None:
     slices, half = kept_slices(mask, 3)[0], cut_off(mask, 50)
     told = [seen, from_mask(slices, "slices", name), from_mask(half, "volume", name)]
     observed = [
-        Panel(seen.points, NO_FACES, "64 clicks, in or out", marks=seen.points),
+        Panel(
+            seen.points,
+            NO_FACES,
+            "64 clicks, inside (red) or outside (blue)",
+            marks=seen.points,
+            mark_colours=["tab:red" if inside > 0.5 else "tab:blue" for inside in seen.occupancy],
+        ),
         of_mask(slices, "3 slices"),
         of_mask(half, "a half, the rest cut off"),
     ]

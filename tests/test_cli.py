@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from implicit_atlas import __version__
 from implicit_atlas.cli import main
 from implicit_atlas.cli_cases import chosen
 from implicit_atlas.errors import InputError
@@ -190,3 +191,8 @@ def test_sigterm_stops_a_training_in_the_background(masks, tmp_path):
         errors = process.communicate(timeout=60)[1]
     assert log.exists()
     assert process.returncode == 130 and "stopped" in errors and "Traceback" not in errors
+
+
+def test_the_version_is_told_either_way(capsys):
+    assert run("--version") == 0 and run("version") == 0
+    assert capsys.readouterr().out.split() == [__version__] * 2

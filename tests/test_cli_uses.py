@@ -144,6 +144,7 @@ def test_clicks_that_cannot_be_are_refused_and_the_others_go_on(model, masks, tm
     assert run("complete", model, *sources, "-o", tmp_path / "out") == 1
     said = capsys.readouterr().err
     assert "few.csv" in said and "bad.fcsv" in said and "far.csv" in said and "span" in said
+    assert f"point {len(good) + 1} is farthest" in said
     assert (tmp_path / "out" / "good.nii.gz").exists()
     assert len(table(tmp_path / "out" / "completions.csv")) == 1
 

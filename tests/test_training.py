@@ -162,10 +162,10 @@ def test_a_run_that_never_had_a_finite_loss_claims_no_state(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"config": dataclasses.replace(CONFIG, learning_rate=1e-4)}, "configuration"),
+        ({"config": dataclasses.replace(CONFIG, learning_rate=1e-4)}, r"configuration \(learning_rate\)"),
         (
             {"config": dataclasses.replace(CONFIG, points=dataclasses.replace(POINTS, band=511))},
-            "configuration",
+            r"configuration \(points\)",
         ),
         ({"model": tiny_model("MT")}, "model"),
         ({"shapes": SHAPES[:5]}, "data"),

@@ -42,6 +42,7 @@ INTERRUPTED = 130  # exit status that shells give to a command stopped by Ctrl-C
 app = typer.Typer(
     help="From a folder of organ masks to a shape atlas: train, reconstruct, evaluate.",
     no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -252,6 +253,15 @@ def info(model: cli_uses.Model) -> None:
     for name, value in facts(load_atlas(model)):
         print(f"{name:<22} {value}")
     print(f"\n{notes(find_model(str(model)))}")
+
+
+@app.callback()
+def _options(
+    show: Annotated[bool, typer.Option("--version", is_eager=True, help="print the version")] = False,
+) -> None:
+    if show:
+        version()
+        raise typer.Exit
 
 
 @app.command()

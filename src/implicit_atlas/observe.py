@@ -142,7 +142,9 @@ def annotated_slices(mask: Mask) -> tuple[int, Int[np.ndarray, " n"]]:
     if share == 1.0:
         problem = "has no slice left out between its first and last, along no axis"
         raise InputError(
-            mask.path, problem, "Reconstruct it as a whole mask, or say that its volume was seen."
+            mask.path,
+            problem,
+            "Reconstruct it as a whole mask, or say that its volume was seen: --seen volume.",
         )
     return axis, planes
 

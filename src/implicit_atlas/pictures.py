@@ -28,7 +28,8 @@ AZIMUTH, ELEVATION = -60, 20  # degrees
 class Panel:
     """A surface to draw: vertices (v, 3) in any length unit, faces (f, 3), what to write below.
 
-    Its colour is one for all or one a face; `marks` are points that are drawn upon it.
+    Its colour is one for all or one a face; `marks` are points that are drawn upon it, in colours that differ or in
+    `mark_colours`.
     """
 
     vertices: Float[np.ndarray, "v 3"]
@@ -36,6 +37,7 @@ class Panel:
     caption: str
     colour: tuple[float, float, float] | Float[np.ndarray, "f 3"] = (0.80, 0.62, 0.42)
     marks: Float[np.ndarray, "m 3"] | None = None
+    mark_colours: Sequence[str] | None = None
 
 
 def surfaces(path: Path, rows: Sequence[Sequence[Panel]], title: str = "") -> None:
@@ -93,7 +95,7 @@ def _draw(axes, panel: Panel, scale: float) -> None:
         axes.scatter(
             *panel.marks.T,
             s=14,
-            c=np.arange(len(panel.marks)),
+            c=np.arange(len(panel.marks)) if panel.mark_colours is None else list(panel.mark_colours),
             cmap="tab10",
             edgecolors="black",
             depthshade=False,

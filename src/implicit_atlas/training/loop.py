@@ -235,7 +235,7 @@ class _Run:
         state = load_state(self.state_file)
         for key, value in self._identity().items():
             if state.meta.get(key) != value:
-                raise InputError(self.state_file, f"belongs to a run with another {key}", REMEDY_STATE)
+                raise InputError(self.state_file, _other(key, state.meta.get(key), value), REMEDY_STATE)
         self.raw.load_state_dict(_part(state.tensors, "module."))
         for index, optimizer in enumerate(self.optimizers):
             content = optimizer.state_dict()
@@ -305,6 +305,14 @@ def _nested(flat: dict[str, Tensor], sparse: bool) -> dict[int, dict[str, Tensor
         key, entry = name.split(".", 1)
         state.setdefault(int(key), {})[entry] = int(value) if sparse and entry == "step" else value
     return state
+
+
+def _other(key: str, before: object, now: object) -> str:
+    """In which of its options a run differs from the one that a state belongs to."""
+    named = ""
+    if isinstance(before, dict) and isinstance(now, dict):
+        named = ", ".join(name for name in now if before.get(name) != now[name])
+    return f"belongs to a run with another {key}" + (f" ({named})" if named else "")
 
 
 def _plain(value: object) -> dict[str, object]:
