@@ -57,7 +57,7 @@ def carry_landmarks(  # noqa: PLR0913 (what the command gives)
     rows = []
     for found in fit_alike(atlas, targets, labels, local, problems):
         places_mm, left_mm = transfer_points(atlas, first.fit, found.fit, marks.points_mm)
-        doubts = [_doubt(*one) for one in zip(left_mm, off_mm, far, strict=True)]
+        doubts = [_doubt(*one) for one in zip(left_mm.tolist(), off_mm.tolist(), far.tolist(), strict=True)]
         # Who opens the file should see it there, too.
         names = tuple(
             f"{name} (doubtful)" if doubt else name for name, doubt in zip(marks.labels, doubts, strict=True)
