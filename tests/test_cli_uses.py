@@ -209,6 +209,11 @@ def test_landmarks_are_carried(model, masks, tmp_path, capsys):
     assert same.labels == tuple("abcde") and np.abs(same.points_mm - points).max() < 1
     there = read_landmarks(out / f"{second.name.removesuffix('.nii.gz')}.mrk.json")
     assert np.isfinite(there.points_mm).all() and len(table(out / "landmarks.csv")) == 10
+    astray = np.concatenate([points[:4], points[4:] + 500])
+    write_landmarks(marks, Landmarks(astray, tuple("abcde"), None, marks))
+    assert run("transfer", "landmarks", model, first, marks, second, "-o", out, "--no-local") == 0
+    assert f"DOUBTFUL {second.name.removesuffix('.nii.gz')}, e: " in capsys.readouterr().err
+    assert read_landmarks(there.path).labels == (*"abcd", "e (doubtful)")
     write_landmarks(marks, Landmarks(points + 500, tuple("abcde"), None, marks))
     assert run("transfer", "landmarks", model, first, marks, second, "-o", out, "--no-local") == 1
     assert "LPS or RAS" in capsys.readouterr().err
