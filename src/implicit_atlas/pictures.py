@@ -96,7 +96,7 @@ def _draw(axes, panel: Panel, scale: float) -> None:
             *panel.marks.T,
             s=14,
             c=np.arange(len(panel.marks)) if panel.mark_colours is None else list(panel.mark_colours),
-            cmap="tab10",
+            cmap="tab10" if panel.mark_colours is None else None,
             edgecolors="black",
             depthshade=False,
         )
