@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import shutil
@@ -192,3 +193,47 @@ def test_statistics_do_not_go_where_the_meshes_are(tmp_path, capsys):
     assert "would be taken for cases" in capsys.readouterr().err
     assert run("statistics", tmp_path / "nowhere", "-o", tmp_path) == 1
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_results_are_mixed_with_nothing_that_is_read(model, copies, tmp_path, capsys):
+    before = sorted(model.rglob("*")), sorted(copies.rglob("*"))
+    for words in (
+        ("templates", model, "-o", model),
+        ("generate", model, "-o", model, "--count", 1),
+        ("correspond", model, copies, "-o", copies),
+    ):
+        assert run(*words) == 1
+    said = capsys.readouterr().err
+    assert said.count("is a model or a store") == 2 and said.count("would replace it") == 1
+    for path in files(copies):  # now no result has the name of a case's file
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    assert run("correspond", model, copies, "-o", copies) == 1
+    assert "would be taken for cases" in capsys.readouterr().err
+    assert sorted(model.rglob("*")) == before[0] and len(sorted(copies.rglob("*"))) == len(before[1])
+
+
+def test_cases_that_could_not_be_used_are_listed_until_they_are_done(model, copies, tmp_path, capsys):
+    first, out = files(copies)[0], tmp_path / "out"
+    good = first.read_bytes()
+    first.write_bytes(b"no mask")
+    assert run("reconstruct", model, copies, "-o", out, *QUICK) == 1
+    said, name = capsys.readouterr().err, first.name.removesuffix(".nii.gz")
+    assert said.count(name) == 1  # once in its message
+    (row,) = csv.DictReader((out / "not_used.csv").open(encoding="utf-8"))
+    assert row["name"] == name and row["file"] == str(first) and row["reason"] in said
+    assert run("reconstruct", model, files(copies)[1], "-o", out, *QUICK) == 0
+    assert names(out / "not_used.csv") == [name]
+    first.write_bytes(good)
+    assert run("reconstruct", model, first, "-o", out, *QUICK) == 0
+    assert not (out / "not_used.csv").exists() and len(names(out / "reconstructions.csv")) == 3
+
+
+def test_other_options_are_refused_before_anything_is_prepared(masks, tmp_path, capsys, monkeypatch):
+    model = tmp_path / "m.atlas"
+    words = ("train", masks, "-o", model, "--steps", 2, "--warps", 0)
+    assert run(*words) == 0
+    shutil.rmtree(model)  # the training's state is there still
+    monkeypatch.setattr("implicit_atlas.learning.gather", None)
+    assert run(*words, "--seed", 1, "--resume") == 1
+    assert "another configuration (seed)" in capsys.readouterr().err

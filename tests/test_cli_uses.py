@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_cli import run
 
-from implicit_atlas.cli_cases import add_to_csv
+from implicit_atlas.cli_output import add_to_csv
 from implicit_atlas.io import (
     Landmarks,
     read_grid,

@@ -103,6 +103,11 @@ class ModelFolder:
     manifest: Manifest
 
 
+def is_model(path: Path) -> bool:
+    """True for a folder that holds a model, complete or not."""
+    return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
+
+
 def save_folder(
     path: str | Path,
     config: Mapping[str, Any],

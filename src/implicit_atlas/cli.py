@@ -20,19 +20,15 @@ from implicit_atlas import (
     cli_uses,
 )
 from implicit_atlas.cli_cases import (
-    add_to_csv,
     chosen,
-    finish,
     fit_config,
-    keep_files,
-    keep_sources,
     labels_of,
     list_file,
     load_atlas,
     mask_paths,
     sources_of,
-    write_json,
 )
+from implicit_atlas.cli_output import add_to_csv, finish, keep_files, results_folder, write_json
 from implicit_atlas.cli_train import Plan, learn
 from implicit_atlas.errors import AtlasError, InputError
 from implicit_atlas.memory import keep_freed_memory
@@ -146,21 +142,19 @@ def reconstruct(
 ) -> None:
     """Fit masks and write each as the atlas sees it: a mask on the original grid, and a mesh in millimetres."""
     from implicit_atlas import console
-    from implicit_atlas.io.output import make_folder
     from implicit_atlas.tasks import reconstruct as fit_all
     from implicit_atlas.tasks import write_reconstruction
 
     atlas, problems, rows = load_atlas(model), [], []
     paths = mask_paths(masks, problems)
-    keep_sources(output, paths)
-    make_folder(output)
+    results_folder(output, [*paths, *masks])
     config = fit_config(iterations, local)
     with console.task("reconstruct") as report:
         for found in fit_all(atlas, paths, config, labels_of(label, masks[0]), problems.append, report):
             rows.append(dataclasses.asdict(write_reconstruction(found, output)))
     add_to_csv(output / "reconstructions.csv", rows)
     print(f"{output}: {len(rows)} masks and meshes")
-    finish(problems, len(rows) + len(problems))
+    finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])
 
 
 @app.command()
@@ -211,12 +205,11 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
 @app.command()
 def templates(model: cli_uses.Model, output: Output) -> None:
     """Write every learned template as mask and mesh, their pairwise DSC, and how many shapes use each."""
-    from implicit_atlas.io.output import make_folder
     from implicit_atlas.tasks import templates as all_templates
     from implicit_atlas.tasks import write_templates
 
     atlas = load_atlas(model)
-    make_folder(output)
+    results_folder(output)
     print(write_templates(atlas, all_templates(atlas), output))
 
 

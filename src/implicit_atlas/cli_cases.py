@@ -1,37 +1,14 @@
-"""What the commands share: choosing cases, writing tables, and saying which cases could not be used."""
+"""What the commands read: models, masks, and lists that choose cases."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import typer
 
 from implicit_atlas.errors import InputError
 
 FEW_AT_ONCE = 8  # cases that are fitted together on a CPU
-RESULTS = (".nii.gz", ".mrk.json")  # endings of what is written for a case, beside tables
-
-
-def keep_files(output: Path | None, sources: Iterable[Path | None]) -> None:
-    """Refuse a file to write that is one of the files (or in one of the folders) that the command reads.
-
-    Raises:
-        InputError: it is.
-    """
-    if output is None or not output.exists():
-        return
-    for source in sources:
-        read = [] if source is None else list(source.iterdir()) if source.is_dir() else [source]
-        if any(path.exists() and path.samefile(output) for path in read):
-            raise InputError(
-                output, "is read by this command: the result would replace it", "Give another file."
-            )
 
 
 def labels_of(text: str, source: Path) -> tuple[int, ...]:
@@ -67,23 +44,6 @@ def mask_paths(sources: list[Path], problems: list[Any]) -> list[Path]:
     found = find_cases(sources)
     problems += found.problems
     return list(found.paths)
-
-
-def keep_sources(output: Path, sources: Iterable[Path]) -> None:
-    """Refuse a folder in which a result would be written over a file that the command reads.
-
-    Raises:
-        InputError: there is such a file.
-    """
-    from implicit_atlas.tasks_files import output_name
-
-    for source in sources:
-        for ending in RESULTS:
-            target = output / f"{output_name(source)}{ending}"
-            if target.exists() and source.exists() and target.samefile(source):
-                raise InputError(
-                    source, f"a result in {output} would replace it", "Give another folder to -o."
-                )
 
 
 def sources_of(folder: Path, problems: list[Any]) -> list[Any]:
@@ -143,62 +103,3 @@ def _refuse_missing(missing: set[str], only: str) -> None:
         raise InputError(
             only, f"names cases that are not there: {', '.join(sorted(missing)[:5])}", "Correct the list."
         )
-
-
-def write_json(path: Path | None, values: dict[str, Any]) -> None:
-    """Write values where a file was asked for."""
-    from implicit_atlas.files import write_atomic
-    from implicit_atlas.io.output import make_folder
-
-    if path is not None:
-        make_folder(path.parent)
-        write_atomic(path, _bytes(json.dumps(values, indent=1, ensure_ascii=False) + "\n"))
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write a table with a line of names; an empty one is not written."""
-    from implicit_atlas.files import write_atomic
-
-    if not rows:
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows([{key: _safe(value) for key, value in row.items()} for row in rows])
-    write_atomic(path, _bytes(text.getvalue()))
-
-
-def _bytes(text: str) -> bytes:
-    """UTF-8; bytes of a file's name that are none are escaped."""
-    return text.encode(errors="backslashreplace")
-
-
-def add_to_csv(path: Path, rows: list[dict[str, Any]], key: str = "name") -> None:
-    """Write a table with rows of cases, and keep what an earlier call wrote of other cases into the same folder."""
-    before: list[dict[str, Any]] = []
-    if path.exists() and rows:
-        try:
-            with path.open(encoding="utf-8", newline="") as stream:
-                before = list(csv.DictReader(stream))
-        except (OSError, UnicodeDecodeError, csv.Error):
-            before = []  # not a table of ours
-    names = {str(_safe(row[key])) for row in rows}
-    kept = [row for row in before if set(row) == set(rows[0]) and row[key] not in names]
-    write_csv(path, kept + rows)
-
-
-def _safe(value: Any) -> Any:
-    """A cell; a text that begins like a formula would be run by a spreadsheet."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@") else value
-
-
-def finish(problems: Any, total: int) -> None:
-    """List the cases that could not be used; the exit status says so."""
-    from implicit_atlas.io import printable
-
-    for problem in problems:
-        print(f"not used: {printable(problem.name)}: {printable(problem.message)}", file=sys.stderr)
-    if problems:
-        others = "; the others are done" if len(problems) < total else ""
-        print(f"error: {len(problems)} of {total} cases could not be used{others}", file=sys.stderr)
-        raise typer.Exit(1)

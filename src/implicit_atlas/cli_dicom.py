@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from implicit_atlas.cli_cases import keep_files
+from implicit_atlas.cli_output import keep_files
 from implicit_atlas.errors import InputError
 
 

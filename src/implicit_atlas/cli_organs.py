@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from implicit_atlas.cli_cases import add_to_csv, finish, fit_config, keep_sources, load_atlas, mask_paths
+from implicit_atlas.cli_cases import fit_config, load_atlas, mask_paths
+from implicit_atlas.cli_output import add_to_csv, finish, results_folder
 from implicit_atlas.cli_train import Plan, learn
 from implicit_atlas.errors import AtlasError, InputError
 
@@ -108,7 +109,7 @@ def reconstruct(
 
     atlases, problems, rows = _atlases(models), [], []
     paths = mask_paths(masks, problems)
-    keep_sources(output, paths)
+    results_folder(output, [*paths, *masks])
     with console.task("reconstruct") as report:
         for case in reconstruct_organs(atlases, paths, fit_config(100, local), problems.append, report):
             write_label_map(output / f"{case.name}.nii.gz", case.labels, case.grid)
@@ -117,7 +118,8 @@ def reconstruct(
     add_to_csv(output / "organs.csv", rows)
     contested = sum({row["name"]: row["contested_voxels"] for row in rows}.values())
     print(f"{output}: {len({row['name'] for row in rows})} label maps, {contested} voxels were claimed twice")
-    finish(problems, len(paths) * len(atlases))
+    done = [f"{row['name']}, {row['organ']}" for row in rows if row["state"] != "not used"]
+    finish(problems, len(paths) * len(atlases), output, [*done, *(row["name"] for row in rows)])
 
 
 def _row(case: Any, organ: str) -> dict[str, Any]:

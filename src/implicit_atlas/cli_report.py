@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from implicit_atlas.cli_cases import keep_files, load_atlas
+from implicit_atlas.cli_cases import load_atlas
+from implicit_atlas.cli_output import keep_files
 from implicit_atlas.cli_uses import Model
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from implicit_atlas.cli_cases import keep_files, write_csv
+from implicit_atlas.cli_output import keep_files, results_folder, write_csv
 from implicit_atlas.cli_uses import Output, Seed
 from implicit_atlas.errors import InputError
 
@@ -29,14 +29,11 @@ def statistics(  # noqa: PLR0913 (each is an option of the command)
     seed: Seed = 0,
 ) -> None:
     """Mean shape, modes of +-2 deviations, compactness, generality, specificity; where two groups differ."""
-    from implicit_atlas.io.output import make_folder
     from implicit_atlas.statistics import align
     from implicit_atlas.statistics.files import corresponding, read_groups, write_comparison, write_modes
 
     folder = meshes / "meshes" if (meshes / "meshes").is_dir() else meshes
-    if output.resolve() == folder.resolve():
-        problem = "holds the meshes: the mean and the modes would be taken for cases the next time"
-        raise InputError(output, problem, "Give another folder to -o.")
+    results_folder(output, [folder, meshes])
     paths = sorted(folder.glob("*.ply"))
     if not paths:
         raise InputError(
@@ -46,7 +43,6 @@ def statistics(  # noqa: PLR0913 (each is an option of the command)
         keep_files(output / name, [groups])
     names = [path.stem for path in paths]
     labels = None if groups is None else read_groups(groups, names)
-    make_folder(output)
     with tempfile.TemporaryDirectory() as store:
         shapes, faces = corresponding(paths, Path(store) / "vertices.npy")
         alike = align(shapes, scale)

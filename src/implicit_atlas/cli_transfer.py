@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from implicit_atlas.cli_cases import add_to_csv, finish, keep_sources, labels_of, load_atlas, mask_paths
+from implicit_atlas.cli_cases import labels_of, load_atlas, mask_paths
+from implicit_atlas.cli_output import add_to_csv, finish, results_folder
 from implicit_atlas.cli_uses import Labels, Local, Model, Output
 
 app = typer.Typer(
@@ -27,21 +28,19 @@ def landmarks(  # noqa: PLR0913 (each is an option of the command)
     local: Local = True,
 ) -> None:
     """Carry landmarks of one case to others: a .mrk.json each, and a table with the error of every point."""
-    from implicit_atlas.io.output import make_folder
     from implicit_atlas.transfer import carry_landmarks
 
     atlas, problems = load_atlas(model), []
     paths = mask_paths(targets, problems)
     unusable = len(problems)
-    keep_sources(output, [source, points, *paths])
-    make_folder(output)
+    results_folder(output, [source, points, *paths, *targets])
     rows = carry_landmarks(atlas, source, points, paths, output, labels_of(label, source), local, problems)
     add_to_csv(output / "landmarks.csv", rows, "case")
     doubtful = [row for row in rows if row["doubt"]]
     for row in doubtful:
         print(f"DOUBTFUL {row['case']}, {row['landmark']}: {row['doubt']}", file=sys.stderr)
     print(f"{output}: {len(rows)} landmarks, {len(doubtful)} of them doubtful")
-    finish(problems, len(paths) + unusable)
+    finish(problems, len(paths) + unusable, output, [row["case"] for row in rows])
 
 
 @app.command()
@@ -56,15 +55,13 @@ def labels(
     local: Local = True,
 ) -> None:
     """Carry the parts of labelled cases to masks: label maps on the targets' own grids."""
-    from implicit_atlas.io.output import make_folder
     from implicit_atlas.transfer import carry_labels
 
     atlas, problems = load_atlas(model), []
     known, wanted = mask_paths([sources], problems), mask_paths(targets, problems)
     unusable = len(problems)
-    keep_sources(output, [*known, *wanted])
-    make_folder(output)
+    results_folder(output, [*known, *wanted, sources, *targets])
     rows = carry_labels(atlas, known, wanted, output, labels_of(label, sources), local, problems)
     add_to_csv(output / "labels.csv", rows, "case")
     print(f"{output}: {len(rows)} label maps, from {len(known)} labelled cases")
-    finish(problems, len(known) + len(wanted) + unusable)
+    finish(problems, len(known) + len(wanted) + unusable, output, [row["case"] for row in rows])

@@ -7,15 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from implicit_atlas.cli_cases import (
-    add_to_csv,
-    finish,
-    keep_sources,
-    labels_of,
-    load_atlas,
-    mask_paths,
-    write_csv,
-)
+from implicit_atlas.cli_cases import labels_of, load_atlas, mask_paths
+from implicit_atlas.cli_output import add_to_csv, finish, results_folder, write_csv
 
 Model = Annotated[Path, typer.Argument(help="model folder (*.atlas), or the name of a model that ships")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder where results are written")]
@@ -57,7 +50,6 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
     """Complete an organ from clicks, a few slices, or a mask that the field of view cut off."""
     from implicit_atlas import console
     from implicit_atlas.io import read_grid
-    from implicit_atlas.io.output import make_folder
     from implicit_atlas.tasks_files import (
         complete_each,
         observation_files,
@@ -68,8 +60,9 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
     atlas = load_atlas(model)
     grid = None if image is None else read_grid(image)
     files = observation_files(sources)
-    keep_sources(output, [*files, *([image] if image else [])])
-    make_folder(output)
+    results_folder(
+        output, [*files, *([image] if image else []), *(path for path in sources if path.is_dir())]
+    )
     labels = labels_of(label, sources[0]) or atlas.config.labels
     known, problems = read_observations(files, seen, spread_mm, labels)
     with console.task("complete") as report:
@@ -83,7 +76,7 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
         if row["doubt"]:
             print(f"DOUBTFUL {row['name']}: {row['doubt']}")
     print(f"{output}: {len(rows)} completed, {sum(bool(row['doubt']) for row in rows)} of them doubtful")
-    finish(problems, len(files))
+    finish(problems, len(files), output, [row["name"] for row in rows])
 
 
 def clean(
@@ -100,14 +93,12 @@ def clean(
 ) -> None:
     """Repair annotations: fill holes, drop islands, correct outlines; detail near the likely surface stays."""
     from implicit_atlas import console
-    from implicit_atlas.io.output import make_folder
     from implicit_atlas.repair import repair
     from implicit_atlas.tasks_files import write_repair
 
     atlas, problems = load_atlas(model), []
     paths = mask_paths(masks, problems)
-    keep_sources(output, paths)
-    make_folder(output)
+    results_folder(output, [*paths, *masks])
     with console.task("clean") as report:
         rows = [
             write_repair(done, output)
@@ -118,7 +109,7 @@ def clean(
         if row["doubt"]:
             print(f"DOUBTFUL {row['name']}: {row['doubt']}")
     print(f"{output}: {len(rows)} masks, {sum(bool(row['doubt']) for row in rows)} of them doubtful")
-    finish(problems, len(rows) + len(problems))
+    finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])
 
 
 def generate(
@@ -132,11 +123,10 @@ def generate(
     """Make new random shapes: meshes and masks, in millimetres about the origin."""
     from implicit_atlas.generation import generate as make
     from implicit_atlas.generation import pieces_of
-    from implicit_atlas.io.output import make_folder
     from implicit_atlas.tasks_files import write_made
 
     atlas = load_atlas(model)
-    make_folder(output)
+    results_folder(output)
     fits, most = make(atlas, count, seed, temperature, template), pieces_of(atlas)
     rows = [write_made(fit, f"generated-{index:04d}", output, most) for index, fit in enumerate(fits)]
     write_csv(output / "shapes.csv", rows)
@@ -156,7 +146,6 @@ def interpolate(
     from implicit_atlas.errors import AtlasError
     from implicit_atlas.generation import interpolate as between
     from implicit_atlas.generation import pieces_of
-    from implicit_atlas.io.output import make_folder
     from implicit_atlas.pictures import Panel, surfaces
     from implicit_atlas.tasks import reconstruct
     from implicit_atlas.tasks_files import write_made
@@ -167,8 +156,7 @@ def interpolate(
     ends = list(reconstruct(atlas, [first, last], None, labels, problems.append, template=common))
     if problems:
         raise AtlasError(problems[0].message)
-    keep_sources(output, [first, last])
-    make_folder(output)
+    results_folder(output, [first, last])
     fits = between(atlas, ends[0].fit, ends[1].fit, steps)
     most = pieces_of(atlas)
     rows = [write_made(fit, f"step-{index:03d}", output, most) for index, fit in enumerate(fits)]
@@ -199,10 +187,11 @@ def correspond(
 
     atlas, problems = load_atlas(model), []
     paths = mask_paths(masks, problems)
+    results_folder(output, [*paths, *masks])
     with console.task("correspond") as report:
         rows = correspond_all(
             atlas, paths, output, labels_of(label, masks[0]), local, resolution, problems, report
         )
     add_to_csv(output / "correspondence.csv", rows)
     print(f"{output}: {len(rows)} meshes of one topology")
-    finish(problems, len(rows) + len(problems))
+    finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])

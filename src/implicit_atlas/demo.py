@@ -12,7 +12,7 @@ import numpy as np
 from implicit_atlas import console, pictures
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.card import model_card
-from implicit_atlas.cli_cases import write_json
+from implicit_atlas.cli_output import write_json
 from implicit_atlas.completion import complete
 from implicit_atlas.console import exit_status
 from implicit_atlas.errors import InputError

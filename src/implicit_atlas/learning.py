@@ -28,9 +28,12 @@ from implicit_atlas.training import (
     TrainConfig,
     Trained,
     TrainingData,
+    content_hash,
     default_config,
     gather,
+    identity,
     optimise,
+    own_state,
 )
 from implicit_atlas.training.config import FEW, Device
 
@@ -73,6 +76,9 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
         raise InputError("training set", "holds no shape", "Give at least one mask.")
     model = model or ModelConfig()
     config = config or default_config(len(shapes), best_device(), method=model.method)
+    state = None if run is None else Path(run) / STATE
+    if resume and state is not None and state.exists():  # before the minutes that warps take
+        own_state(state, identity(model, config, content_hash([shape.packed for shape in shapes])))
     (progress or (lambda share, text: None))(0.0, "warping and encoding shapes")
     begun = time.perf_counter()
     data = gather(shapes, model, config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from implicit_atlas.sampling import ShapeSet
 from implicit_atlas.shapes import Shape
 from implicit_atlas.training.config import TrainConfig
 from implicit_atlas.training.modal_start import modal_start
+from implicit_atlas.training.state import content_hash
 from implicit_atlas.workers import START_SECONDS, Message, run_cases
 
 RANDOM_DEVIATION = 0.1
@@ -98,7 +98,6 @@ def gather(
     worth = _worth(workers, len(jobs) * _FEATURE_SECONDS * volume)
     measured = np.stack(_in_order(feature_case, jobs, np.float32, worth))
     features, distances = np.split(measured, [FEATURE_RESOLUTION**3], axis=1)
-    digest = hashlib.sha256(np.stack(real).tobytes()).hexdigest()
     nodes, size, count = model.mode_nodes, model.code_size, model.template_count
     if nodes and config.codes == "linear" and len(packed) > 1 and size > count:
         distances = distances.reshape(-1, *(DISTANCE_RESOLUTION,) * 3)
@@ -111,7 +110,7 @@ def gather(
         modes, codes, centres = None, _start_codes(features, size, config), None
     if centres is None or len(centres) < count:
         centres = _centres(codes[: len(real)], count, config.seed)
-    return TrainingData(packed, resolution, features, codes, centres, len(real), digest, modes)
+    return TrainingData(packed, resolution, features, codes, centres, len(real), content_hash(real), modes)
 
 
 def _centres(codes: Float[np.ndarray, "n c"], count: int, seed: int) -> Float[np.ndarray, "m c"]:

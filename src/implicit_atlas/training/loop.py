@@ -7,7 +7,6 @@ bit for bit from its last state (on one machine, at one thread count, without a 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from implicit_atlas.errors import InputError, TrainingError
+from implicit_atlas.errors import TrainingError
 from implicit_atlas.losses import (
     LossTerms,
     LossWeights,
@@ -34,11 +33,12 @@ from implicit_atlas.methods import ModelConfig, build, loss_weights
 from implicit_atlas.model import Atlas, Field, Prediction
 from implicit_atlas.sampling import Samples
 from implicit_atlas.schedule import cosine_decay
-from implicit_atlas.tensors import load_state, save_state
+from implicit_atlas.tensors import save_state
 from implicit_atlas.training.config import TrainConfig
 from implicit_atlas.training.data import TrainingData
 from implicit_atlas.training.log import RunLog
 from implicit_atlas.training.muon import Muon
+from implicit_atlas.training.state import identity, own_state
 
 Progress = Callable[[float, str], None]
 """Told the share of the work that is done, 0 to 1, and a line of text."""
@@ -47,7 +47,6 @@ WARM_UP_STEPS = 20
 FLOOR = 1e-3  # the learning rate ends at this share of its peak
 FIRST_SAVED = 5.0  # seconds of training
 LOG_EVERY = 10
-REMEDY_STATE = "Train with the same data and options, or give another output to start anew."
 
 
 class AutoDecoder(nn.Module):
@@ -158,6 +157,7 @@ class _Run:
         self.module, *self.optimizers = self.fabric.setup(module, *self.optimizers)
         self.weights = loss_weights(model, config.losses)
         self.target = data.target(self.fabric.device)
+        self.identity = identity(model, config, data.content_hash)
         self.clock = _Clock()
         self.log = RunLog(None if state_file is None else state_file.with_name("log.jsonl"))
         self.saved_at = 0.0
@@ -226,16 +226,13 @@ class _Run:
             for key, entry in optimizer.state_dict()["state"].items():
                 for name, value in entry.items():
                     tensors[f"optimizer.{index}.{key}.{name}"] = torch.as_tensor(value)
-        save_state(self.state_file, tensors, {**self._identity(), "clock": dataclasses.asdict(self.clock)})
+        save_state(self.state_file, tensors, {**self.identity, "clock": dataclasses.asdict(self.clock)})
         self.saved_at = self.clock.seconds
 
     def restore(self) -> None:
         """Read the state back."""
         assert self.state_file is not None
-        state = load_state(self.state_file)
-        for key, value in self._identity().items():
-            if state.meta.get(key) != value:
-                raise InputError(self.state_file, _other(key, state.meta.get(key), value), REMEDY_STATE)
+        state = own_state(self.state_file, self.identity)
         self.raw.load_state_dict(_part(state.tensors, "module."))
         for index, optimizer in enumerate(self.optimizers):
             content = optimizer.state_dict()
@@ -243,13 +240,6 @@ class _Run:
             optimizer.load_state_dict(content)
         self.clock = _Clock(**state.meta["clock"])
         self.log.cut_after(self.clock.step)
-
-    def _identity(self) -> dict[str, object]:
-        """What must agree between a state and the run that goes on from it, as JSON values."""
-        config = dataclasses.asdict(self.config)
-        return _plain(
-            {"model": dataclasses.asdict(self.model), "configuration": config, "data": self.data.content_hash}
-        )
 
     def result(self) -> Trained:
         """The network in evaluation mode on the CPU, and the codes."""
@@ -305,16 +295,3 @@ def _nested(flat: dict[str, Tensor], sparse: bool) -> dict[int, dict[str, Tensor
         key, entry = name.split(".", 1)
         state.setdefault(int(key), {})[entry] = int(value) if sparse and entry == "step" else value
     return state
-
-
-def _other(key: str, before: object, now: object) -> str:
-    """In which of its options a run differs from the one that a state belongs to."""
-    named = ""
-    if isinstance(before, dict) and isinstance(now, dict):
-        named = ", ".join(name for name in now if before.get(name) != now[name])
-    return f"belongs to a run with another {key}" + (f" ({named})" if named else "")
-
-
-def _plain(value: object) -> dict[str, object]:
-    """The value as it comes back from JSON (tuples as lists)."""
-    return json.loads(json.dumps(value))

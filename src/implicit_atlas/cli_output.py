@@ -1,0 +1,150 @@
+"""What the commands write: where results may go, tables, and which cases could not be used."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from implicit_atlas.errors import InputError
+
+RESULTS = (".nii.gz", ".mrk.json")  # endings of what is written for a case, beside tables
+NOT_USED = "not_used.csv"
+
+Row = dict[str, Any]
+
+
+def keep_files(output: Path | None, sources: Iterable[Path | None]) -> None:
+    """Refuse a file to write that is one of the files (or in one of the folders) that the command reads.
+
+    Raises:
+        InputError: it is.
+    """
+    if output is None or not output.exists():
+        return
+    for source in sources:
+        read = [] if source is None else list(source.iterdir()) if source.is_dir() else [source]
+        if any(path.exists() and path.samefile(output) for path in read):
+            raise InputError(
+                output, "is read by this command: the result would replace it", "Give another file."
+            )
+
+
+def results_folder(output: Path, sources: Sequence[Path] = ()) -> None:
+    """Make the folder of results where nothing that is read, and no model or store, would be mixed with them.
+
+    Raises:
+        InputError: a result would replace a file of `sources`, or the folder is one of them, a model or a store.
+    """
+    from implicit_atlas.checkpoint import is_model
+    from implicit_atlas.io.output import make_folder
+    from implicit_atlas.store import is_store
+    from implicit_atlas.tasks_files import output_name
+
+    another = "Give another folder to -o."
+    for source in sources:
+        for ending in RESULTS:
+            target = output / f"{output_name(source)}{ending}"
+            if target.exists() and source.exists() and target.samefile(source):
+                raise InputError(source, f"a result in {output} would replace it", another)
+    for source in sources:
+        if output.is_dir() and source.is_dir() and output.samefile(source):
+            raise InputError(output, "is read: results would be taken for cases the next time", another)
+    if is_model(output) or is_store(output):
+        raise InputError(output, "is a model or a store, which results would be mixed with", another)
+    make_folder(output)
+
+
+def write_json(path: Path | None, values: dict[str, Any]) -> None:
+    """Write values where a file was asked for."""
+    from implicit_atlas.files import write_atomic
+    from implicit_atlas.io.output import make_folder
+
+    if path is not None:
+        make_folder(path.parent)
+        write_atomic(path, _bytes(json.dumps(values, indent=1, ensure_ascii=False) + "\n"))
+
+
+def write_csv(path: Path, rows: list[Row]) -> None:
+    """Write a table with a line of names; an empty one is not written."""
+    from implicit_atlas.files import write_atomic
+
+    if not rows:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows([{key: _safe(value) for key, value in row.items()} for row in rows])
+    write_atomic(path, _bytes(text.getvalue()))
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8; bytes of a file's name that are none are escaped."""
+    return text.encode(errors="backslashreplace")
+
+
+def add_to_csv(path: Path, rows: list[Row], key: str = "name") -> None:
+    """Write a table with rows of cases, and keep what an earlier call wrote of other cases into the same folder."""
+    names = {str(_safe(row[key])) for row in rows}
+    before = _rows(path) if rows else []
+    write_csv(path, [row for row in before if set(row) == set(rows[0]) and row[key] not in names] + rows)
+
+
+def _rows(path: Path) -> list[Row]:
+    """Rows of a table; none where there is no table of ours."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+
+
+def _safe(value: Any) -> Any:
+    """A cell; a text that begins like a formula would be run by a spreadsheet."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@") else value
+
+
+def finish(problems: Sequence[Any], total: int, output: Path | None = None, done: Iterable[str] = ()) -> None:
+    """List the cases that could not be used; the exit status says so.
+
+    Args:
+        problems: of cases, as `implicit_atlas.io.Problem`.
+        total: number of cases.
+        output: folder of results: they are listed there, too.
+        done: names of cases that are done, and no longer listed there.
+
+    Raises:
+        typer.Exit: there are some.
+    """
+    from implicit_atlas.io import printable
+
+    if output is not None:
+        _list_problems(output / NOT_USED, problems, set(done))
+    for problem in problems:
+        # Most messages begin with the file.
+        named = problem.name in problem.message.partition(": ")[0]
+        text = problem.message if named else f"{problem.name}: {problem.message}"
+        print(f"not used: {printable(text)}", file=sys.stderr)
+    if problems:
+        others = "; the others are done" if len(problems) < total else ""
+        print(f"error: {len(problems)} of {total} cases could not be used{others}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _list_problems(path: Path, problems: Sequence[Any], done: set[str]) -> None:
+    """Add to the list of cases that could not be used; a list that has become empty goes."""
+    rows: list[Row] = [{"name": p.name, "file": str(p.path), "reason": p.message} for p in problems]
+    over = {str(_safe(name)) for name in (*done, *(row["name"] for row in rows))}
+    before = [
+        row for row in _rows(path) if set(row) == {"name", "file", "reason"} and row["name"] not in over
+    ]
+    if before or rows:
+        write_csv(path, before + rows)
+    else:
+        path.unlink(missing_ok=True)
