@@ -71,7 +71,7 @@ def card(organ: str, atlas: TrainedAtlas, known: dict[str, Any]) -> str:
         "were at hand, so that this says nothing of unseen ones: `docs/results.md` does, of the organs that were run, "
         "where the method learned from fewer"
     )
-    return model_card(atlas, DATA[organ], LICENCE, scores)
+    return model_card(atlas, organ, DATA[organ], LICENCE, scores)
 
 
 def _report(share: float, text: str) -> None:

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from atlas_samples import CODE, FIT, RESOLUTION, dsc, phantom_shapes, tiny_atlas, tiny_model
 
-from implicit_atlas.code_fit import FitConfig
+from implicit_atlas.code_fit import CodeFit, FitConfig
 from implicit_atlas.errors import FitError
+from implicit_atlas.fit import Fit
 from implicit_atlas.fitting import RACE, fit_codes
 from implicit_atlas.losses import generalised_cross_entropy
 from implicit_atlas.methods import build
@@ -191,3 +192,9 @@ def test_progress_goes_from_nothing_to_everything():
 def test_an_empty_target_gives_no_fits():
     empty = ObservationSet([])
     assert fit_codes(tiny_atlas().network, empty, mean_starts(0), FIT) == []
+
+
+def test_a_fit_is_shown_without_its_arrays():
+    found = CodeFit(np.zeros(4, np.float32), 1, np.zeros(9, np.float32), "mean", 0.1, 0.2, 9, 0.5, 4)
+    text = repr(Fit("case", found, None, 16, lambda: lambda points: np.zeros(len(points))))
+    assert "case" in text and "start='mean'" in text and "array" not in text

@@ -131,3 +131,11 @@ def test_a_hundred_thousand_files(tmp_path: Path) -> None:
     for number in range(100_000):
         os.close(os.open(tmp_path / f"case_{number:06d}.nii.gz", os.O_CREAT))
     assert len(list_cases(tmp_path)) == 100_000
+
+
+def test_files_of_other_formats_are_passed_over_by_name(tmp_path):
+    for name in ("a.nii.gz", "notes.txt", "b.mat", ".hidden"):
+        (tmp_path / name).touch()
+    found = find_cases(tmp_path)
+    assert [path.name for path in found.paths] == ["a.nii.gz"]
+    assert [path.name for path in found.passed_over] == ["b.mat", "notes.txt"]

@@ -66,7 +66,9 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "organ.atlas"
-    tiny_atlas().save(folder, model_card(tiny_atlas(), data="phantoms & more", licence="CC0 <b>1.0</b>"))
+    tiny_atlas().save(
+        folder, model_card(tiny_atlas(), "balls", data="phantoms & more", licence="CC0 <b>1.0</b>")
+    )
     return folder
 
 

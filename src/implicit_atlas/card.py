@@ -25,11 +25,15 @@ def facts(atlas: TrainedAtlas) -> list[tuple[str, str]]:
 
 
 def model_card(
-    atlas: TrainedAtlas, data: str = "not stated", licence: str = "not stated", scores: str = "not stated"
+    atlas: TrainedAtlas,
+    organ: str,
+    data: str = "not stated",
+    licence: str = "not stated",
+    scores: str = "not stated",
 ) -> str:
     """Markdown text of a model's README."""
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts(atlas))
-    return f"""# Shape atlas ({atlas.config.model.method})
+    return f"""# {organ}: shape atlas ({atlas.config.model.method})
 
 A learned deformable multi-template implicit shape model (ImplicitAtlas, CVPR 2022), written by implicit-atlas.
 

@@ -70,13 +70,17 @@ def check(
     """Describe a folder of masks: sizes, spacing, orientation, components, holes, border contact, outliers."""
     from implicit_atlas.fingerprint import fingerprint
     from implicit_atlas.fingerprint_table import table
-    from implicit_atlas.io import find_cases
+    from implicit_atlas.io import find_cases, printable
 
     keep_files(json_file, [folder])
     found = fingerprint(folder, labels_of(label, folder))
     print(table(found))
     write_json(json_file, found.to_json())
     cases = find_cases(folder)
+    if cases.passed_over:
+        first = ", ".join(printable(path.name) for path in cases.passed_over[:3])
+        others = ", ..." if len(cases.passed_over) > 3 else ""
+        print(f"passed over: {len(cases.passed_over)} files that are no masks ({first}{others})")
     finish(found.problems, len(cases.paths) + len(cases.problems))
 
 

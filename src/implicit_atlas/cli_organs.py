@@ -84,7 +84,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
             print(f"{model}: is there")
             continue
         try:
-            problems, _ = learn(shapes, model, ids, plan)
+            problems, _ = learn(shapes, model, ids, plan, name)
         except AtlasError as error:
             failed.append(Problem(name, shapes, str(error)))
             continue

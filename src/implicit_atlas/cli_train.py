@@ -40,8 +40,13 @@ def _keep_trained(output: Path, run: Path) -> None:
         raise InputError(run, "holds a training that was not finished", remedy)
 
 
-def learn(source: Path, output: Path, labels: tuple[int, ...], plan: Plan) -> tuple[list[Any], int]:
-    """Learn an atlas and write it; the cases that could not be used, and how many there were."""
+def learn(
+    source: Path, output: Path, labels: tuple[int, ...], plan: Plan, organ: str = ""
+) -> tuple[list[Any], int]:
+    """Learn an atlas and write it; the cases that could not be used, and how many there were.
+
+    `organ` is named in what is said of the progress, where there are several.
+    """
     from implicit_atlas import console, pictures
     from implicit_atlas.card import model_card
     from implicit_atlas.checkpoint import refuse_foreign
@@ -64,7 +69,7 @@ def learn(source: Path, output: Path, labels: tuple[int, ...], plan: Plan) -> tu
     if plan.only is not None:
         wanted_names(plan.only)  # that a list cannot be read is better known now
     make_folder(output.resolve().parent)
-    with console.task("prepare") as report:
+    with console.task(f"prepare {organ}".strip()) as report:
         shapes = load_shapes(source, labels, progress=console.counted(report), on_problem=problems.append)
     shapes = chosen(shapes, plan.only)
     config = default_config(len(shapes), best_device(), plan.max_minutes, plan.seed, plan.method)
@@ -72,9 +77,9 @@ def learn(source: Path, output: Path, labels: tuple[int, ...], plan: Plan) -> tu
     config = dataclasses.replace(
         config, **{name: value for name, value in given.items() if value is not None}
     )
-    with console.task("train") as report:
+    with console.task(f"train {organ}".strip()) as report:
         atlas = train(shapes, model, config, labels=labels, run=run, resume=plan.resume, progress=report)
-    atlas.save(output, model_card(atlas))
+    atlas.save(output, model_card(atlas, organ or output.stem))
     pictures.training_curves(run / "training.png", RunLog(run / "log.jsonl").read_lines())
     steps, seconds = atlas.provenance["steps"], atlas.provenance["seconds"]
     print(f"{output}: {len(shapes)} shapes, {steps} steps in {seconds:.0f} s")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -59,9 +59,9 @@ class CodeFit:
         frame: where its cube lies, where that was found, too.
     """
 
-    code: Float[np.ndarray, " c"]
+    code: Float[np.ndarray, " c"] = field(repr=False)
     template: int | None
-    loss_history: Float[np.ndarray, " iterations"]
+    loss_history: Float[np.ndarray, " iterations"] = field(repr=False)
     start: str
     loss: float
     mean_loss: float
@@ -69,9 +69,9 @@ class CodeFit:
     seconds: float
     degrees_of_freedom: int
     failure: str | None = None
-    residual: Float[np.ndarray, " k"] | None = None
+    residual: Float[np.ndarray, " k"] | None = field(default=None, repr=False)
     residual_nodes: int = 0
-    frame: Frame | None = None
+    frame: Frame | None = field(default=None, repr=False)
 
     def checked(self, name: str) -> CodeFit:
         """The fit itself.

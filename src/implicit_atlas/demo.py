@@ -109,7 +109,7 @@ def _train(shapes: list[Shape], output: Path, minutes: float) -> TrainedAtlas:
     folder = output / "demo.run"
     with console.task("train") as report:
         atlas = train(shapes, config=config, run=folder, progress=report)
-    atlas.save(output / "demo.atlas", model_card(atlas))
+    atlas.save(output / "demo.atlas", model_card(atlas, "demo"))
     pictures.training_curves(output / "training.png", RunLog(folder / "log.jsonl").read_lines())
     return atlas
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,9 +34,9 @@ class Fit:
 
     name: str
     found: CodeFit
-    frame: Frame | None
+    frame: Frame | None = dataclasses.field(repr=False)
     resolution: int
-    field: Callable[[], ValuesAt]
+    field: Callable[[], ValuesAt] = dataclasses.field(repr=False)
 
     @property
     def failure(self) -> str | None:

@@ -31,10 +31,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Cases:
-    """The mask files that were found, and those set aside because two share one case name."""
+    """What was found.
+
+    Args:
+        paths: the mask files.
+        problems: files that are set aside because two share one case name.
+        passed_over: files of other formats in the folders that were searched; hidden ones do not count.
+    """
 
     paths: tuple[Path, ...]
     problems: tuple[Problem, ...]
+    passed_over: tuple[Path, ...] = ()
 
 
 def find_cases(source: str | Path | Iterable[str | Path]) -> Cases:
@@ -49,8 +56,11 @@ def find_cases(source: str | Path | Iterable[str | Path]) -> Cases:
     """
     given = [source] if isinstance(source, (str, Path)) else list(source)
     found: dict[Path, None] = {}
+    others: dict[Path, None] = {}
     for path in map(Path, given):
-        found.update(dict.fromkeys(_in_folder(path) if path.is_dir() else [_named_file(path)]))
+        masks, rest = _in_folder(path) if path.is_dir() else ([_named_file(path)], [])
+        found.update(dict.fromkeys(masks))
+        others.update(dict.fromkeys(rest))
     if not found:
         raise InputError("masks", "none were named", "Give a folder of masks, or mask files.")
     by_name: dict[str, list[Path]] = defaultdict(list)
@@ -58,7 +68,7 @@ def find_cases(source: str | Path | Iterable[str | Path]) -> Cases:
         by_name[name].append(path)
     paths = tuple(same[0] for same in by_name.values() if len(same) == 1)
     problems = tuple(_duplicate(path, same) for same in by_name.values() if len(same) > 1 for path in same)
-    return Cases(paths, problems)
+    return Cases(paths, problems, tuple(sorted(others)))
 
 
 def list_cases(source: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -74,18 +84,19 @@ def list_cases(source: str | Path | Iterable[str | Path]) -> list[Path]:
     return list(cases.paths)
 
 
-def _in_folder(folder: Path) -> list[Path]:
-    """Return the mask files of a folder; broken links are among them, so that reading names them."""
+def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The mask files of a folder, broken links among them, so that reading names them; and its other files."""
     try:
         with os.scandir(folder) as entries:
             listed = [(entry.name, _is_dir(entry)) for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         problem = f"cannot be listed ({error.strerror or error})"
         raise InputError(folder, problem, "Check the folder and its permissions.") from error
-    masks = [folder / name for name, is_dir in listed if is_mask_name(name) and not is_dir]
+    files = [folder / name for name, is_dir in listed if not is_dir]
+    masks = [path for path in files if is_mask_name(path.name)]
     if not masks:
         raise _no_masks(folder, sorted(name for name, is_dir in listed if is_dir))
-    return masks
+    return masks, [path for path in files if not is_mask_name(path.name)]
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:

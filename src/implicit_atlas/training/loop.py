@@ -214,7 +214,8 @@ class _Run:
         numbers = {name: value.item() for name, value in values.items() if value is not None}
         self.log.write(step=clock.step, progress=clock.progress, seconds=clock.seconds, loss=loss, **numbers)
         progress(
-            clock.progress, f"step {clock.step}  loss {loss:.4f}  {clock.step / clock.seconds:.2f} steps/s"
+            clock.progress,
+            f"step {clock.step}  loss {loss:.4f}  {1 / max(clock.pace, 1e-9):.2f} steps/s",
         )
 
     def save(self) -> None:
