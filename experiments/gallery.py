@@ -20,7 +20,7 @@ from implicit_atlas.files import write_atomic
 from implicit_atlas.fit import Fit
 from implicit_atlas.generation import generate, interpolate
 from implicit_atlas.io import find_cases, read_mask
-from implicit_atlas.pictures import Panel, surfaces
+from implicit_atlas.pictures import Panel, hidden, surfaces
 from implicit_atlas.shapes import Shape, prepare
 from implicit_atlas.shipped import shipped_models
 from implicit_atlas.surface import occupancy_mesh
@@ -43,7 +43,7 @@ FIGURES = {
     ),
     "correspondence": (
         "**Correspondence** (Figure 7). The reference template is coloured by place; every vertex of it is found in "
-        "each shape and brings its colour and the dots along."
+        "each shape and brings its colour and the dots along (pale ones lie behind the surface)."
     ),
 }
 PAGE = """# Gallery
@@ -105,12 +105,12 @@ def templates_and_made(atlas: TrainedAtlas, path: Path) -> None:
 
 def correspondence(atlas: TrainedAtlas, shapes: Sequence[Shape], path: Path) -> None:
     """Figure 7."""
-    reference = reference_template(atlas)
+    reference, half_mm = reference_template(atlas), np.array(atlas.config.size_mm) / 2
     mesh = template_mesh(atlas, reference, RESOLUTION // 2)
     low, high = mesh.vertices.min(0), mesh.vertices.max(0)
     colours = (mesh.vertices - low) / (high - low) * 0.85 + 0.1
-    marks = _spread_out(mesh.vertices, KEYPOINTS)
-    half_mm = np.array(atlas.config.size_mm) / 2
+    seen = np.flatnonzero(~hidden(mesh.vertices * half_mm, mesh.vertices * half_mm))
+    marks = seen[_spread_out(mesh.vertices[seen], KEYPOINTS)]
     panels = [_coloured(mesh.vertices * half_mm, mesh.faces, colours, marks, f"template {reference}")]
     for shape, fit in zip(shapes, atlas.fit(list(shapes), template=reference), strict=True):
         places = from_template(template_map(atlas, fit.found), mesh.vertices)
@@ -133,7 +133,7 @@ def _spread_out(vertices: np.ndarray, count: int) -> list[int]:
 
 
 def _coloured(
-    vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, marks: list[int], caption: str
+    vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, marks: np.ndarray, caption: str
 ) -> Panel:
     return Panel(vertices, faces, caption, colours[faces].mean(1), vertices[marks])
 

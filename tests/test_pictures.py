@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from implicit_atlas.pictures import DPI, HIGH, TITLE, WIDE, Panel, surfaces
+from implicit_atlas.pictures import AZIMUTH, DPI, ELEVATION, HIGH, TITLE, WIDE, Panel, hidden, surfaces
 from implicit_atlas.surface import volume_mesh
 
 
@@ -40,3 +40,14 @@ def test_panels_of_a_row_have_one_scale(tmp_path: Path) -> None:
         np.ptp(np.nonzero((part < 0.98).any(axis=2))[0]) for part in (image[:, :half], image[:, half:])
     )
     assert small / large == pytest.approx(0.5, abs=0.03)
+
+
+def test_marks_behind_a_ball_are_hidden() -> None:
+    rng = np.random.default_rng(0)
+    ball = rng.standard_normal((4000, 3))
+    ball /= np.linalg.norm(ball, axis=1, keepdims=True)
+    azimuth, elevation = np.deg2rad([AZIMUTH, ELEVATION])
+    viewer = np.array(
+        [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
+    )
+    assert hidden(ball, np.stack([viewer, -viewer])).tolist() == [False, True]

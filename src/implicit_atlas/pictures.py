@@ -11,7 +11,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from matplotlib.colors import to_rgba
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from implicit_atlas.files import write_atomic
@@ -22,6 +23,8 @@ WIDE, HIGH, TITLE = 3.0, 2.3, 0.4  # inches: of a panel, and above all of them
 FILL = np.array([0.94, 0.76])  # of a panel's width and height, by a surface; the caption stands below
 UNIT = 0.2975  # share of a square panel's side that matplotlib gives half of the axes' range, without zoom
 AZIMUTH, ELEVATION = -60, 20  # degrees
+# Of a surface's size: how near on the screen, and how much nearer to the viewer, what hides a mark is.
+BESIDE, BEHIND, PALE = 0.02, 0.08, 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class Panel:
     """A surface to draw: vertices (v, 3) in any length unit, faces (f, 3), what to write below.
 
     Its colour is one for all or one a face; `marks` are points that are drawn upon it, in colours that differ or in
-    `mark_colours`.
+    `mark_colours`, pale where the surface hides them.
     """
 
     vertices: Float[np.ndarray, "v 3"]
@@ -69,6 +72,16 @@ def _screen() -> Float[np.ndarray, "3 2"]:
     return np.array([right, up]).T
 
 
+def hidden(vertices: Float[np.ndarray, "v 3"], marks: Float[np.ndarray, "m 3"]) -> Bool[np.ndarray, " m"]:
+    """Marks with vertices of a surface before them."""
+    toward = np.cross(*_screen().T)
+    size = np.linalg.norm(np.ptp(vertices, axis=0))
+    shown, depth = vertices @ _screen(), vertices @ toward
+    beside = np.linalg.norm((marks @ _screen())[:, None] - shown, axis=-1) < BESIDE * size
+    front = np.where(beside, depth, -np.inf).max(1)
+    return front - marks @ toward > BEHIND * size
+
+
 def training_curves(path: Path, log: Sequence[dict[str, float]]) -> None:
     """Draw the loss terms of a run against its steps."""
     figure, axes = plt.subplots(figsize=(7, 4))
@@ -92,13 +105,16 @@ def _draw(axes, panel: Panel, scale: float) -> None:
     # Thin edges of the same colours close the seams between faces.
     axes.add_collection3d(Poly3DCollection(corners, facecolors=colours, edgecolors=colours, linewidths=0.3))
     if panel.marks is not None:
+        axes.computed_zorder = False  # marks stand before the surface, drawn after it
+        colours = panel.mark_colours or [f"C{i % 10}" for i in range(len(panel.marks))]
+        alpha = np.where(hidden(panel.vertices, panel.marks), PALE, 1.0)
         axes.scatter(
             *panel.marks.T,
-            s=14,
-            c=np.arange(len(panel.marks)) if panel.mark_colours is None else list(panel.mark_colours),
-            cmap="tab10" if panel.mark_colours is None else None,
-            edgecolors="black",
+            s=20,
+            c=[to_rgba(colour, a) for colour, a in zip(colours, alpha, strict=True)],
+            edgecolors=[to_rgba("black", a) for a in alpha],
             depthshade=False,
+            zorder=3,
         )
     shown = panel.vertices @ _screen()
     middle = (shown.max(0) + shown.min(0)) / 2 - [0, (1 - FILL[1]) / 3 * HIGH / scale]
