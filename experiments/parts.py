@@ -27,8 +27,7 @@ from implicit_atlas.files import write_atomic
 from implicit_atlas.io import case_name, find_cases, read_labels
 from implicit_atlas.metrics import dsc
 from implicit_atlas.tasks import Reconstruction
-from implicit_atlas.tasks_files import fit_alike
-from implicit_atlas.transfer import in_template
+from implicit_atlas.transfer import Alike, in_template
 
 COUNTS = (1, 3, 5)
 PARTS = {1: "anterior", 2: "posterior"}
@@ -87,11 +86,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA / "hippocampus")
     parser.add_argument("--local", action="store_true", help="fit a local residual, too")
     options = parser.parse_args()
-    atlas, problems = implicit_atlas.load(str(options.model)), []
+    atlas = implicit_atlas.load(str(options.model))
+    alike = Alike(atlas, local=options.local)
     split = json.loads((options.data / "splits.json").read_text(encoding="utf-8"))
     paths = {case_name(path): path for path in find_cases(options.data / "masks").paths}
     known, unseen = (
-        list(fit_alike(atlas, [paths[case_name(Path(n))] for n in names], (), options.local, problems))
+        list(alike.fits([paths[case_name(Path(n))] for n in names]))
         for names in (split["few_shot"], split["val"])
     )
     found = carried(atlas, known, unseen)
@@ -100,7 +100,7 @@ def main() -> None:
         "local": options.local,
         "steps": atlas.provenance["steps"],
         "training_shapes": len(atlas.config.names),
-        "problems": [str(problem.message) for problem in problems],
+        "problems": [str(problem.message) for problem in alike.problems],
     }
     name = f"parts-hippocampus{'-local' if options.local else ''}.json"
     write_atomic(RESULTS / name, (json.dumps({"about": about, "parts": found}, indent=1) + "\n").encode())

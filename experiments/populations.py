@@ -18,12 +18,13 @@ import numpy as np
 from experiments.applications import run_measurement
 from experiments.data import HERE
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.io import Mask, Problem, case_name
+from implicit_atlas.io import Mask, case_name
 from implicit_atlas.pictures import Panel, surfaces
 from implicit_atlas.statistics import align, compare_groups, principal_modes
 from implicit_atlas.statistics.alignment import Alignment
 from implicit_atlas.statistics.files import DEVIATIONS, corresponding, write_modes
-from implicit_atlas.tasks_files import MESH_FOLDER, correspond_all
+from implicit_atlas.tasks import MESH_FOLDER
+from implicit_atlas.transfer import Alike, correspond_all
 
 RESOLUTION, MODES, SHOWN, PERMUTATIONS, LEVEL = 40, 10, 3, 1000, 0.05
 GREY = (0.62, 0.75, 0.55)
@@ -32,11 +33,11 @@ REACH = 0.5  # of the largest motion: what is full red or blue
 
 def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> dict[str, Any]:
     """{"meshes": correspondence of each case, "curves": by modes, "groups": by how the halves were chosen}."""
-    problems: list[Problem] = []
+    alike = Alike(atlas, local=False)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        meshes = correspond_all(atlas, [mask.path for mask in masks], folder, (), False, RESOLUTION, problems)
-        for problem in problems:
+        meshes = correspond_all(alike, [mask.path for mask in masks], folder, RESOLUTION)
+        for problem in alike.problems:
             report(f"left out: {problem.name}: {problem.message}")
         report(f"{len(meshes)} meshes of {meshes[0]['vertices']} vertices")
         names = [row["name"] for row in meshes]

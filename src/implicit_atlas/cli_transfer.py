@@ -28,13 +28,14 @@ def landmarks(  # noqa: PLR0913 (each is an option of the command)
     local: Local = True,
 ) -> None:
     """Carry landmarks of one case to others: a .mrk.json each, and a table with the error of every point."""
-    from implicit_atlas.transfer import carry_landmarks
+    from implicit_atlas.transfer import Alike, carry_landmarks
 
     atlas, problems = load_atlas(model), []
     paths = mask_paths(targets, problems)
     unusable = len(problems)
     results_folder(output, [source, points, *paths, *targets])
-    rows = carry_landmarks(atlas, source, points, paths, output, labels_of(label, source), local, problems)
+    alike = Alike(atlas, labels_of(label, source), local, problems)
+    rows = carry_landmarks(alike, source, points, paths, output)
     add_to_csv(output / "landmarks.csv", rows, "case")
     doubtful = [row for row in rows if row["doubt"]]
     for row in doubtful:
@@ -55,13 +56,14 @@ def labels(
     local: Local = True,
 ) -> None:
     """Carry the parts of labelled cases to masks: label maps on the targets' own grids."""
-    from implicit_atlas.transfer import carry_labels
+    from implicit_atlas.transfer import Alike, carry_labels
 
     atlas, problems = load_atlas(model), []
     known, wanted = mask_paths([sources], problems), mask_paths(targets, problems)
     unusable = len(problems)
     results_folder(output, [*known, *wanted, sources, *targets])
-    rows = carry_labels(atlas, known, wanted, output, labels_of(label, sources), local, problems)
+    alike = Alike(atlas, labels_of(label, sources), local, problems)
+    rows = carry_labels(alike, known, wanted, output)
     add_to_csv(output / "labels.csv", rows, "case")
     print(f"{output}: {len(rows)} label maps, from {len(known)} labelled cases")
     finish(problems, len(known) + len(wanted) + unusable, output, [row["case"] for row in rows])

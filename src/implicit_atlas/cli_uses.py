@@ -183,15 +183,14 @@ def correspond(
 ) -> None:
     """Give all masks meshes of one topology: vertex i is the same place in each, as statistics need it."""
     from implicit_atlas import console
-    from implicit_atlas.tasks_files import correspond_all
+    from implicit_atlas.transfer import Alike, correspond_all
 
     atlas, problems = load_atlas(model), []
     paths = mask_paths(masks, problems)
     results_folder(output, [*paths, *masks])
     with console.task("correspond") as report:
-        rows = correspond_all(
-            atlas, paths, output, labels_of(label, masks[0]), local, resolution, problems, report
-        )
+        alike = Alike(atlas, labels_of(label, masks[0]), local, problems, report)
+        rows = correspond_all(alike, paths, output, resolution)
     add_to_csv(output / "correspondence.csv", rows)
     print(f"{output}: {len(rows)} meshes of one topology")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])

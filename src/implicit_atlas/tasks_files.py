@@ -7,19 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.completion import Completion, complete
 from implicit_atlas.console import Report
-from implicit_atlas.correspondence import (
-    from_template,
-    reference_template,
-    share_of_folds,
-    template_map,
-    template_mesh,
-)
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
 from implicit_atlas.io import (
@@ -37,16 +27,14 @@ from implicit_atlas.io import (
     write_volume,
 )
 from implicit_atlas.io.output import make_folder
-from implicit_atlas.local import LocalConfig
 from implicit_atlas.observe import Drawn, Seen, from_landmarks, from_mask
 from implicit_atlas.pieces import largest_pieces
 from implicit_atlas.repair import Repair
 from implicit_atlas.sampling import Observations
-from implicit_atlas.tasks import MESH_FOLDER, MESH_SUFFIX, Reconstruction, reconstruct, writable
+from implicit_atlas.tasks import MESH_FOLDER, MESH_SUFFIX, writable
 from implicit_atlas.voxel_grid import Grid
 
 POINT_ENDINGS = (".csv", ".mrk.json", ".fcsv")
-FOLD_POINTS = 4000  # vertices at which folds are looked for
 
 
 def read_observations(
@@ -220,58 +208,3 @@ def write_made(fit: Fit, name: str, folder: Path, most: int = 1) -> dict[str, An
     write_mesh(folder / MESH_FOLDER / f"{name}{MESH_SUFFIX}", mesh)
     volume_ml = float(occupancy.sum() * grid.voxel_volume_mm3 / 1000)
     return {"name": name, "template": fit.found.template, "volume_ml": round(volume_ml, 3), "pieces": pieces}
-
-
-def fit_alike(
-    atlas: TrainedAtlas,
-    paths: Sequence[Path],
-    labels: Sequence[int],
-    local: bool,
-    problems: list[Problem],
-    report: Report = lambda share, text: None,
-) -> Iterator[Reconstruction]:
-    """Fit masks by one common template, so that their places can be compared; batch by batch."""
-    config = FitConfig(local=LocalConfig() if local else None)
-    reference = reference_template(atlas)
-    yield from reconstruct(atlas, paths, config, labels, problems.append, report, reference)
-
-
-def correspond_all(  # noqa: PLR0913 (what the command gives)
-    atlas: TrainedAtlas,
-    paths: Sequence[Path],
-    folder: Path,
-    labels: Sequence[int],
-    local: bool,
-    resolution: int,
-    problems: list[Problem],
-    report: Report = lambda share, text: None,
-) -> list[dict[str, Any]]:
-    """Write a mesh of the reference template's topology for each mask; how exact each is."""
-    template = template_mesh(atlas, reference_template(atlas), resolution)
-    make_folder(folder / MESH_FOLDER)
-    rows = []
-    for found in fit_alike(atlas, paths, labels, local, problems, report):
-        fit, frame = found.fit, found.fit.placed()
-        mapped = template_map(atlas, fit.found)
-        places = from_template(mapped, template.vertices)
-        vertices = frame.cube_to_world(places.points)
-        write_mesh(
-            folder / MESH_FOLDER / f"{fit.name}{MESH_SUFFIX}", Mesh(vertices, _outward(template.faces, frame))
-        )
-        step = max(1, len(places.points) // FOLD_POINTS)
-        left_mm = places.left * float((frame.lattice_spacing_mm * frame.resolution).mean() / 2)
-        rows.append(
-            {
-                "name": fit.name,
-                "vertices": len(vertices),
-                "left_mm_p95": round(float(np.percentile(left_mm, 95)), 4),
-                "not_found": round(1 - places.solved, 4),
-                "folds": round(share_of_folds(mapped, places.points[::step]), 4),
-            }
-        )
-    return rows
-
-
-def _outward(faces: np.ndarray, frame: Any) -> np.ndarray:
-    """Faces turned round where the frame mirrors."""
-    return faces[:, ::-1].copy() if np.linalg.det(frame.affine_cube_to_world[:3, :3]) < 0 else faces

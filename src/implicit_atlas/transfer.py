@@ -1,8 +1,9 @@
-"""Landmarks and labels carried between files of cases, through the template that all deform."""
+"""Files of cases brought together by the template that all deform: meshes of one topology, landmarks and labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +11,103 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.correspondence import Labelled, template_map, transfer_labels, transfer_points
+from implicit_atlas.code_fit import FitConfig
+from implicit_atlas.console import Report
+from implicit_atlas.correspondence import (
+    Labelled,
+    from_template,
+    reference_template,
+    share_of_folds,
+    template_map,
+    template_mesh,
+    transfer_labels,
+    transfer_points,
+)
 from implicit_atlas.errors import AtlasError, InputError
+from implicit_atlas.frame import Frame
 from implicit_atlas.io import (
     Landmarks,
+    Mesh,
     Problem,
     read_labels,
     read_landmarks,
     write_label_map,
     write_landmarks,
+    write_mesh,
 )
-from implicit_atlas.tasks import Reconstruction
-from implicit_atlas.tasks_files import fit_alike
+from implicit_atlas.io.output import make_folder
+from implicit_atlas.local import LocalConfig
+from implicit_atlas.tasks import MESH_FOLDER, MESH_SUFFIX, Reconstruction, reconstruct
 
 OFF_SURFACE = 0.1  # of the organ's mean size: landmarks farther from the surface are named
 LEFT_MM = 0.5  # landmarks whose place was found less exactly are named
+FOLD_POINTS = 4000  # vertices at which folds are looked for
 
 
-def carry_landmarks(  # noqa: PLR0913 (what the command gives)
-    atlas: TrainedAtlas,
-    source: Path,
-    points: Path,
-    targets: Sequence[Path],
-    folder: Path,
-    labels: Sequence[int],
-    local: bool,
-    problems: list[Problem],
+@dataclass(frozen=True)
+class Alike:
+    """Fits of masks that deform one common template, so that their places can be compared.
+
+    Args:
+        atlas: which deforms it.
+        labels: ids that make the organ; none for those that the atlas was trained on.
+        local: with a local residual, closer to the masks.
+        problems: masks that cannot be used are added here.
+        report: told how far it is.
+    """
+
+    atlas: TrainedAtlas
+    labels: Sequence[int] = ()
+    local: bool = True
+    problems: list[Problem] = field(default_factory=list)
+    report: Report = lambda share, text: None
+
+    def fits(self, paths: Sequence[Path]) -> Iterator[Reconstruction]:
+        """Fit masks, batch by batch."""
+        config = FitConfig(local=LocalConfig() if self.local else None)
+        template = reference_template(self.atlas)
+        yield from reconstruct(
+            self.atlas, paths, config, self.labels, self.problems.append, self.report, template
+        )
+
+
+def correspond_all(
+    alike: Alike, paths: Sequence[Path], folder: Path, resolution: int
+) -> list[dict[str, Any]]:
+    """Write a mesh of the reference template's topology for each mask; how exact each is."""
+    atlas = alike.atlas
+    template = template_mesh(atlas, reference_template(atlas), resolution)
+    make_folder(folder / MESH_FOLDER)
+    rows = []
+    for found in alike.fits(paths):
+        fit, frame = found.fit, found.fit.placed()
+        mapped = template_map(atlas, fit.found)
+        places = from_template(mapped, template.vertices)
+        vertices = frame.cube_to_world(places.points)
+        write_mesh(
+            folder / MESH_FOLDER / f"{fit.name}{MESH_SUFFIX}", Mesh(vertices, _outward(template.faces, frame))
+        )
+        step = max(1, len(places.points) // FOLD_POINTS)
+        left_mm = places.left * float((frame.lattice_spacing_mm * frame.resolution).mean() / 2)
+        rows.append(
+            {
+                "name": fit.name,
+                "vertices": len(vertices),
+                "left_mm_p95": round(float(np.percentile(left_mm, 95)), 4),
+                "not_found": round(1 - places.solved, 4),
+                "folds": round(share_of_folds(mapped, places.points[::step]), 4),
+            }
+        )
+    return rows
+
+
+def _outward(faces: np.ndarray, frame: Frame) -> np.ndarray:
+    """Faces turned round where the frame mirrors."""
+    return faces[:, ::-1].copy() if np.linalg.det(frame.affine_cube_to_world[:3, :3]) < 0 else faces
+
+
+def carry_landmarks(
+    alike: Alike, source: Path, points: Path, targets: Sequence[Path], folder: Path
 ) -> list[dict[str, Any]]:
     """Write the landmarks of a case as they lie in each target; a row for each, with what is doubtful about it.
 
@@ -43,8 +115,8 @@ def carry_landmarks(  # noqa: PLR0913 (what the command gives)
         InputError: the source or its landmarks cannot be used.
     """
     marks = read_landmarks(points)
-    bad: list[Problem] = []
-    first = next(fit_alike(atlas, [source], labels, local, bad), None)
+    atlas, bad = alike.atlas, []
+    first = next(replace(alike, problems=bad).fits([source]), None)
     if first is None:
         raise AtlasError(f"the mask of the landmarks: {bad[0].message}")
     off_mm = KDTree(first.fit.mesh().vertices).query(marks.points_mm)[0]
@@ -55,7 +127,7 @@ def carry_landmarks(  # noqa: PLR0913 (what the command gives)
             points, problem, "Check that they are of this case, and in the right space (LPS or RAS)."
         )
     rows = []
-    for found in fit_alike(atlas, targets, labels, local, problems):
+    for found in alike.fits(targets):
         places_mm, left_mm = transfer_points(atlas, first.fit, found.fit, marks.points_mm)
         doubts = [_doubt(*one) for one in zip(left_mm.tolist(), off_mm.tolist(), far.tolist(), strict=True)]
         # Who opens the file should see it there, too.
@@ -90,27 +162,22 @@ def _doubt(left_mm: float, off_mm: float, is_far: bool) -> str:
     return f"it lies {off_mm:.1f} mm from the surface of its own case" if is_far else ""
 
 
-def carry_labels(  # noqa: PLR0913 (what the command gives)
-    atlas: TrainedAtlas,
-    sources: Sequence[Path],
-    targets: Sequence[Path],
-    folder: Path,
-    labels: Sequence[int],
-    local: bool,
-    problems: list[Problem],
+def carry_labels(
+    alike: Alike, sources: Sequence[Path], targets: Sequence[Path], folder: Path
 ) -> list[dict[str, Any]]:
     """Write a label map of each target's parts, by the vote of the labelled cases.
 
     Raises:
         InputError: no labelled case can be used.
     """
-    known = [_parts_of(atlas, found) for found in fit_alike(atlas, sources, labels, local, problems)]
+    atlas = alike.atlas
+    known = [_parts_of(atlas, found) for found in alike.fits(sources)]
     if not known:
         raise InputError(
             "labelled cases", "cannot be used", "Give at least one label map with the organ's parts."
         )
     rows = []
-    for found in fit_alike(atlas, targets, labels, local, problems):
+    for found in alike.fits(targets):
         mask = found.case.mask
         voxels = np.argwhere(mask.occupancy)
         parts = transfer_labels(known, in_template(atlas, found, voxels))
