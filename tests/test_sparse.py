@@ -98,15 +98,17 @@ def test_a_residual_comes_closer_to_the_points_and_is_counted():
 
 
 def test_many_at_once_equal_one_by_one():
+    # Of long searches, rounding decides now and then where they end.
+    short = dataclasses.replace(QUICK, iterations=20)
     seen = [observe(shape, count) for shape, count in zip(SHAPES[5:], (300, 600, 60), strict=True)]
-    together = tiny_atlas().complete(seen, QUICK)
-    parts = tiny_atlas().complete(seen, dataclasses.replace(QUICK, batch=2))
+    together = tiny_atlas().complete(seen, short)
+    parts = tiny_atlas().complete(seen, dataclasses.replace(short, batch=2))
     for one, a, b in zip(seen, together, parts, strict=True):
-        alone = tiny_atlas().complete([one], QUICK)[0]
+        alone = tiny_atlas().complete([one], short)[0]
         assert a.name == b.name == alone.name == one.name
         assert a.found.template == b.found.template == alone.found.template
-        assert a.found.loss == pytest.approx(alone.found.loss, rel=0.02)
-        assert b.found.loss == pytest.approx(alone.found.loss, rel=0.02)
+        assert a.found.loss == pytest.approx(alone.found.loss, rel=1e-3)
+        assert b.found.loss == pytest.approx(alone.found.loss, rel=1e-3)
 
 
 def test_completing_leaves_the_network_as_it_was():

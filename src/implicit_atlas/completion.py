@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
 from implicit_atlas.fitting import Progress
+from implicit_atlas.generation import pieces_of
+from implicit_atlas.io import Mesh
+from implicit_atlas.pieces import largest_pieces, without_specks, without_strays
 from implicit_atlas.pose import of_organ
 from implicit_atlas.sampling import Observations
+from implicit_atlas.shapes import restore_on
+from implicit_atlas.surface import to_world, volume_mesh
 from implicit_atlas.voxel_grid import Grid
 
 SPAN = 2.5  # clicks of an organ may span so many times the mean size of the training shapes' boxes
@@ -33,6 +39,8 @@ class Completion:
     Args:
         fit: the most probable shape, with its place in the scan.
         draws: other shapes that are probable; none where none were asked for.
+        seen: what was observed, in RAS millimetres.
+        pieces: that the organ is of.
         labels_kept: share of in and out labels that the shape agrees with; None without such labels.
         boundary_mm: mean distance of clicks on the boundary from the shape; None without such clicks.
         guessed: share of the surface that is far from all that was observed; None where the fit failed.
@@ -41,10 +49,35 @@ class Completion:
 
     fit: Fit
     draws: tuple[Fit, ...]
+    seen: Observations = field(repr=False)
+    pieces: int
     labels_kept: float | None
     boundary_mm: float | None
     guessed: float | None
     doubt: str | None
+
+    @cached_property
+    def logits(self) -> Float[np.ndarray, "r r r"]:
+        """The shape on the lattice of its cube, without specks and stray pieces.
+
+        As many pieces stay as the organ is of, and those in which something was observed to be inside.
+        """
+        frame = self.fit.placed()
+        values = without_specks(self.fit.logits())
+        own, _ = largest_pieces(values > 0, self.pieces)
+        inside = frame.world_to_cube(self.seen.points[self.seen.occupancy > 0.5])
+        nodes = np.rint((inside + 1) * (frame.resolution / 2) - 0.5).astype(int)
+        nodes = nodes[((nodes >= 0) & (nodes < frame.resolution)).all(1)]
+        own[tuple(nodes.T)] = True
+        return without_strays(values, own)
+
+    def mask_on(self, grid: Grid) -> Bool[np.ndarray, "x y z"]:
+        """The shape on any voxel grid; empty where it lies outside."""
+        return restore_on(self.logits, self.fit.placed(), grid, 0.0)
+
+    def mesh(self) -> Mesh:
+        """Its closed surface in world millimetres (RAS)."""
+        return to_world(volume_mesh(self.logits), self.fit.placed())
 
     def probability_on(self, grid: Grid) -> Float[np.ndarray, "x y z"]:
         """Share of the shapes, the most probable one and the draws, that hold each voxel of a grid."""
@@ -84,11 +117,11 @@ def complete(
     """
     for seen in observations:
         _check_span(atlas, seen)
-    found = []
+    found, pieces = [], pieces_of(atlas)
     completed = atlas.complete_and_draw(observations, draws, progress=progress)
     for seen, (fit, *others) in zip(observations, completed, strict=True):
         usable = tuple(other for other in others if other.failure is None)
-        found.append(_judged(atlas, seen, fit, usable))
+        found.append(_judged(atlas, seen, pieces, fit, usable))
     return found
 
 
@@ -107,9 +140,11 @@ def _check_span(atlas: TrainedAtlas, seen: Observations) -> None:
         raise InputError(seen.name, problem, remedy)
 
 
-def _judged(atlas: TrainedAtlas, seen: Observations, fit: Fit, draws: tuple[Fit, ...]) -> Completion:
+def _judged(
+    atlas: TrainedAtlas, seen: Observations, pieces: int, fit: Fit, draws: tuple[Fit, ...]
+) -> Completion:
     if fit.failure is not None:
-        return Completion(fit, draws, None, None, None, f"the fit failed: {fit.failure}")
+        return Completion(fit, draws, seen, pieces, None, None, None, f"the fit failed: {fit.failure}")
     labelled, clicked = np.abs(seen.occupancy - 0.5) > 0.25, seen.occupancy == 0.5
     surface, kept, near_mm = fit.mesh().vertices, None, None
     if labelled.any():
@@ -119,7 +154,8 @@ def _judged(atlas: TrainedAtlas, seen: Observations, fit: Fit, draws: tuple[Fit,
         near_mm = float(KDTree(surface).query(seen.points[clicked])[0].mean())
     far_mm = FAR * float(np.mean(atlas.config.size_mm))
     guessed = float((KDTree(seen.points).query(surface)[0] > far_mm).mean())
-    return Completion(fit, draws, kept, near_mm, guessed, _doubt(atlas, kept, near_mm, guessed))
+    doubt = _doubt(atlas, kept, near_mm, guessed)
+    return Completion(fit, draws, seen, pieces, kept, near_mm, guessed, doubt)
 
 
 def _doubt(atlas: TrainedAtlas, kept: float | None, near_mm: float | None, guessed: float) -> str | None:

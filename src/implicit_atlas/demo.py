@@ -142,7 +142,7 @@ def _complete(atlas: TrainedAtlas, unseen: Path, output: Path) -> str:
     done = complete(atlas, [from_landmarks(read_landmarks(clicks))])[0]
     if write_completion(done, output / "completion", problems, mask.grid) is None:
         return f"{unseen.name} could not be completed: {problems[0].message}"
-    share = 100 * dsc(mask.occupancy, done.fit.mask_on(mask.grid))
+    share = 100 * dsc(mask.occupancy, done.mask_on(mask.grid))
     return (
         f"{unseen.name} completed from {len(points)} clicks on its surface ({clicks.name}): {share:.2f} DSC %"
     )

@@ -131,10 +131,10 @@ def write_completion(
     if fit.failure is not None:
         problems.append(Problem(fit.name, Path(fit.name), f"the fit failed: {fit.failure}"))
         return None
-    name, mesh = _plain(fit.name), fit.mesh()
+    name, mesh = _plain(fit.name), done.mesh()
     if grid is None:
         grid = grid_around(mesh) if drawn is None else drawn.grid_with(mesh.vertices)
-    occupancy = fit.mask_on(grid)
+    occupancy = done.mask_on(grid)
     occupancy = occupancy if drawn is None else drawn.kept_in(occupancy, grid)
     make_folder(folder / MESH_FOLDER)
     if not occupancy.any():
