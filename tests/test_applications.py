@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas
 from experiments import applications, calibration, gallery, generation, others, parts, uses_page
 
-from implicit_atlas.io import find_cases, read_mask
+from implicit_atlas.errors import InputError
+from implicit_atlas.io import Mask, find_cases, read_mask
 from implicit_atlas.observe import annotated_slices, from_mask
 from implicit_atlas.phantoms import PhantomConfig, write_phantoms
 from implicit_atlas.shapes import prepare
+from implicit_atlas.voxel_grid import Grid
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,19 @@ def test_only_annotated_slices_are_observed(mask):
     assert set(np.rint(voxels[:, axis]).astype(int)) == set(chosen)
     inside = kept.occupancy[tuple(np.rint(voxels).astype(int).T)]
     assert np.array_equal(inside, seen.occupancy == 1) and inside.any() and not inside.all()
+
+
+def test_the_gap_between_two_pieces_is_no_slice_left_out():
+    """Of a pair of kidneys every second slice was drawn; what lies between the two is not."""
+    pair = np.zeros((40, 20, 20), bool)
+    pair[2:14, 4:16, 2:18] = pair[26:38, 4:16, 2:18] = True
+    drawn = pair.copy()
+    drawn[:, :, 1::2] = False
+    grid = Grid(pair.shape, np.eye(4))
+    axis, planes = annotated_slices(Mask(drawn, grid, Path("pair.nii.gz"), (), np.dtype(np.uint8)))
+    assert axis == 2 and planes.tolist() == list(range(2, 18, 2))
+    with pytest.raises(InputError, match="no slices left out"):
+        annotated_slices(Mask(pair, grid, Path("pair.nii.gz"), (), np.dtype(np.uint8)))
 
 
 def test_interpolated_slices_keep_those_that_were_drawn(mask):

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from test_cli import run
 
-from implicit_atlas.io import Landmarks, read_mask, write_landmarks
+from implicit_atlas.cli_output import add_to_csv
+from implicit_atlas.io import Landmarks, Mesh, read_mask, write_landmarks, write_mesh
 from implicit_atlas.surface import occupancy_mesh
 from implicit_atlas.tasks_files import read_observations
 
@@ -237,3 +238,58 @@ def test_other_options_are_refused_before_anything_is_prepared(masks, tmp_path, 
     monkeypatch.setattr("implicit_atlas.learning.gather", None)
     assert run(*words, "--seed", 1, "--resume") == 1
     assert "another configuration (seed)" in capsys.readouterr().err
+
+
+def test_points_and_meshes_that_are_read_are_not_replaced(model, masks, tmp_path, capsys):
+    first, second = files(masks)[:2]
+    points = clicks(first, tmp_path / "landmarks.csv")
+    folder = tmp_path / "d"
+    (folder / "meshes").mkdir(parents=True)
+    mask = read_mask(first)
+    mesh = occupancy_mesh(mask.occupancy, mask.grid)
+    write_mesh(folder / "meshes" / "one.ply", Mesh(mesh.vertices, mesh.faces))
+    before = {path: path.read_bytes() for path in (points, folder / "meshes" / "one.ply")}
+    for words in (
+        ("transfer", "landmarks", model, first, points, second, "-o", tmp_path),
+        ("correspond", model, folder / "meshes", "-o", folder),
+        ("reconstruct", model, folder / "meshes" / "one.ply", "-o", folder, *QUICK),
+    ):
+        assert run(*words) == 1
+        assert "would replace it" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_rows_of_an_earlier_call_stay_as_they_are(tmp_path):
+    table = tmp_path / "table.csv"
+    add_to_csv(table, [{"name": "a", "x": -65.7, "note": "=1+1"}])
+    add_to_csv(table, [{"name": "b", "x": -1.0, "part_3": 7}])
+    rows = list(csv.DictReader(table.open(encoding="utf-8")))
+    assert rows[0] == {"name": "a", "x": "-65.7", "note": "'=1+1", "part_3": ""}
+    assert rows[1] == {"name": "b", "x": "-1.0", "note": "", "part_3": "7"}
+
+
+def test_points_that_were_corrected_are_no_longer_listed(model, masks, tmp_path):
+    points = clicks(files(masks)[0], tmp_path / "in" / "clicks.csv")
+    good = points.read_text()
+    points.write_text("x,y,z\n1,2,3\n")
+    out = tmp_path / "out"
+    assert run("complete", model, points, "-o", out) == 1
+    assert names(out / "not_used.csv") == ["clicks"]
+    points.write_text(good)
+    assert run("complete", model, points, points.parent, "-o", out) == 0  # named twice, it is one
+    assert not (out / "not_used.csv").exists() and names(out / "completions.csv") == ["clicks"]
+
+
+def test_a_damaged_case_does_not_cost_the_others(model, copies, tmp_path, capsys):
+    damaged = files(copies)[0]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    scores = tmp_path / "known.json"
+    assert run("evaluate", model, copies, "--known", "--json", scores) == 1
+    assert len(json.loads(scores.read_text())["cases"]) == 2
+    listed = tmp_path / "list.txt"
+    listed.write_text("\n".join(path.name for path in files(copies)))
+    words = ("train", copies, "-o", tmp_path / "x.atlas", "--only", listed, "--steps", 2, "--warps", 0)
+    capsys.readouterr()
+    assert run(*words) == 1
+    said = capsys.readouterr().err
+    assert "truncated" in said and "not there" not in said and (tmp_path / "x.atlas").is_dir()

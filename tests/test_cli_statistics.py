@@ -88,6 +88,8 @@ def test_two_groups_are_compared_on_the_mean_surface(meshes, tmp_path, capsys):
         "name,group\ncase00,a\n",
         "nothing\n",
         "name,group\n" + "\n".join(f"case{i:02d},a" for i in range(COUNT)),
+        "name,group\n" + "\n".join(f"case{i:02d},{'ab'[i % 2]}" for i in range(COUNT)) + "\ncase00,b\n",
+        "name,group\n" + "\n".join(f"case{i:02d},{'a' if i % 2 else ''}" for i in range(COUNT)),
     ],
 )
 def test_groups_that_cannot_be_compared(meshes, tmp_path, text, capsys):

@@ -10,9 +10,9 @@ import torch
 from atlas_samples import RESOLUTION, dsc, phantom_shapes, tiny_atlas
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.pose import CROWDING, FREE, SIZES, Poses, pose_prior, rotations, uncrowded
+from implicit_atlas.pose import CROWDING, FREE, SIZES, TURN, Poses, pose_prior, rotations, uncrowded
 from implicit_atlas.sampling import Observations, ShapeSet
-from implicit_atlas.shapes import Shape, restore
+from implicit_atlas.shapes import Shape, restore, restore_on
 from implicit_atlas.sparse import ShapePrior, SparseConfig
 from implicit_atlas.sparse_batch import SparseBatch
 from implicit_atlas.voxel_grid import Grid
@@ -55,6 +55,29 @@ def test_a_pose_and_its_frame_map_alike():
     for frame, at, expected in zip(poses.frames(free), at_mm, cube.numpy(), strict=True):
         assert frame.resolution == RESOLUTION
         np.testing.assert_allclose(frame.world_to_cube(at), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("degrees", [30.0, 50.0, 100.0, 170.0])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_cube_keeps_its_axes_however_far_it_is_turned(axis, degrees):
+    """Its first axis is the template's, and not that which is nearest to the patient's right."""
+    poses = Poses(pose_prior(tiny_atlas().config), np.array([[10.0, 20.0, 30.0]]))
+    free = torch.zeros((1, FREE))
+    free[0, 6 + axis] = np.deg2rad(degrees) / TURN
+    points = torch.randn(1, 50, 3, generator=torch.Generator().manual_seed(1)) * 20
+    (frame,) = poses.frames(free)
+    at = points[0].double().numpy() + poses.origin_mm
+    cube = poses.to_cube(free, points)[0].numpy()
+    np.testing.assert_allclose(frame.world_to_cube(at), cube, atol=1e-4)
+    logits = np.linspace(-1, 1, RESOLUTION, dtype=np.float32)[:, None, None] * np.ones(
+        (1, RESOLUTION, RESOLUTION)
+    )
+    grid = Grid((40, 40, 40), np.array([[1.0, 0, 0, -10], [0, 1, 0, 0], [0, 0, 1, 10], [0, 0, 0, 1]]))
+    voxels = np.argwhere(np.ones(grid.shape))
+    inside = frame.world_to_cube(voxels + grid.affine[:3, 3])
+    expected = (inside[:, 0] > 1e-3) & (np.abs(inside) < 1 - 2 / RESOLUTION).all(1)
+    found = restore_on(logits.astype(np.float32), frame, grid, 0.0)[tuple(voxels.T)]
+    assert (found[expected]).all() and not found[inside[:, 0] < -1e-3].any()
 
 
 def test_sizes_have_the_distribution_of_the_training_shapes():

@@ -109,6 +109,7 @@ def reconstruct(
 
     atlases, problems, rows = _atlases(models), [], []
     paths = mask_paths(masks, problems)
+    unusable = len(problems)
     results_folder(output, [*paths, *masks])
     with console.task("reconstruct") as report:
         for case in reconstruct_organs(atlases, paths, fit_config(100, local), problems.append, report):
@@ -119,7 +120,7 @@ def reconstruct(
     contested = sum({row["name"]: row["contested_voxels"] for row in rows}.values())
     print(f"{output}: {len({row['name'] for row in rows})} label maps, {contested} voxels were claimed twice")
     done = [f"{row['name']}, {row['organ']}" for row in rows if row["state"] != "not used"]
-    finish(problems, len(paths) * len(atlases), output, [*done, *(row["name"] for row in rows)])
+    finish(problems, len(paths) * len(atlases) + unusable, output, [*done, *(row["name"] for row in rows)])
 
 
 def _row(case: Any, organ: str) -> dict[str, Any]:

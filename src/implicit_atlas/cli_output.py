@@ -14,8 +14,13 @@ import typer
 
 from implicit_atlas.errors import InputError
 
-RESULTS = (".nii.gz", ".mrk.json")  # endings of what is written for a case, beside tables
+# What is written for a case, and the tables beside.
+RESULTS = ("{}.nii.gz", "{}.mrk.json", "meshes/{}.ply", "meshes/{}.vtp", "probability/{}.nii.gz")
 NOT_USED = "not_used.csv"
+TABLES = (
+    *("reconstructions.csv", "completions.csv", "repairs.csv", "shapes.csv", "correspondence.csv"),
+    *("landmarks.csv", "labels.csv", "organs.csv", "modes.csv", "scores.csv", NOT_USED),
+)
 
 Row = dict[str, Any]
 
@@ -49,16 +54,20 @@ def results_folder(output: Path, sources: Sequence[Path] = ()) -> None:
 
     another = "Give another folder to -o."
     for source in sources:
-        for ending in RESULTS:
-            target = output / f"{output_name(source)}{ending}"
-            if target.exists() and source.exists() and target.samefile(source):
-                raise InputError(source, f"a result in {output} would replace it", another)
+        results = [*(name.format(output_name(source)) for name in RESULTS), *TABLES]
+        if any(_is_same(output / name, source) for name in results):
+            raise InputError(source, f"a result in {output} would replace it", another)
     for source in sources:
-        if output.is_dir() and source.is_dir() and output.samefile(source):
-            raise InputError(output, "is read: results would be taken for cases the next time", another)
+        for folder in (output, *(output / Path(name).parent for name in RESULTS)):
+            if source.is_dir() and _is_same(folder, source):
+                raise InputError(source, "is read: results would be taken for cases the next time", another)
     if is_model(output) or is_store(output):
         raise InputError(output, "is a model or a store, which results would be mixed with", another)
     make_folder(output)
+
+
+def _is_same(a: Path, b: Path) -> bool:
+    return a.exists() and b.exists() and a.samefile(b)
 
 
 def write_json(path: Path | None, values: dict[str, Any]) -> None:
@@ -78,7 +87,8 @@ def write_csv(path: Path, rows: list[Row]) -> None:
     if not rows:
         return
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, fieldnames=columns, restval="")
     writer.writeheader()
     writer.writerows([{key: _safe(value) for key, value in row.items()} for row in rows])
     write_atomic(path, _bytes(text.getvalue()))
@@ -92,8 +102,8 @@ def _bytes(text: str) -> bytes:
 def add_to_csv(path: Path, rows: list[Row], key: str = "name") -> None:
     """Write a table with rows of cases, and keep what an earlier call wrote of other cases into the same folder."""
     names = {str(_safe(row[key])) for row in rows}
-    before = _rows(path) if rows else []
-    write_csv(path, [row for row in before if set(row) == set(rows[0]) and row[key] not in names] + rows)
+    before = [row for row in (_rows(path) if rows else []) if row.get(key) not in (None, *names)]
+    write_csv(path, before + rows)
 
 
 def _rows(path: Path) -> list[Row]:
@@ -106,8 +116,14 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _safe(value: Any) -> Any:
-    """A cell; a text that begins like a formula would be run by a spreadsheet."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@") else value
+    """A cell; a text that begins like a formula, and is no number, would be run by a spreadsheet."""
+    if not isinstance(value, str) or value[:1] not in tuple("=+-@"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def finish(problems: Sequence[Any], total: int, output: Path | None = None, done: Iterable[str] = ()) -> None:

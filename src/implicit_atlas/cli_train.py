@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from implicit_atlas.cli_cases import chosen, wanted_names
+from implicit_atlas.cli_cases import chosen, sources_of
 from implicit_atlas.errors import InputError
 
 FEW_STEPS = 100  # an atlas of fewer knows little
@@ -66,12 +66,18 @@ def learn(
     if is_store(source):
         labels = labels or open_store(source).config.labels  # the atlas is to know what it stands for
     model = ModelConfig(method=plan.method)
-    if plan.only is not None:
-        wanted_names(plan.only)  # that a list cannot be read is better known now
+    listed = None if plan.only is None else chosen(sources_of(source, problems), plan.only)
     make_folder(output.resolve().parent)
     with console.task(f"prepare {organ}".strip()) as report:
-        shapes = load_shapes(source, labels, progress=console.counted(report), on_problem=problems.append)
-    shapes = chosen(shapes, plan.only)
+        if listed is not None and is_store(source):
+            shapes = listed
+        else:
+            shapes = load_shapes(
+                source if listed is None else listed,
+                labels,
+                progress=console.counted(report),
+                on_problem=problems.append,
+            )
     config = default_config(len(shapes), best_device(), plan.max_minutes, plan.seed, plan.method)
     given = {"steps": plan.steps, "warps": plan.warps}
     config = dataclasses.replace(

@@ -13,9 +13,10 @@ import numpy as np
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.console import Report
+from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
 from implicit_atlas.grid import as_numpy, lattice
-from implicit_atlas.io import Problem, printable
+from implicit_atlas.io import Problem, case_name, printable
 from implicit_atlas.metrics import NSD_DEFINITION, score
 from implicit_atlas.shapes import Shape, prepare, restore_lattice
 from implicit_atlas.tasks import Case, Reconstruction, read_case, reconstruct
@@ -129,7 +130,7 @@ def evaluate(
     for found in reconstruct(atlas, sources, config, labels, problems.append, report):
         scores.append(score_fit(found.case, found.fit))
         on_case(found)
-    return Evaluation(_protocol(atlas, config, known=False), tuple(scores), tuple(problems))
+    return Evaluation(_protocol(atlas, config, False, sources), tuple(scores), tuple(problems))
 
 
 def evaluate_known(
@@ -139,12 +140,19 @@ def evaluate_known(
     report: Report = lambda share, text: None,
 ) -> Evaluation:
     """Score training shapes as their training codes stand (the paper's "known" shapes)."""
-    scores = []
+    scores, problems = [], []
     for index, source in enumerate(sources):
-        case = read_case(source, atlas, labels)
-        scores.append(score_fit(case, atlas.known(case.shape.name, case.shape.frame)))
-        report((index + 1) / len(sources), case.shape.name)
-    return Evaluation(_protocol(atlas, FitConfig(), known=True), tuple(scores), ())
+        name, path = (
+            (case_name(source), source) if isinstance(source, Path) else (source.name, Path(source.source))
+        )
+        try:
+            case = read_case(source, atlas, labels)
+            scores.append(score_fit(case, atlas.known(case.shape.name, case.shape.frame)))
+        except InputError as error:
+            problems.append(Problem(name, path, str(error)))
+        report((index + 1) / len(sources), name)
+    protocol = _protocol(atlas, FitConfig(), True, sources)
+    return Evaluation(protocol, tuple(scores), tuple(problems))
 
 
 def score_fit(case: Case, fit: Fit) -> CaseScore:
@@ -188,15 +196,19 @@ def _on(truth: Shape, fit: Fit) -> np.ndarray:
     return inside.reshape((resolution,) * 3)
 
 
-def _protocol(atlas: TrainedAtlas, config: FitConfig, known: bool) -> Protocol:
+def _protocol(
+    atlas: TrainedAtlas, config: FitConfig, known: bool, sources: Sequence[Path] | Sequence[Shape]
+) -> Protocol:
     about, source = atlas.config, atlas.provenance
     nodes = None if known or config.local is None else atlas.residual_nodes(config.local.nodes)
     local = 0 if nodes is None else nodes.free
+    are_shapes = any(not isinstance(source, Path) for source in sources)
+    copies = "; masks as prepared shapes hold them" if are_shapes else ""
     return Protocol(
         nsd_definition=NSD_DEFINITION,
         tolerance_vox=TOLERANCE_VOX,
         resolution=128,
-        distances="HD95 and ASSD in mm on the mask's own grid, same definition of surface",
+        distances=f"HD95 and ASSD in mm on the mask's own grid, same definition of surface{copies}",
         known=known,
         method=about.model.method,
         code_size=about.model.code_size,

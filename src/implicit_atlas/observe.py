@@ -128,25 +128,27 @@ def annotated_slices(mask: Mask) -> tuple[int, Int[np.ndarray, " n"]]:
     """The axis of the array along which few slices are annotated, and these slices.
 
     Raises:
-        InputError: all slices between the first and the last are annotated, along every axis.
+        InputError: along no axis are slices left out between the first and the last. Two thick parts with one gap
+            between them are taken for an organ of two pieces.
     """
     best: tuple[float, int, np.ndarray] | None = None
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
         planes = np.flatnonzero(mask.occupancy.any(axis=others))
-        share = len(planes) / (planes[-1] - planes[0] + 1) if len(planes) > 1 else 0.0
-        if best is None or share < best[0]:
-            best = share, axis, planes
-    assert best is not None
-    share, axis, planes = best
-    if share == 1.0:
-        problem = "has no slice left out between its first and last, along no axis"
+        runs = np.diff(
+            np.flatnonzero(np.r_[True, np.diff(planes) > 1, True])
+        )  # lengths of neighbouring slices
+        drawn = len(planes) == 1 or len(runs) > 2 or (len(runs) == 2 and runs.min() == 1)
+        if drawn and (best is None or runs.mean() < best[0]):
+            best = float(runs.mean()), axis, planes
+    if best is None:
+        problem = "has no slices left out between its first and last, along no axis"
         raise InputError(
             mask.path,
             problem,
             "Reconstruct it as a whole mask, or say that its volume was seen: --seen volume.",
         )
-    return axis, planes
+    return best[1], best[2]
 
 
 def _chosen(

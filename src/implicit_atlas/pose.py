@@ -19,7 +19,7 @@ from implicit_atlas.atlas_folder import AtlasConfig
 from implicit_atlas.frame import Frame, FrameKind
 from implicit_atlas.sampling import Observations
 from implicit_atlas.sizes import size_factor
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.voxel_grid import TurnedGrid
 
 FREE, SIZES = 9, slice(3, 6)  # numbers of a pose: centre, logarithms of the sizes, vector of rotation
 CENTRE = 0.25  # standard deviation of a centre about where it starts, as a share of the mean size
@@ -124,7 +124,7 @@ class Poses:
             affine = np.eye(4)
             affine[:3, :3] = (turn * (size / side)).numpy()
             affine[:3, 3] = centre.numpy() - affine[:3, :3].sum(1) * ((side - 1) / 2)
-            grid = Grid((side, side, side), affine)
+            grid = TurnedGrid((side, side, side), affine)  # its axes are the template's, at any angle
             frame = Frame(grid, np.zeros(3), np.ones(3), side, self.prior.kind, self.prior.margin)
             out.append(frame)
         return out

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.completion import Completion, complete
 from implicit_atlas.console import Report
@@ -50,7 +52,7 @@ def read_observations(
         if names[output_name(source)] > 1:
             problem = "has the case name of another file"
             error = InputError(source, problem, "Rename one, or give them one by one, each its own -o.")
-            problems.append(Problem(source.name, source, str(error)))
+            problems.append(Problem(output_name(source), source, str(error)))
             continue
         try:
             if source.name.lower().endswith(POINT_ENDINGS):
@@ -59,7 +61,7 @@ def read_observations(
                 mask = read_mask(source, tuple(labels))
                 known.append((from_mask(mask, seen, case_name(source)), Drawn.of(mask, seen)))
         except InputError as error:
-            problems.append(Problem(source.name, source, str(error)))
+            problems.append(Problem(output_name(source), source, str(error)))
     return known, problems
 
 
@@ -84,7 +86,7 @@ def observation_files(sources: Sequence[Path]) -> list[Path]:
                 raise
         else:
             found += [*cases.paths, *(problem.path for problem in cases.problems)]
-    return found
+    return list(dict.fromkeys(found))
 
 
 def complete_each(
@@ -103,7 +105,7 @@ def complete_each(
         try:
             done = complete(atlas, [seen], draws, overall)[0]
         except InputError as error:
-            problems.append(Problem(seen.name, Path(seen.name), str(error)))
+            problems.append(Problem(_plain(seen.name), Path(seen.name), str(error)))
             continue
         yield done, drawn
 
@@ -129,11 +131,13 @@ def write_completion(
     """
     fit = done.fit
     if fit.failure is not None:
-        problems.append(Problem(fit.name, Path(fit.name), f"the fit failed: {fit.failure}"))
+        problems.append(Problem(_plain(fit.name), Path(fit.name), f"the fit failed: {fit.failure}"))
         return None
     name, mesh = _plain(fit.name), done.mesh()
     if grid is None:
-        grid = grid_around(mesh) if drawn is None else drawn.grid_with(mesh.vertices)
+        # With room for all that may be the organ.
+        reach = np.concatenate([mesh.vertices, *(draw.mesh().vertices for draw in done.draws)])
+        grid = grid_around(Mesh(reach, mesh.faces)) if drawn is None else drawn.grid_with(reach)
     occupancy = done.mask_on(grid)
     occupancy = occupancy if drawn is None else drawn.kept_in(occupancy, grid)
     make_folder(folder / MESH_FOLDER)

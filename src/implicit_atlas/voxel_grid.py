@@ -99,6 +99,19 @@ class Grid:
         return bool(distance_mm.max() <= tolerance_mm)
 
 
+class TurnedGrid(Grid):
+    """A grid whose own axes count as canonical ones, however far they are turned: the lattice of a turned cube."""
+
+    @cached_property
+    def _orientation(self) -> np.ndarray:
+        return np.array([(axis, 1) for axis in range(3)], dtype=float)
+
+    @cached_property
+    def canonical(self) -> Grid:
+        """The grid itself."""
+        return self
+
+
 def frozen(values: Any) -> np.ndarray:
     """Return a read-only float64 copy, so that no caller can move a frame that others share."""
     copy = np.array(values, dtype=np.float64)

@@ -102,16 +102,21 @@ def read_groups(path: Path, names: Sequence[str]) -> list[str]:
     """The group of each case, of a CSV with columns `name` and `group`.
 
     Raises:
-        InputError: the file cannot be read, lacks a column or a case, or does not have two groups.
+        InputError: the file cannot be read, lacks a column or a case, contradicts itself, or does not have two groups.
     """
+    rows: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = {row["name"].strip(): row["group"].strip() for row in csv.DictReader(stream)}
+            for row in csv.DictReader(stream):
+                name, group = row["name"].strip(), row["group"].strip()
+                if rows.setdefault(name, group) != group:
+                    problem = f"puts {name} into two groups, {rows[name]} and {group}"
+                    raise InputError(path, problem, "Leave one of the two lines.")
     except (OSError, KeyError, AttributeError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             path, f"cannot be read ({error})", "Give a CSV with the columns name, group."
         ) from error
-    missing = [name for name in names if name not in rows]
+    missing = [name for name in names if not rows.get(name)]
     if missing:
         raise InputError(path, f"has no group for {missing[0]}", "Name each mesh without its ending.")
     found = sorted({rows[name] for name in names})
