@@ -89,9 +89,9 @@ class Cell:
         return self.method in CLASSICAL
 
     def train_config(self, shapes: int) -> TrainConfig:
-        """The product's defaults for so many shapes, with this cell's schedule."""
+        """The product's defaults for so many shapes, with this cell's schedule; shrunk templates are a variant."""
         config = default_config(shapes, best_device(), None, self.seed, self.method)
-        config = dataclasses.replace(config, steps=self.steps, checkpoint_minutes=0.5)
+        config = dataclasses.replace(config, steps=self.steps, checkpoint_minutes=0.5, shrinkage=0.0)
         config = dataclasses.replace(config, **VARIANTS[self.variant].training)
         return dataclasses.replace(config, batch=2, warps=0, points=SMALL_POINTS) if self.smoke else config
 
@@ -141,6 +141,8 @@ class Cell:
             return {**values, "training": _hashed(self.difnet_config())}
         training, model = self.train_config(shapes), self.model_config()
         values["training"] = _hashed(training)
+        if not training.shrinkage:
+            del values["training"]["shrinkage"]
         if not model.mode_nodes or training.codes == "random" or training.templates == "mean":
             del values["training"]["templates"]  # results from before there was a choice keep their names
         if not model.mode_nodes or training.codes == "random" or training.modes_share == 1:  # likewise

@@ -15,7 +15,18 @@ from experiments.cell import RESULTS, Cell
 from experiments.classical import CLASSICAL
 from experiments.data import PAPER, Organ, Subset
 from experiments.peers.difnet_run import METHOD as DIF_NET
-from experiments.variants import DEFAULTS, LEARNED_MODES, LOCAL, NO_MODES, ONE_MEAN, PLAIN, ROBUST, VARIANTS
+from experiments.variants import (
+    DEFAULTS,
+    LEARNED_MODES,
+    LOCAL,
+    NO_MODES,
+    ONE_MEAN,
+    PLAIN,
+    PRODUCT,
+    ROBUST,
+    SHRUNK,
+    VARIANTS,
+)
 from implicit_atlas.methods import DEFAULT_METHOD
 
 Result = dict[str, Any]
@@ -98,6 +109,7 @@ TABLE3 = Table(
 _FOUR = (
     *_BASELINES,
     *(Row(m, variant=ROBUST) for m in ("conv", DEFAULT_METHOD)),
+    *(Row(DEFAULT_METHOD, variant=variant) for variant in (SHRUNK, PRODUCT)),
     *(Row(m, variant=v) for v in (ONE_MEAN, NO_MODES) for m in ("implicit-atlas", "implicit-atlas+reg")),
     *(Row(m, paper=m, variant=PLAIN) for m in ("conv", "implicit-atlas", "implicit-atlas+reg")),
 )
@@ -112,7 +124,14 @@ OWN = Table(
     "own",
     "A user's own organ: five training shapes, default options",
     "few_shot",
-    (Row("conv"), Row(DEFAULT_METHOD), Row("conv", variant=ROBUST), Row(DEFAULT_METHOD, variant=ROBUST)),
+    (
+        *(
+            Row(method, variant=variant)
+            for variant in (DEFAULTS, ROBUST)
+            for method in ("conv", DEFAULT_METHOD)
+        ),
+        *(Row(DEFAULT_METHOD, variant=variant) for variant in (SHRUNK, PRODUCT)),
+    ),
 )
 
 

@@ -12,9 +12,12 @@ from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.decoders import ConvConfig
 from implicit_atlas.local import LocalConfig
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig
+from implicit_atlas.training.config import FEW_SHRINKAGE
 
 DEFAULTS, PLAIN, NO_MODES, LOCAL, ROBUST = "defaults", "plain", "no-modes", "local", "robust-fit"
 ONE_MEAN, LEARNED_MODES, FROZEN_MODES = "one-mean", "learned-modes", "frozen-modes"
+SHRUNK, PRODUCT = "shrunk", "product"
+_ROBUST = {"robustness": FitConfig.robustness, "contenders": FitConfig.contenders}
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,10 @@ VARIANTS: dict[str, Variant] = {
     "fit-slow": Variant(fit={"learning_rate": 0.05}),
     "fit-free": Variant(fit={"code_weight": 1e-5}),
     # The default of the product: a loss that forgives what cannot be followed, and trials of three templates.
-    ROBUST: Variant(fit={"robustness": FitConfig.robustness, "contenders": FitConfig.contenders}),
+    ROBUST: Variant(fit=_ROBUST),
+    # Templates of few shapes start between these and their mean, the default of the product; and with its fit, too.
+    SHRUNK: Variant(training={"shrinkage": FEW_SHRINKAGE}),
+    PRODUCT: Variant(training={"shrinkage": FEW_SHRINKAGE}, fit=_ROBUST),
     # A local residual after the code (its degrees of freedom are printed).
     LOCAL: Variant(fit={"local": LocalConfig()}),
 }

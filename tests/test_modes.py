@@ -26,7 +26,7 @@ from implicit_atlas.modes import (
     surface_modes,
 )
 from implicit_atlas.training import gather, optimise
-from implicit_atlas.training.modal_start import CHOICE, clusters, modal_start
+from implicit_atlas.training.modal_start import CHOICE, clusters, modal_start, shrunk
 
 SHAPES = phantom_shapes(6)
 NODES, COUNT = 9, 40
@@ -227,6 +227,18 @@ def test_few_shapes_are_templates_themselves(templates):
     np.testing.assert_allclose(means[:6], distances(), atol=1e-6)
     start = modal_start(distances(), len(SHAPES), CODE, NODES, templates)
     np.testing.assert_allclose(start.codes[:, : CODE - templates], 0, atol=1e-3)
+
+
+def test_means_of_small_clusters_are_drawn_towards_the_mean_of_all():
+    values = np.array([0.0, 0.0, 0.0, 8.0])[:, None, None, None] * np.ones((4, 2, 2, 2))
+    means = np.array([0.0, 8.0])[:, None, None, None] * np.ones((2, 2, 2, 2))
+    owner = np.array([0, 0, 0, 1])
+    found = shrunk(means, owner, values, 3.0)  # the mean of all is 2
+    np.testing.assert_allclose(found[:, 0, 0, 0], [2 + 3 / 6 * (0 - 2), 2 + 1 / 4 * (8 - 2)])
+    np.testing.assert_allclose(shrunk(means, owner, values, 0.0), means)
+    # Shapes are then no longer their templates, and their coordinates say how they differ.
+    start = modal_start(distances(), len(SHAPES), CODE, NODES, 6, shrinkage=3.0)
+    assert np.abs(start.codes[:, : CODE - 6]).max() > 0.1
 
 
 def test_all_templates_may_start_as_the_mean():

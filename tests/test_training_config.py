@@ -37,6 +37,7 @@ def test_a_short_time_leaves_time_to_train_after_the_warps():
 
 def test_patterns_of_modes_are_learned_from_few_shapes_and_kept_for_many():
     assert default_config(5, "cpu").modes_share == 1 and default_config(182, "cpu").modes_share == 0
+    assert default_config(5, "cpu").shrinkage > 0 and default_config(182, "cpu").shrinkage == 0
 
 
 def test_an_unknown_method_is_named():

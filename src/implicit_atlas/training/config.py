@@ -20,6 +20,7 @@ POOL = (
     200  # warped copies fill few shapes up to this many; more shapes get as many warps as there are, up to it
 )
 FEW = 50
+FEW_SHRINKAGE = 3.0  # for few shapes; clusters of many are hardly moved by it
 WARPS_A_MINUTE = 50  # of a time budget: they take half of it on a slow core, and a fourth on two
 
 
@@ -38,6 +39,8 @@ class TrainConfig:
             low-resolution signed distances), or "random" (the paper).
         templates: where templates start, in networks with modes: at the means of "clusters" of shapes, or all at the
             "mean" shape.
+        shrinkage: of clusters' means towards the mean of all shapes: they count as so many shapes, and a cluster as its
+            own. A template that is one shape would have to be rid of all that is peculiar to it.
         warps: number of warped copies, each with a code of its own.
         precision: Lightning Fabric's name of the arithmetic.
     """
@@ -53,6 +56,7 @@ class TrainConfig:
     code_learning_rate: float = 0.1
     codes: Literal["linear", "random"] = "linear"
     templates: Literal["clusters", "mean"] = "clusters"
+    shrinkage: float = 0.0
     warps: int = 0
     warp: WarpConfig = field(default_factory=WarpConfig)
     points: PointConfig = field(default_factory=PointConfig)
@@ -106,6 +110,7 @@ def default_config(
         real_share=0.5,
         # Learned on many shapes, patterns turn to these and away from unseen ones.
         modes_share=1.0 if few else 0.0,
+        shrinkage=FEW_SHRINKAGE if few else 0.0,
         warps=warps,
         device=device,
         points=affordable_points(method_of(method).decoder == "mlp", device, most=PointConfig()),

@@ -102,7 +102,7 @@ def gather(
     if nodes and config.codes == "linear" and len(packed) > 1 and size > count:
         distances = distances.reshape(-1, *(DISTANCE_RESOLUTION,) * 3)
         clustered = count if config.templates == "clusters" else 1
-        start = modal_start(distances, len(real), size, nodes, clustered, config.seed)
+        start = modal_start(distances, len(real), size, nodes, clustered, config.seed, config.shrinkage)
         modes, codes, centres = start.modes, start.codes, start.centres
         if clustered < count:
             modes = dataclasses.replace(modes, normals=np.repeat(modes.normals, count, axis=0))

@@ -33,8 +33,14 @@ class ModalStart:
     centres: Float[np.ndarray, "m c"]
 
 
-def modal_start(
-    distances: Distances, real: int, code_size: int, nodes: int, templates: int = 1, seed: int = 0
+def modal_start(  # noqa: PLR0913 (sizes and options of the start)
+    distances: Distances,
+    real: int,
+    code_size: int,
+    nodes: int,
+    templates: int = 1,
+    seed: int = 0,
+    shrinkage: float = 0.0,
 ) -> ModalStart:
     """Start of modes and codes; codes have unit mean square, and modes are scaled against that.
 
@@ -45,8 +51,10 @@ def modal_start(
         nodes: of the lattice of modes, a side.
         templates: m.
         seed: of the clustering.
+        shrinkage: shapes that the mean of all counts as, against those of a cluster.
     """
     means, owner = clusters(distances, real, templates, seed)
+    means = shrunk(means, owner[:real], distances[:real], shrinkage)
     choices = templates if templates > 1 else 0
     modes = surface_modes(distances[:real].mean(0), code_size - choices, nodes, means, seed)
     found = np.zeros((len(distances), code_size))
@@ -65,6 +73,19 @@ def modal_start(
         # As `start_selection` weighs centres, the scores of a code's own template and of another differ by ten.
         centres[np.arange(templates), chosen] = code_size / CHOICE
     return ModalStart(replace(modes, lengths=lengths), codes.astype(np.float32), centres.astype(np.float32))
+
+
+def shrunk(
+    means: Float[np.ndarray, "m s s s"],
+    owner: Int[np.ndarray, " real"],
+    distances: Distances,
+    shrinkage: float,
+) -> Float[np.ndarray, "m s s s"]:
+    """Means of clusters, drawn towards the mean of all shapes, the smaller the cluster the more."""
+    whole = distances.mean(0, dtype=np.float64)
+    members = np.maximum(np.bincount(owner, minlength=len(means)), 1)  # a mean that repeats another has none
+    weight = members / (members + shrinkage)
+    return whole + weight[:, None, None, None] * (means - whole)
 
 
 def clusters(
