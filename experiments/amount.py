@@ -31,6 +31,7 @@ from experiments.tables import (
     results_of,
     values_of,
 )
+from experiments.variants import DEFAULTS
 from implicit_atlas.files import write_atomic
 
 TITLE = "How much data: unknown shapes"
@@ -46,18 +47,19 @@ ABOUT = (
     "Learned from the first 5, 10, 20, ... training shapes in name order, with as many steps for all, and fitted "
     "to the same unknown shapes."
 )
+ROWS = tuple(row for row in TABLE2.rows if row.variant == DEFAULTS)
 STYLES = ("-", "--", ":")
 COLOURS = 10  # of matplotlib's cycle
 
 Curves = dict[str, list[tuple[int, float, float]]]
 
 
-def table_of(count: str, rows: tuple[Row, ...] = TABLE2.rows) -> Table:
+def table_of(count: str, rows: tuple[Row, ...] = ROWS) -> Table:
     """Cells that learn from so many shapes."""
     return Table("amount", TITLE, COUNTS[count], rows)
 
 
-def series_of(organ: Organ, results: Sequence[Result], rows: tuple[Row, ...] = TABLE2.rows) -> Series:
+def series_of(organ: Organ, results: Sequence[Result], rows: tuple[Row, ...] = ROWS) -> Series:
     """A column for each number of shapes that the organ has, as far as results tell."""
     full = results_of(table_of("all"), organ, results)
     total = full[0]["unknown"]["protocol"]["training_shapes"] if full else None
