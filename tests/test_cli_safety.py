@@ -266,6 +266,10 @@ def test_rows_of_an_earlier_call_stay_as_they_are(tmp_path):
     rows = list(csv.DictReader(table.open(encoding="utf-8")))
     assert rows[0] == {"name": "a", "x": "-65.7", "note": "'=1+1", "part_3": ""}
     assert rows[1] == {"name": "b", "x": "-1.0", "note": "", "part_3": "7"}
+    other = tmp_path / "other.csv"
+    other.write_text("mine,too\n1,2\n")
+    add_to_csv(other, [{"name": "a"}])
+    assert (tmp_path / "other.csv.before").read_text() == "mine,too\n1,2\n" and names(other) == ["a"]
 
 
 def test_points_that_were_corrected_are_no_longer_listed(model, masks, tmp_path):

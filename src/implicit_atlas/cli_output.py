@@ -100,10 +100,17 @@ def _bytes(text: str) -> bytes:
 
 
 def add_to_csv(path: Path, rows: list[Row], key: str = "name") -> None:
-    """Write a table with rows of cases, and keep what an earlier call wrote of other cases into the same folder."""
-    names = {str(_safe(row[key])) for row in rows}
-    before = [row for row in (_rows(path) if rows else []) if row.get(key) not in (None, *names)]
-    write_csv(path, before + rows)
+    """Write a table with rows of cases, and keep what an earlier call wrote of other cases into the same folder.
+
+    A file of that name that is no such table is kept beside it.
+    """
+    if not rows:
+        return
+    names, before = {str(_safe(row[key])) for row in rows}, _rows(path)
+    if path.exists() and not all(row.get(key) for row in before):
+        path.replace(path.with_name(f"{path.name}.before"))
+        before = []
+    write_csv(path, [row for row in before if row[key] not in names] + rows)
 
 
 def _rows(path: Path) -> list[Row]:
