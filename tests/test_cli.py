@@ -94,6 +94,7 @@ def test_reconstructed_masks_lie_on_the_original_grids(masks, atlas, tmp_path):
         assert mesh.stat().st_size > 1000
     assert run("check", tmp_path) == 0  # what was written is a folder of masks again
     rows = (tmp_path / "reconstructions.csv").read_text().splitlines()
+    assert "volume_ml,dsc,degrees_of_freedom" in rows[0]
     assert len(rows) == CASES + 1
 
 

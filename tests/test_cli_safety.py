@@ -297,3 +297,21 @@ def test_a_damaged_case_does_not_cost_the_others(model, copies, tmp_path, capsys
     assert run(*words) == 1
     said = capsys.readouterr().err
     assert "truncated" in said and "not there" not in said and (tmp_path / "x.atlas").is_dir()
+
+
+@pytest.mark.parametrize("command", ["generate", "statistics", "train"])
+def test_a_seed_below_zero_is_refused(masks, model, tmp_path, capsys, command):
+    source = {"generate": model, "statistics": masks, "train": masks}[command]
+    assert run(command, source, "-o", tmp_path / "out", "--seed", -1) == 2
+    assert "--seed" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_the_mask_that_failed_is_named(model, masks, tmp_path, capsys):
+    damaged = tmp_path / "damaged.nii.gz"
+    damaged.write_bytes(files(masks)[0].read_bytes()[:100])
+    for words in (
+        ("interpolate", model, files(masks)[0], damaged, "-o", tmp_path / "a"),
+        ("transfer", "labels", model, damaged, files(masks)[0], "-o", tmp_path / "b"),
+    ):
+        assert run(*words) == 1
+        assert "damaged.nii.gz" in capsys.readouterr().err

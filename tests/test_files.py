@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 
@@ -67,3 +68,16 @@ def test_a_folder_has_one_owner_until_it_ends_even_by_kill(tmp_path):
         owner.communicate()
     with lock_folder(tmp_path):
         pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes with names, and links need rights there")
+def test_links_are_followed_and_pipes_are_refused(tmp_path):
+    (tmp_path / "target.txt").write_text("old")
+    link = tmp_path / "link.txt"
+    link.symlink_to(tmp_path / "target.txt")
+    write_atomic(link, b"new")
+    assert link.is_symlink() and (tmp_path / "target.txt").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="no regular file"):
+        write_atomic(tmp_path / "pipe", b"new")
+    assert not (tmp_path / "pipe").is_file()

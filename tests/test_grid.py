@@ -217,3 +217,12 @@ def test_outside_of_a_volume_its_nearest_value_is_read():
 def test_as_numpy_leaves_the_graph():
     tensor = torch.ones(2, requires_grad=True)
     assert grid.as_numpy(tensor * 2).tolist() == [2, 2]
+
+
+def test_without_a_folder_for_compiled_code_kernels_are_not_kept(monkeypatch):
+    def no_folder(**options):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    assert kernels._can_cache() == kernels.CACHED
+    monkeypatch.setattr(kernels, "njit", no_folder)
+    assert not kernels._can_cache()

@@ -120,7 +120,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     warps: Annotated[
         int | None, typer.Option(help="number of warped copies to train on beside the shapes")
     ] = None,
-    seed: Annotated[int, typer.Option(help="seed of all random numbers")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of all random numbers")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on from the last state of this output")
     ] = False,

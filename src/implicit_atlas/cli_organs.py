@@ -63,7 +63,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
         int | None, typer.Option(help="of each organ's schedule, where no time is given")
     ] = None,
     warps: Annotated[int | None, typer.Option(help="number of warped copies of each organ")] = None,
-    seed: Annotated[int, typer.Option(help="seed of all random numbers")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of all random numbers")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="keep finished models, go on with unfinished ones")
     ] = False,

@@ -19,7 +19,7 @@ Local = Annotated[
     bool,
     typer.Option("--local/--no-local", help="closer to the masks, with some thousand more numbers a shape"),
 ]
-Seed = Annotated[int, typer.Option(help="seed of the random numbers")]
+Seed = Annotated[int, typer.Option(min=0, help="seed of the random numbers")]
 
 
 def complete(  # noqa: PLR0913 (each is an option of the command)
@@ -155,7 +155,8 @@ def interpolate(
     labels = labels_of(label, first)
     ends = list(reconstruct(atlas, [first, last], None, labels, problems.append, template=common))
     if problems:
-        raise AtlasError(problems[0].message)
+        first_bad, message = problems[0].path, problems[0].message
+        raise AtlasError(message if message.startswith(str(first_bad)) else f"{first_bad}: {message}")
     results_folder(output, [first, last])
     fits = between(atlas, ends[0].fit, ends[1].fit, steps)
     most = pieces_of(atlas)

@@ -40,8 +40,11 @@ def write_atomic(path: Path, content: bytes | Callable[[Path], object]) -> None:
             same name as `path` (so libraries that choose a format by suffix work) in a folder beside it.
 
     Raises:
-        InputError: the file cannot be written (no space, no permission, no such folder).
+        InputError: the file cannot be written (no space, no permission, no such folder), or is a device or a pipe.
     """
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        raise InputError(path, "is no regular file", "Give another file.")
     try:
         # A folder and not a file, because the file inside then gets the user's own permissions (umask).
         partial_folder = Path(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=path.parent))

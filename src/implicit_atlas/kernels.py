@@ -22,6 +22,22 @@ FAST = {
 IN_ORDER = FAST - {"reassoc"}
 
 
+def _one() -> int:
+    return 1
+
+
+def _can_cache() -> bool:
+    """False where numba finds no folder to keep compiled code in: each process then compiles anew, in some seconds."""
+    try:
+        njit(cache=True)(_one)
+    except RuntimeError:
+        return False
+    return True
+
+
+CACHED = _can_cache()
+
+
 @njit(fastmath=FAST)
 def _cell(u, nodes):
     """Cell index and fraction of a coordinate u in [-1, 1] on `nodes` corner-aligned nodes (clamped).
@@ -44,7 +60,7 @@ def _inside(u):
     return np.float32(1) if abs(u) <= np.float32(1) else np.float32(0)
 
 
-@njit(parallel=True, fastmath=IN_ORDER, cache=True)
+@njit(parallel=True, fastmath=IN_ORDER, cache=CACHED)
 def head_forward(maps, owner, points, weight, bias, out, threads):  # noqa: PLR0913
     """out[b, p] = weight · leaky(interpolate(maps[owner[b]], points[b, p])) + bias.
 
@@ -79,7 +95,7 @@ def head_forward(maps, owner, points, weight, bias, out, threads):  # noqa: PLR0
                 out[b, p, o] = total
 
 
-@njit(parallel=True, fastmath=FAST, cache=True)
+@njit(parallel=True, fastmath=FAST, cache=CACHED)
 def head_backward(maps, owner, points, weight, grad, grad_maps, grad_points, grad_weight, threads):  # noqa: C901, PLR0913
     """Gradients of `head_forward`; hidden values are computed again rather than stored.
 
@@ -203,7 +219,7 @@ def _half_full(padded, u, v, w):
     return gu * low + fu * high > np.float32(0.5)
 
 
-@njit(cache=True)
+@njit(cache=CACHED)
 def warp_occupancy(padded, lattice, reach, matrix, axes, out):
     """out[i, j, k]: is the point matrix · x + lattice(x / reach) inside, x = (axes[i, 0], axes[j, 1], axes[k, 2])?
 

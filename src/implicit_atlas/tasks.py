@@ -71,6 +71,8 @@ class Written:
     name: str
     mask: str
     mesh: str
+    volume_ml: float
+    dsc: float
     degrees_of_freedom: int
     iterations: int
     seconds: float
@@ -147,16 +149,19 @@ def write_reconstruction(found: Reconstruction, folder: Path) -> Written:
     fit, case = found.fit, found.case
     mask_path, mesh_path = folder / f"{fit.name}.nii.gz", folder / MESH_FOLDER / f"{fit.name}{MESH_SUFFIX}"
     make_folder(mesh_path.parent)
-    write_mask(mask_path, found.mask(), case.mask.grid, writable(case.mask.dtype))
+    mask, grid = found.mask(), case.mask.grid
+    write_mask(mask_path, mask, grid, writable(case.mask.dtype))
     write_mesh(mesh_path, found.mesh())
     code = fit.found
     return Written(
         fit.name,
         mask_path.name,
         mesh_path.relative_to(folder).as_posix(),
+        round(float(mask.sum()) * grid.voxel_volume_mm3 / 1000, 3),
+        round(100 * dsc(case.mask.occupancy, mask), 2),
         code.degrees_of_freedom,
         code.iterations,
-        code.seconds,
+        round(code.seconds, 2),
         code.template,
         code.start,
     )

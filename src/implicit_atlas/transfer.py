@@ -157,9 +157,9 @@ def carry_landmarks(
 
 def _doubt(left_mm: float, off_mm: float, is_far: bool) -> str:
     """Why a landmark that was carried is not to be trusted."""
-    if left_mm > LEFT_MM:
-        return f"its place was found to {left_mm:.1f} mm only"
-    return f"it lies {off_mm:.1f} mm from the surface of its own case" if is_far else ""
+    if is_far:
+        return f"it lies {off_mm:.1f} mm from the surface of its own case"
+    return f"its place was found to {left_mm:.1f} mm only" if left_mm > LEFT_MM else ""
 
 
 def carry_labels(
@@ -173,8 +173,9 @@ def carry_labels(
     atlas = alike.atlas
     known = [_parts_of(atlas, found) for found in alike.fits(sources)]
     if not known:
+        why = f": {alike.problems[0].message}" if alike.problems else ""
         raise InputError(
-            "labelled cases", "cannot be used", "Give at least one label map with the organ's parts."
+            "labelled cases", f"cannot be used{why}", "Give at least one label map with the organ's parts."
         )
     rows = []
     for found in alike.fits(targets):

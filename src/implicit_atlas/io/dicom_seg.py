@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -59,7 +60,9 @@ def write_dicom_seg(path: Path, labels: LabelMap, series: Path, names: Mapping[i
         remedy = "Write the mask on the series' grid first."
         raise InputError(labels.path, "reaches beyond the series", remedy)
     try:
-        made = _segmentation(hd, images, whole, names)
+        with warnings.catch_warnings():  # they repeat the patient's name, which belongs in no log
+            warnings.simplefilter("ignore", UserWarning)
+            made = _segmentation(hd, images, whole, names)
     except (AttributeError, ValueError, TypeError) as error:  # highdicom's words for what an image lacks
         remedy = "Give the series with the attributes that DICOM asks for; they may be empty."
         raise InputError(series, f"cannot be referred to ({error})", remedy) from error

@@ -151,7 +151,9 @@ def _text(path: Path) -> str:
 def _checked(marks: list[Mark], path: Path) -> Landmarks:
     """Return points together, having refused those that cannot be meant."""
     if not marks:
-        raise InputError(path, "has no points", "Place at least one point, and save the list again.")
+        raise InputError(
+            path, "has no points", "Place points (a completion needs four), and save the list again."
+        )
     if len(marks) > MAX_POINTS:
         problem = f"has more than {MAX_POINTS} points"
         raise InputError(path, problem, "Keep only the points that matter.")

@@ -7,6 +7,7 @@ bit for bit from its last state (on one machine, at one thread count, without a 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -143,6 +144,7 @@ class _Run:
         self, data: TrainingData, model: ModelConfig, config: TrainConfig, state_file: Path | None
     ) -> None:
         torch.manual_seed(config.seed)
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         self.data, self.model, self.config, self.state_file = data, model, config, state_file
         self.fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)
         network = build(model)
