@@ -16,8 +16,9 @@ INTRODUCTION = """# Results
 Written by `python -m experiments.report` from `experiments/results/*.json`; nothing here is typed. `make paper
 ORGAN=hippocampus TABLE=2 MINUTES=25` runs the cells of a table. "free": numbers that are free at test time;
 "points": of a shape in a step of training. Shapes are fitted as in the paper (Eq. 6), but for rows `robust-fit`: the
-default of the product, a loss that forgives where a shape cannot be followed, after trials of three templates. Paper:
-ImplicitAtlas, CVPR 2022.
+default of the product, a loss that forgives where a shape cannot be followed, after trials of three templates. Rows
+`shrunk`: templates of few shapes start between clusters' means and the mean of all, as the product's do; `product`:
+with its fit, too. Paper: ImplicitAtlas, CVPR 2022.
 """
 
 
