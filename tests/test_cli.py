@@ -185,7 +185,7 @@ def test_sigterm_stops_a_training_in_the_background(masks, tmp_path):
         [sys.executable, "-c", start, *words], stderr=subprocess.PIPE, text=True
     ) as process:
         log = tmp_path / "x.run" / "log.jsonl"
-        until = time.monotonic() + 120
+        until = time.monotonic() + 240
         while not log.exists() and time.monotonic() < until:
             time.sleep(0.2)
         process.send_signal(signal.SIGTERM)

@@ -70,8 +70,9 @@ def test_a_table_keeps_what_was_said_of_other_cases(tmp_path):
         ("b", "3.0"),
         ("c", "4.0"),
     ]
-    add_to_csv(path, [{"name": "d", "doubt": ""}])  # of another version: not mixed
-    assert table(path) == [{"name": "d", "doubt": ""}]
+    add_to_csv(path, [{"name": "d", "doubt": "no"}])  # of another version, or of other label ids
+    assert [row["name"] for row in table(path)] == ["'=a", "b", "c", "d"]
+    assert table(path)[3] == {"name": "d", "volume_ml": "", "doubt": "no"}
     path.write_bytes(b"\xff\xfe no table")
     add_to_csv(path, [{"name": "d", "doubt": ""}])
     assert table(path) == [{"name": "d", "doubt": ""}]
