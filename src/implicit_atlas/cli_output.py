@@ -35,7 +35,7 @@ def keep_files(output: Path | None, sources: Iterable[Path | None]) -> None:
         return
     for source in sources:
         read = [] if source is None else list(source.iterdir()) if source.is_dir() else [source]
-        if any(path.exists() and path.samefile(output) for path in read):
+        if any(_is_same(path, output) for path in read):
             raise InputError(
                 output, "is read by this command: the result would replace it", "Give another file."
             )

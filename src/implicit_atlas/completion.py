@@ -79,6 +79,11 @@ class Completion:
         """Its closed surface in world millimetres (RAS)."""
         return to_world(volume_mesh(self.logits), self.fit.placed())
 
+    @cached_property
+    def draw_vertices(self) -> list[Float[np.ndarray, "_ 3"]]:
+        """Surface points of each draw in world millimetres (RAS)."""
+        return [draw.mesh().vertices for draw in self.draws]
+
     def probability_on(self, grid: Grid) -> Float[np.ndarray, "x y z"]:
         """Share of the shapes, the most probable one and the draws, that hold each voxel of a grid."""
         total = self.fit.mask_on(grid).astype(np.float32)
@@ -94,7 +99,7 @@ class Completion:
         """
         if not self.draws:
             raise InputError(self.fit.name, "was completed without draws", "Ask for some, for example 8.")
-        squares = [KDTree(draw.mesh().vertices).query(vertices_mm)[0] ** 2 for draw in self.draws]
+        squares = [KDTree(vertices).query(vertices_mm)[0] ** 2 for vertices in self.draw_vertices]
         return np.sqrt(np.mean(squares, axis=0))
 
 

@@ -16,10 +16,10 @@ from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
 from implicit_atlas.grid import as_numpy, lattice
-from implicit_atlas.io import Problem, case_name, printable
+from implicit_atlas.io import Problem, printable
 from implicit_atlas.metrics import NSD_DEFINITION, score
 from implicit_atlas.shapes import Shape, prepare, restore_lattice
-from implicit_atlas.tasks import Case, Reconstruction, read_case, reconstruct
+from implicit_atlas.tasks import Case, Reconstruction, problem_of, read_case, reconstruct
 
 TOLERANCE_VOX = 1.0
 
@@ -142,15 +142,12 @@ def evaluate_known(
     """Score training shapes as their training codes stand (the paper's "known" shapes)."""
     scores, problems = [], []
     for index, source in enumerate(sources):
-        name, path = (
-            (case_name(source), source) if isinstance(source, Path) else (source.name, Path(source.source))
-        )
         try:
             case = read_case(source, atlas, labels)
             scores.append(score_fit(case, atlas.known(case.shape.name, case.shape.frame)))
+            report((index + 1) / len(sources), case.shape.name)
         except InputError as error:
-            problems.append(Problem(name, path, str(error)))
-        report((index + 1) / len(sources), name)
+            problems.append(problem_of(source, str(error)))
     protocol = _protocol(atlas, FitConfig(), True, sources)
     return Evaluation(protocol, tuple(scores), tuple(problems))
 

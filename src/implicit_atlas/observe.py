@@ -135,9 +135,8 @@ def annotated_slices(mask: Mask) -> tuple[int, Int[np.ndarray, " n"]]:
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
         planes = np.flatnonzero(mask.occupancy.any(axis=others))
-        runs = np.diff(
-            np.flatnonzero(np.r_[True, np.diff(planes) > 1, True])
-        )  # lengths of neighbouring slices
+        starts = np.flatnonzero(np.r_[True, np.diff(planes) > 1, True])
+        runs = np.diff(starts)  # how many slices lie side by side
         drawn = len(planes) == 1 or len(runs) > 2 or (len(runs) == 2 and runs.min() == 1)
         if drawn and (best is None or runs.mean() < best[0]):
             best = float(runs.mean()), axis, planes

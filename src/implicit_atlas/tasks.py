@@ -120,7 +120,7 @@ def reconstruct(  # noqa: PLR0913 (options of a main verb)
             try:
                 cases.append(read_case(source, atlas, labels))
             except InputError as error:
-                on_problem(_problem(source, str(error)))
+                on_problem(problem_of(source, str(error)))
         if not cases:
             continue
 
@@ -135,7 +135,8 @@ def reconstruct(  # noqa: PLR0913 (options of a main verb)
                 on_problem(Problem(fit.name, case.mask.path, f"the fit failed: {fit.failure}. {WRONG_ORGAN}"))
 
 
-def _problem(source: Path | Shape, message: str) -> Problem:
+def problem_of(source: Path | Shape, message: str) -> Problem:
+    """What is wrong with a case, of a file or of a store."""
     if isinstance(source, Path):
         return Problem(case_name(source), source, message)
     return Problem(source.name, Path(source.source), message)

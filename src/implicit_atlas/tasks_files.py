@@ -136,7 +136,7 @@ def write_completion(
     name, mesh = _plain(fit.name), done.mesh()
     if grid is None:
         # With room for all that may be the organ.
-        reach = np.concatenate([mesh.vertices, *(draw.mesh().vertices for draw in done.draws)])
+        reach = np.concatenate([mesh.vertices, *done.draw_vertices])
         grid = grid_around(Mesh(reach, mesh.faces)) if drawn is None else drawn.grid_with(reach)
     occupancy = done.mask_on(grid)
     occupancy = occupancy if drawn is None else drawn.kept_in(occupancy, grid)
