@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import nibabel
 import numpy as np
@@ -107,10 +108,24 @@ def test_label_maps_become_label_maps(abdomen, models, tmp_path, capsys):
             assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.8
 
 
+def test_absent_organs_are_no_fault_and_damaged_label_maps_are(abdomen, tmp_path, capsys):
+    folder = tmp_path / "maps"
+    shutil.copytree(abdomen, folder)
+    words = ("--organ", "left=2", "--organ", "right=5", "--steps", 1, "--warps", 0)
+    assert run("organs", "train", folder, "-o", tmp_path / "sound", *words) == 0
+    assert "right.atlas: 1 of 3 cases without" in capsys.readouterr().out
+    (folder / "broken.nii.gz").write_bytes(b"no volume")
+    assert run("organs", "train", folder, "-o", tmp_path / "models", *words) == 1
+    assert capsys.readouterr().err.count("not used: ") == 1  # of both organs
+    assert len(list((tmp_path / "models").glob("*.atlas"))) == 2
+    assert run("organs", "prepare", folder, "-o", tmp_path / "stores", *words[:4]) == 1
+    assert "1 of 4 cases" in capsys.readouterr().err
+
+
 def test_stores_and_models_of_every_organ(abdomen, tmp_path):
     words = ("--organ", "left=2", "--organ", "right=5")
     stores, out = tmp_path / "stores", tmp_path / "models"
-    assert run("organs", "prepare", abdomen, "-o", stores, *words) == 1  # one case lacks the right one
+    assert run("organs", "prepare", abdomen, "-o", stores, *words) == 0  # one case lacks the right one
     assert run("organs", "train", stores, "-o", out, "--steps", 1, "--warps", 0, "--organ", "left") == 0
     assert {path.name for path in stores.iterdir()} == {"left", "right"}
     assert [path.name for path in out.glob("*.atlas")] == ["left.atlas"]

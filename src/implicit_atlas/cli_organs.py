@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,11 +47,11 @@ def prepare(
         config = PrepareConfig(margin=margin, labels=ids)
         with console.task(f"prepare {name}") as report:
             done = prepare_folder(folder, output / name, config, progress=console.counted(report))
-        usable = len(done.prepared) + len(done.reused)
-        print(f"{output / name}: {usable} shapes, {len(done.quarantined)} cases without")
-        problems += done.quarantined
-        total += usable + len(done.quarantined)
-    finish(problems, total)
+        usable, damaged = len(done.prepared) + len(done.reused), _damaged(done.quarantined)
+        print(f"{output / name}: {usable} shapes, {len(done.quarantined) - len(damaged)} cases without")
+        problems += damaged
+        total = max(total, usable + len(done.quarantined))
+    finish(_once(problems), total)
 
 
 @app.command()
@@ -77,20 +78,23 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     plan = Plan(
         max_minutes=max_minutes, steps=steps, warps=warps, seed=seed, resume=resume, overwrite=overwrite
     )
-    failed, organs = [], _sources(source, organ)
+    failed, total, organs = [], 0, _sources(source, organ)
     for name, (shapes, ids) in organs.items():
         model = output / f"{name}{SUFFIX}"
         if resume and model.is_dir():
             print(f"{model}: is there")
             continue
         try:
-            problems, _ = learn(shapes, model, ids, plan, name)
+            problems, cases = learn(shapes, model, ids, plan, name)
         except AtlasError as error:
             failed.append(Problem(name, shapes, str(error)))
+            total += 1
             continue
-        for problem in problems:
-            print(f"{model}: without {problem.name}: {problem.message}")
-    finish(failed, len(organs))
+        damaged = _damaged(problems)
+        print(f"{model}: {len(problems) - len(damaged)} of {cases} cases without")
+        failed += damaged
+        total += cases
+    finish(_once(failed), total)
 
 
 @app.command()
@@ -120,7 +124,17 @@ def reconstruct(
     contested = sum({row["name"]: row["contested_voxels"] for row in rows}.values())
     print(f"{output}: {len({row['name'] for row in rows})} label maps, {contested} voxels were claimed twice")
     done = [f"{row['name']}, {row['organ']}" for row in rows if row["state"] != "not used"]
-    finish(problems, len(paths) * len(atlases) + unusable, output, [*done, *(row["name"] for row in rows)])
+    finish(problems, len(paths) + unusable, output, [*done, *(row["name"] for row in rows)])
+
+
+def _damaged(problems: Sequence[Any]) -> list[Any]:
+    """Problems but those of label maps without the organ, which is no fault."""
+    return [problem for problem in problems if not problem.absent]
+
+
+def _once(problems: Sequence[Any]) -> list[Any]:
+    """A file that cannot be read is so for every organ."""
+    return list({(problem.path, problem.message): problem for problem in problems}.values())
 
 
 def _row(case: Any, organ: str) -> dict[str, Any]:

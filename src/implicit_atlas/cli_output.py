@@ -155,8 +155,10 @@ def finish(problems: Sequence[Any], total: int, output: Path | None = None, done
         text = problem.message if named else f"{problem.name}: {problem.message}"
         print(f"not used: {printable(text)}", file=sys.stderr)
     if problems:
-        others = "; the others are done" if len(problems) < total else ""
-        print(f"error: {len(problems)} of {total} cases could not be used{others}", file=sys.stderr)
+        # Several organs of one label map may fail.
+        count = min(len(problems), total)
+        others = "; the others are done" if count < total else ""
+        print(f"error: {count} of {total} cases could not be used{others}", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -27,6 +27,10 @@ class InputError(AtlasError):
         return type(self), (self.source, self.problem, self.remedy)
 
 
+class AbsentLabelError(InputError):
+    """A label map that has no voxel of the organ: no fault of the file where several organs are asked for."""
+
+
 class FitError(AtlasError):
     """A fit that produced no valid shape (non-finite values, or no gain over the mean code)."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from implicit_atlas.errors import InputError
+from implicit_atlas.errors import AbsentLabelError, InputError
 from implicit_atlas.frame import Frame
 from implicit_atlas.io import Problem, case_name, find_cases, printable, read_labels, select_mask
 from implicit_atlas.manifest import PrepareConfig
@@ -145,7 +145,7 @@ def _prepared(path: Path, config: PrepareConfig, content_hash: str) -> Shape:
 
 
 def _refused(error: InputError) -> Message:
-    return Message({"problem": str(error), "shape": None})
+    return Message({"problem": str(error), "absent": isinstance(error, AbsentLabelError), "shape": None})
 
 
 def _outcome(path: Path, answer: Message | None) -> Shape | Problem | None:
@@ -156,7 +156,7 @@ def _outcome(path: Path, answer: Message | None) -> Shape | Problem | None:
         )
         return Problem(case_name(path), path, str(error))
     if answer.values["problem"] is not None:
-        return Problem(case_name(path), path, answer.values["problem"])
+        return Problem(case_name(path), path, answer.values["problem"], answer.values["absent"])
     values = answer.values["shape"]
     if values is None:
         return None

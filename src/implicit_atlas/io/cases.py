@@ -22,11 +22,13 @@ class Problem:
         name: the case's name.
         path: its file.
         message: what is wrong and what to do.
+        absent: it is a readable label map that has no voxel of the organ.
     """
 
     name: str
     path: Path
     message: str
+    absent: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Integer, Shaped
 
-from implicit_atlas.errors import InputError
+from implicit_atlas.errors import AbsentLabelError, InputError
 from implicit_atlas.io.types import LabelMap, Mask
 
 MAX_LABEL = 2**53
@@ -72,8 +72,8 @@ def select_mask(label_map: LabelMap, labels: tuple[int, ...] = ()) -> Mask:
     Of several ids some may be absent (not every kidney has a cyst): that is a note. All absent is an error.
 
     Raises:
-        InputError: a label below 1, none of the labels occurs (the message says which do), an empty volume,
-            or an image where a label map was expected.
+        InputError: a label below 1, an empty volume, or an image where a label map was expected; `AbsentLabelError`
+            where none of the labels occurs (the message says which do).
     """
     source, values = label_map.path, label_map.values
     notes = list(label_map.notes)
@@ -122,7 +122,7 @@ def _voxels_of(
         problem = f"has no voxel of {_words(absent)}; " + (
             f"it has {_words(there)}" if there else "it is empty"
         )
-        raise InputError(source, problem, "Choose a label that occurs, or leave the case out.")
+        raise AbsentLabelError(source, problem, "Choose a label that occurs, or leave the case out.")
     return occupancy, absent
 
 
