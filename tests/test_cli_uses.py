@@ -23,6 +23,7 @@ from implicit_atlas.io import (
 from implicit_atlas.io.surface_files import read_ply
 from implicit_atlas.shipped import shipped_models
 from implicit_atlas.surface import occupancy_mesh
+from implicit_atlas.voxel_grid import Grid
 
 CASES = 3
 
@@ -265,3 +266,20 @@ def test_a_folder_stands_for_the_clicks_and_masks_in_it(model, masks, tmp_path, 
     (tmp_path / "none").mkdir()
     assert run("complete", model, tmp_path / "none", "-o", tmp_path / "out") == 1
     assert "none" in capsys.readouterr().err
+
+
+def test_masks_of_another_size_or_shape_are_doubtful(model, masks, tmp_path, capsys):
+    """Voxels of a micrometre's number, and a plate; the others are written without a word."""
+    mask = read_mask(paths(masks)[0])
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    affine = mask.grid.affine.copy()
+    affine[:3, :3] *= 1000
+    write_mask(folder / "huge.nii.gz", mask.occupancy, Grid(mask.grid.shape, affine))
+    write_mask(folder / "sound.nii.gz", mask.occupancy, mask.grid)
+    for command, name in (("reconstruct", "reconstructions.csv"), ("clean", "repairs.csv")):
+        out = tmp_path / command
+        assert run(command, model, folder, "-o", out) == 0
+        doubts = {row["name"]: row["doubt"] for row in table(out / name)}
+        assert "are its voxels in millimetres?" in doubts["huge"] and not doubts["sound"]
+        assert "DOUBTFUL huge: its box of" in capsys.readouterr().out

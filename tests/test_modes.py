@@ -17,12 +17,16 @@ from implicit_atlas.methods import METHODS, ModelConfig, build
 from implicit_atlas.model import Atlas
 from implicit_atlas.modes import (
     MOTION,
+    SMOOTHING,
     UNIT,
     Modes,
     SurfaceModes,
+    bumps,
     coordinates,
     hats,
     kept_nodes,
+    leading,
+    node_places,
     surface_modes,
 )
 from implicit_atlas.training import gather, optimise
@@ -254,3 +258,24 @@ def test_shapes_that_are_all_the_same_can_be_learned():
         [SHAPES[0], dataclasses.replace(SHAPES[0], name="again")], tiny_model(), tiny_training(steps=2)
     )
     assert np.isfinite(atlas.codes).all()
+
+
+@pytest.mark.parametrize("size", [12, 300])
+def test_leading_patterns_are_those_of_a_dense_decomposition(size):
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.standard_normal((size, size)))[0]
+    matrix = axes * np.exp(-np.arange(size) / (size / 12)) @ axes.T
+    values, vectors = leading(lambda columns: matrix @ columns, size, 10, rng)
+    exact, directions = np.linalg.eigh(matrix)
+    np.testing.assert_allclose(values, exact[::-1][:10], rtol=1e-9)
+    alike = np.abs(np.sum(vectors * directions[:, ::-1][:, :10], axis=0))
+    np.testing.assert_allclose(alike, 1, atol=1e-9)
+
+
+def test_bumps_axis_by_axis_are_those_of_distances():
+    nodes, rng = 9, np.random.default_rng(0)
+    where, sources, wanted = node_places(nodes), *(rng.choice(nodes**3, 20, replace=False) for _ in range(2))
+    strengths = rng.standard_normal((20, 3))
+    apart = np.square(where[wanted][:, None] - where[sources]).sum(-1)
+    exact = np.exp(-apart / (2 * SMOOTHING**2)) @ strengths
+    np.testing.assert_allclose(bumps(strengths, sources, wanted, nodes), exact, atol=1e-12)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from atlas_samples import tiny_atlas
 
+from implicit_atlas.frame import centred_frame
 from implicit_atlas.generation import generate
 from implicit_atlas.prior import MANY
-from implicit_atlas.sizes import PENALTIES, regress, size_prior
+from implicit_atlas.sizes import PENALTIES, regress, size_prior, unlike_size
 
 RNG = np.random.default_rng(0)
 COUNT, SIZE = 60, 12
@@ -83,3 +84,11 @@ def test_sizes_follow_the_code_where_it_is_known_of_every_shape():
     cubes = replace(config, frame="isotropic", sizes_mm=tuple((s, s, s) for s in np.exp(LOGS[:, 0]).tolist()))
     x, y, z = size_prior(cubes, CODES).sizes_mm(CODES[0], np.ones(3))
     assert x == pytest.approx(y) == pytest.approx(z)
+
+
+def test_a_box_is_unlike_where_it_is_beyond_twice_the_known_ones():
+    config = replace(tiny_atlas().config, sizes_mm=((10.0, 20.0, 40.0), (20.0, 40.0, 80.0)))
+    for size, unlike in ((30.0, False), (10.5, False), (79.0, False), (9.5, True), (82.0, True)):
+        doubt = unlike_size(config, centred_frame(np.array([size / 2, size, 2 * size]), 32))
+        assert (doubt is not None) == unlike
+    assert "2.05 times larger than the largest that the atlas learned, 20 to 40 mm" in (doubt or "")

@@ -28,7 +28,7 @@ from implicit_atlas.cli_cases import (
     mask_paths,
     sources_of,
 )
-from implicit_atlas.cli_output import add_to_csv, finish, keep_files, results_folder, write_json
+from implicit_atlas.cli_output import add_to_csv, finish, keep_files, results_folder, say_doubts, write_json
 from implicit_atlas.cli_train import Plan, learn
 from implicit_atlas.errors import AtlasError, InputError
 from implicit_atlas.memory import keep_freed_memory
@@ -157,7 +157,7 @@ def reconstruct(
         for found in fit_all(atlas, paths, config, labels_of(label, masks[0]), problems.append, report):
             rows.append(dataclasses.asdict(write_reconstruction(found, output)))
     add_to_csv(output / "reconstructions.csv", rows)
-    print(f"{output}: {len(rows)} masks and meshes")
+    say_doubts(output, rows, "masks and meshes")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,14 @@ def _safe(value: Any) -> Any:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def say_doubts(output: Path, rows: Sequence[Mapping[str, Any]], what: str) -> None:
+    """Name the results that are not to be trusted, and say how many there are of all."""
+    doubtful = [row for row in rows if row["doubt"]]
+    for row in doubtful:
+        print(f"DOUBTFUL {row['name']}: {row['doubt']}")
+    print(f"{output}: {len(rows)} {what}, {len(doubtful)} of them doubtful")
 
 
 def finish(problems: Sequence[Any], total: int, output: Path | None = None, done: Iterable[str] = ()) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from implicit_atlas.cli_cases import labels_of, load_atlas, mask_paths
-from implicit_atlas.cli_output import add_to_csv, finish, results_folder, write_csv
+from implicit_atlas.cli_output import add_to_csv, finish, results_folder, say_doubts
 
 Model = Annotated[Path, typer.Argument(help="model folder (*.atlas), or the name of a model that ships")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder where results are written")]
@@ -72,10 +72,7 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
             if (row := write_completion(done, output, problems, grid, drawn))
         ]
     add_to_csv(output / "completions.csv", rows)
-    for row in rows:
-        if row["doubt"]:
-            print(f"DOUBTFUL {row['name']}: {row['doubt']}")
-    print(f"{output}: {len(rows)} completed, {sum(bool(row['doubt']) for row in rows)} of them doubtful")
+    say_doubts(output, rows, "completed")
     finish(problems, len(files), output, [row["name"] for row in rows])
 
 
@@ -105,10 +102,7 @@ def clean(
             for done in repair(atlas, paths, labels_of(label, masks[0]), keep_mm, problems.append, report)
         ]
     add_to_csv(output / "repairs.csv", rows)
-    for row in rows:
-        if row["doubt"]:
-            print(f"DOUBTFUL {row['name']}: {row['doubt']}")
-    print(f"{output}: {len(rows)} masks, {sum(bool(row['doubt']) for row in rows)} of them doubtful")
+    say_doubts(output, rows, "masks")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])
 
 
@@ -129,7 +123,7 @@ def generate(
     results_folder(output)
     fits, most = make(atlas, count, seed, temperature, template), pieces_of(atlas)
     rows = [write_made(fit, f"generated-{index:04d}", output, most) for index, fit in enumerate(fits)]
-    write_csv(output / "shapes.csv", rows)
+    add_to_csv(output / "shapes.csv", rows)
     print(f"{output}: {len(rows)} shapes")
 
 
@@ -161,7 +155,7 @@ def interpolate(
     fits = between(atlas, ends[0].fit, ends[1].fit, steps)
     most = pieces_of(atlas)
     rows = [write_made(fit, f"step-{index:03d}", output, most) for index, fit in enumerate(fits)]
-    write_csv(output / "shapes.csv", rows)
+    add_to_csv(output / "shapes.csv", rows)
     meshes = [fit.mesh(64) for fit in fits]
     panels = [
         Panel(mesh.vertices, mesh.faces, f"{index / (steps - 1):.2f}") for index, mesh in enumerate(meshes)

@@ -18,6 +18,14 @@ from implicit_atlas.surface import CubeMesh, ValuesAt, field_mesh, sparse_volume
 from implicit_atlas.voxel_grid import Grid
 
 WRONG_ORGAN = "Check that it shows the atlas's organ, and give its --label."
+TRUSTED_DSC = 0.8  # between mask and shape: below it the mask may be of another organ
+
+
+def unlike_mask(likeness: float) -> str | None:
+    """Why a shape is not to be trusted that agrees so far with its mask (DSC, 0 to 1), or None."""
+    if likeness >= TRUSTED_DSC:
+        return None
+    return f"mask and shape agree by {100 * likeness:.0f} % DSC only: another organ, or much is wrong with it"
 
 
 @dataclass(frozen=True, eq=False)

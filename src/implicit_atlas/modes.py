@@ -13,6 +13,7 @@ that templates stay apart: were all coordinates taken from one mean, modes would
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,10 @@ KEPT = 3  # one node of so many has lengths, those nearest to the mean surface
 SMOOTHING = 0.1  # of patterns, cube units
 MOTION = 0.005  # root mean square motion of the mean surface by a pattern at coordinate 1, cube units
 SURFACE_POINTS = 8192
+SPARE, ROUNDS = (
+    64,
+    3,
+)  # vectors beside those that are asked for, and pairs of products, of a subspace iteration
 LEAST = 1e-4  # motions below this share of the largest are no motions
 BAND = 0.1  # shapes are registered where the mean shape's distance is below this, in cube units
 BAND_POINTS, LOOKS = 3000, 4
@@ -207,19 +212,62 @@ def surface_modes(
     weights = hats(points, nodes)[:, kept]
     at = unit_vectors(shape(points)[1])
     along = sum(weights.multiply(at[:, [a]]).multiply(inwards[None, :, a]) for a in range(3))
-    sources = where[kept][weights.sum(0) > 1e-3]
-    bumps = np.exp(-np.square(where[kept][:, None] - sources).sum(-1) / (2 * SMOOTHING**2))
-    motion = csr_array(along) @ bumps
+    along = csr_array(along)
+    squared = along.T @ along / len(points)  # sparse: few nodes are near any one point
+    sources = kept[weights.sum(0) > 1e-3]
     used = min(count, len(sources))
-    squares, vectors = eigh(
-        motion.T @ motion / len(points), subset_by_index=(len(sources) - used, len(sources) - 1)
+    squares, vectors = leading(
+        lambda strengths: bumps(squared @ bumps(strengths, sources, kept, nodes), kept, sources, nodes),
+        len(sources),
+        used,
+        rng,
     )
-    squares, vectors = squares[::-1], vectors[:, ::-1]
     lengths = np.zeros((len(kept), count))
-    lengths[:, :used] = bumps @ (vectors * MOTION / np.sqrt(np.maximum(squares, LEAST * squares[0])))
+    strengths = vectors * MOTION / np.sqrt(np.maximum(squares, LEAST * squares[0]))
+    lengths[:, :used] = bumps(strengths, sources, kept, nodes)
     maps = [shape] if templates is None else [DistanceMap(template) for template in templates]
     normals = np.stack([unit_vectors(own(where[kept])[1]) for own in maps])
     return SurfaceModes(kept, normals, lengths, nodes)
+
+
+def bumps(
+    strengths: Float[np.ndarray, "n k"],
+    sources: Int[np.ndarray, " n"],
+    wanted: Int[np.ndarray, " m"],
+    nodes: int,
+) -> Float[np.ndarray, "m k"]:
+    """Sums of Gaussian bumps of standard deviation `SMOOTHING` about some nodes, read at others; axis by axis."""
+    apart = np.subtract.outer(*[np.linspace(-1, 1, nodes)] * 2)
+    kernel = np.exp(-np.square(apart) / (2 * SMOOTHING**2))
+    volume = np.zeros((nodes**3, strengths.shape[1]))
+    volume[sources] = strengths
+    for _ in range(3):  # each puts the axis that it has done last
+        volume = kernel @ volume.reshape(nodes, -1)
+        volume = volume.reshape(nodes, nodes, nodes, -1).transpose(1, 2, 0, 3)
+    return volume.reshape(nodes**3, -1)[wanted]
+
+
+def leading(
+    product: Callable[[Float[np.ndarray, "n k"]], Float[np.ndarray, "n k"]],
+    size: int,
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[Float[np.ndarray, " count"], Float[np.ndarray, "n count"]]:
+    """Largest eigenvalues, from the largest down, and eigenvectors of a symmetric matrix of falling spectrum.
+
+    Subspace iteration with some vectors to spare (Halko, Martinsson and Tropp, 2011).
+
+    Args:
+        product: the matrix times columns.
+        size: of the matrix.
+        count: number of eigenvalues.
+        rng: of the vectors to begin with.
+    """
+    basis = rng.standard_normal((size, min(size, count + SPARE)))
+    for _ in range(ROUNDS):
+        basis = np.linalg.qr(product(product(basis)))[0]
+    values, turned = eigh(basis.T @ product(basis))
+    return values[::-1][:count], basis @ turned[:, ::-1][:, :count]
 
 
 def coordinates(

@@ -22,12 +22,13 @@ from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
-from implicit_atlas.fit import WRONG_ORGAN, Fit
+from implicit_atlas.fit import WRONG_ORGAN, Fit, unlike_mask
 from implicit_atlas.generation import pieces_of
 from implicit_atlas.io import Mask, Problem, case_name, read_mask
 from implicit_atlas.metrics import dsc
 from implicit_atlas.pieces import largest_pieces
 from implicit_atlas.shapes import prepare
+from implicit_atlas.sizes import unlike_size
 
 KEEP_VOXELS = 0.6
 """Where no distance is given, it is this share of the mask's mean voxel size."""
@@ -42,8 +43,7 @@ FINE, STEPS = 3.0, 5.0
 # 0.45 to 0.65, of livers, which shapes of few numbers follow less, below 0.5 to 0.7 and in one beyond.
 NOISE, FINE_NOISE, AROUND = 0.6, 0.9, 5.0
 NEAR = 2.0  # how far from the shape's surface the two are compared
-# Between mask and shape: below it the mask may be of another organ, and by far below it is no mask of this one.
-TRUSTED_DSC, REFUSED_DSC = 0.8, 0.6
+REFUSED_DSC = 0.6  # between mask and shape: below it is no mask of this organ
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +138,8 @@ def _repaired(
         found = repaired(mask, replace(fit, found=replace(fit.found, failure=None)), keep_mm, most)
         if found.likeness < REFUSED_DSC:
             on_problem(Problem(fit.name, mask.path, f"{found.doubt}. {WRONG_ORGAN}"))
+        elif unlike := unlike_size(about, fit.placed()):
+            yield replace(found, doubt="; ".join(doubt for doubt in (found.doubt, unlike) if doubt))
         else:
             yield found
 
@@ -159,10 +161,8 @@ def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None, pieces: int = 1
     occupancy = mask.occupancy.copy()
     occupancy[wrong] = inside[wrong]
     added = int(inside[wrong].sum())
-    likeness, doubt = dsc(inside, mask.occupancy), None
-    if likeness < TRUSTED_DSC:
-        doubt = f"mask and shape agree by {100 * likeness:.0f} % DSC only: another organ, or much is wrong with it"
-    return Repair(mask, fit, occupancy, added, len(wrong[0]) - added, likeness, doubt)
+    likeness = dsc(inside, mask.occupancy)
+    return Repair(mask, fit, occupancy, added, len(wrong[0]) - added, likeness, unlike_mask(likeness))
 
 
 def loose_voxels(occupancy: Bool[np.ndarray, "x y z"], pieces: int = 1) -> Bool[np.ndarray, "x y z"]:

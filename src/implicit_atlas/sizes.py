@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from implicit_atlas.atlas_folder import AtlasConfig
-from implicit_atlas.frame import FrameKind
+from implicit_atlas.frame import Frame, FrameKind
 from implicit_atlas.prior import MANY
 
+UNLIKE = 2.0  # times a side of the largest and of the smallest training shape: no organ of that kind
 SIZE = 0.15  # standard deviation of the logarithm of a size, where only the mean is known
 ALIKE = 5  # so many shapes' worth of independent sizes are mixed into the covariance
 # Penalties of the regression, in units of the codes' mean squared distance from their mean; infinite is no regression.
@@ -51,6 +52,20 @@ def size_prior(config: AtlasConfig, codes: Float[np.ndarray, "n c"]) -> SizePrio
     if len(logs) == len(codes):
         slopes, missed = regress(codes, logs)
     return SizePrior(logs.mean(0), codes.mean(0), slopes, size_factor(missed, config.frame))
+
+
+def unlike_size(config: AtlasConfig, frame: Frame) -> str | None:
+    """Why a shape's cube cannot be one of the atlas's organ, or None: shapes have no size, only their frames do."""
+    side = float(np.exp(np.log(frame.lattice_spacing_mm * frame.resolution).mean()))
+    sides = np.exp(np.log(np.array(config.sizes_mm)).mean(1))
+    times = max(side / sides.max(), sides.min() / side)
+    if times < UNLIKE:
+        return None
+    kind = "larger than the largest" if side > sides.max() else "smaller than the smallest"
+    return (
+        f"its box of {side:.3g} mm (geometric mean of its sides) is {times:.3g} times {kind} that the atlas learned, "
+        f"{sides.min():.3g} to {sides.max():.3g} mm: are its voxels in millimetres?"
+    )
 
 
 def size_factor(logs: Float[np.ndarray, "n 3"], kind: FrameKind) -> Float[np.ndarray, "3 3"]:

@@ -244,7 +244,7 @@ class SparseBatch:
             optimizer.step()
             history[iteration] = each.detach().cpu().numpy()
             if (iteration + 1) % REPORT_EVERY == 0:
-                report((iteration + 1) / config.iterations, f"surprise {float(each.detach().mean()):.1f}")
+                report((iteration + 1) / config.iterations, f"misfit {float(each.detach().mean()):.1f}")
         return free.detach(), template, history
 
     def run(

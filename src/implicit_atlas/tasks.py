@@ -16,13 +16,14 @@ from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import write_atomic
-from implicit_atlas.fit import WRONG_ORGAN, Fit
+from implicit_atlas.fit import WRONG_ORGAN, Fit, unlike_mask
 from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_mask, write_mesh
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.metrics import dsc
 from implicit_atlas.pieces import without_specks, without_strays
 from implicit_atlas.shapes import Shape, prepare, restore, restore_lattice
+from implicit_atlas.sizes import unlike_size
 from implicit_atlas.surface import CubeMesh, to_world, volume_mesh
 from implicit_atlas.voxel_grid import Grid
 
@@ -32,10 +33,11 @@ MESH_FOLDER = "meshes"
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A case as it was read, and its shape in the atlas's frame."""
+    """A case as it was read, its shape in the atlas's frame, and what speaks against its size, if anything does."""
 
     mask: Mask
     shape: Shape
+    unlike: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +80,7 @@ class Written:
     seconds: float
     template: int | None
     start: str
+    doubt: str
 
 
 def read_case(source: Path | Shape, atlas: TrainedAtlas, labels: Sequence[int] = ()) -> Case:
@@ -90,12 +93,14 @@ def read_case(source: Path | Shape, atlas: TrainedAtlas, labels: Sequence[int] =
     wanted = (about.resolution, about.margin, about.frame)
     if isinstance(source, Path):
         mask = read_mask(source, tuple(labels) or about.labels)
-        return Case(mask, prepare(mask, *wanted, name=case_name(source)))
+        shape = prepare(mask, *wanted, name=case_name(source))
+        return Case(mask, shape, unlike_size(about, shape.frame))
     if (source.frame.resolution, source.frame.margin, source.frame.kind) != wanted:
         problem = "was prepared with another resolution, margin or kind of frame than the atlas"
         raise InputError(source.name, problem, "Give the folder of masks instead of the store.")
     dtype = np.dtype(source.dtype)
-    return Case(Mask(restore(source), source.frame.grid, Path(source.source), (), dtype), source)
+    mask = Mask(restore(source), source.frame.grid, Path(source.source), (), dtype)
+    return Case(mask, source, unlike_size(about, source.frame))
 
 
 def reconstruct(  # noqa: PLR0913 (options of a main verb)
@@ -153,18 +158,19 @@ def write_reconstruction(found: Reconstruction, folder: Path) -> Written:
     mask, grid = found.mask(), case.mask.grid
     write_mask(mask_path, mask, grid, writable(case.mask.dtype))
     write_mesh(mesh_path, found.mesh())
-    code = fit.found
+    code, likeness = fit.found, dsc(case.mask.occupancy, mask)
     return Written(
         fit.name,
         mask_path.name,
         mesh_path.relative_to(folder).as_posix(),
         round(float(mask.sum()) * grid.voxel_volume_mm3 / 1000, 3),
-        round(100 * dsc(case.mask.occupancy, mask), 2),
+        round(100 * likeness, 2),
         code.degrees_of_freedom,
         code.iterations,
         round(code.seconds, 2),
         code.template,
         code.start,
+        "; ".join(doubt for doubt in (unlike_mask(likeness), case.unlike) if doubt),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
 
 from implicit_atlas.errors import InputError
@@ -19,7 +19,10 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         problem = f"cannot be made a folder ({error.strerror or error})"
         raise InputError(folder, problem, "Choose a folder that can be written.") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(
-            folder, "is a folder that cannot be written", "Correct its permissions, or choose another."
-        )
+    try:
+        # What permissions say is not what an administrator, a full disk or a read-only one does.
+        with tempfile.TemporaryFile(dir=folder) as trial:
+            trial.write(b"\0")
+    except OSError as error:
+        problem = f"is a folder that cannot be written ({error.strerror or error})"
+        raise InputError(folder, problem, "Correct its permissions, or choose another.") from error
