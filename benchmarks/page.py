@@ -83,6 +83,24 @@ def trainings() -> list[str]:
     return lines
 
 
+FLOORS = """What convolutions and products of matrices alone take at the rate of a large product, and what torch's operations
+read and write takes at the rate of a large copy, if caches keep nothing (`bench_floors.py`; single precision). Maps are
+read at points by kernels of our own, which count for what they return."""
+
+
+def floors(found: list[dict[str, Any]]) -> list[str]:
+    """The table of what arithmetic and memory allow."""
+    lines = ["| what | takes | arithmetic alone | memory alone | machine |", "|---|---|---|---|---|"]
+    for one in found:
+        if "arithmetic_s" in one:
+            arithmetic = f"{one['arithmetic_s']:.3g} s ({one['gflop']:.3g} GFLOP at {one['gflop_per_s']:.3g} a second)"
+            memory = f"{one['memory_s']:.2g} s ({one['gigabytes']:.2g} GB at {one['gigabytes_per_s']:.2g} a second)"
+            lines.append(
+                f"| {one['work']} | {one['work_s']:.3g} s | {arithmetic} | {memory} | {one['machine']} |"
+            )
+    return lines
+
+
 def growth(found: list[dict[str, Any]]) -> list[str]:
     """The table of growth, and its picture."""
     grown = [one for one in found if "sizes" in one]
@@ -124,6 +142,12 @@ def main() -> None:
         *ratios(found),
         "",
         *memory,
+        "",
+        "## Floors",
+        "",
+        FLOORS,
+        "",
+        *floors(found),
         "",
         "## Whole trainings",
         "",
