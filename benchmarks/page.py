@@ -83,9 +83,9 @@ def trainings() -> list[str]:
     return lines
 
 
-FLOORS = """What convolutions and products of matrices alone take at the rate of a large product, and what torch's operations
-read and write takes at the rate of a large copy, if caches keep nothing (`bench_floors.py`; single precision). Maps are
-read at points by kernels of our own, which count for what they return."""
+FLOORS = """What convolutions and products of matrices alone take at the rate of a large product, and what torch's
+operations read and write takes at the rate of a large copy, if caches keep nothing (`bench_floors.py`; single
+precision). Maps are read at points by kernels of our own, which count for what they return."""
 
 
 def floors(found: list[dict[str, Any]]) -> list[str]:
@@ -93,7 +93,9 @@ def floors(found: list[dict[str, Any]]) -> list[str]:
     lines = ["| what | takes | arithmetic alone | memory alone | machine |", "|---|---|---|---|---|"]
     for one in found:
         if "arithmetic_s" in one:
-            arithmetic = f"{one['arithmetic_s']:.3g} s ({one['gflop']:.3g} GFLOP at {one['gflop_per_s']:.3g} a second)"
+            arithmetic = (
+                f"{one['arithmetic_s']:.3g} s ({one['gflop']:.3g} GFLOP at {one['gflop_per_s']:.3g} a second)"
+            )
             memory = f"{one['memory_s']:.2g} s ({one['gigabytes']:.2g} GB at {one['gigabytes_per_s']:.2g} a second)"
             lines.append(
                 f"| {one['work']} | {one['work_s']:.3g} s | {arithmetic} | {memory} | {one['machine']} |"

@@ -32,6 +32,7 @@ LONGER = 3  # times as many iterations where the pose is free, too
 SEARCH = 40  # iterations by which templates are compared where it is, at most
 TRIAL = 30  # and where it is not
 SEARCH_POINTS = 1 << 11  # of such an iteration, at most
+FINALISTS = 3  # of each shape, which are searched to the end
 DRAW_POINTS = 1 << 12  # of an iteration of a draw, at most
 
 
@@ -63,31 +64,48 @@ def complete_codes(
 
     def fit(ids: range, report: Progress) -> list[list[CodeFit]]:
         part = observations[ids.start : ids.stop]
-        start, template = _begin(network, part, prior, config)
-        rounds = []
-        for draw in range(draws + 1):
-
-            def overall(share: float, text: str, done: int = draw) -> None:
-                report((done + share) / (draws + 1), text)
-
-            settings = config if draw == 0 else near
-            batch = SparseBatch(network, part, prior, settings, draw)
-            begin = batch.drawn(start) if draw and start is not None else start
-            found, free = batch.run(overall, begin, template)
-            rounds.append(found)
-            start = free if draw == 0 else start
+        each = [
+            lambda share, text, done=i: report((done + share) / (draws + 1), text) for i in range(draws + 1)
+        ]
+        found, free, template = _most_probable(network, part, prior, config, each[0])
+        rounds = [found]
+        for draw in range(1, draws + 1):
+            batch = SparseBatch(network, part, prior, near, draw)
+            rounds.append(batch.run(each[draw], batch.drawn(free), template)[0])
         return [list(fits) for fits in zip(*rounds, strict=True)]
 
-    return in_batches(network, len(observations), config.batch, fit, progress)
+    # So that memory does not depend on the number of finalists.
+    return in_batches(network, len(observations), max(1, config.batch // FINALISTS), fit, progress)
+
+
+def _most_probable(
+    network: Field | Atlas,
+    observations: Sequence[Observations],
+    prior: ShapePrior,
+    config: SparseConfig,
+    report: Progress,
+) -> tuple[list[CodeFit], Float[Tensor, "n free"], Int[Tensor, " n"] | None]:
+    """Fits, their numbers and their templates: of each shape the best one of its finalists, searched to the end.
+
+    Which of them that will be, short searches do not tell: many a long one ends at a shape that fills a bend.
+    """
+    start, template = _begin(network, observations, prior, config)
+    count = 1 if template is None else len(template) // len(observations)
+    batch = SparseBatch(network, [o for o in observations for _ in range(count)], prior, config)
+    found, free = batch.run(report, start, template)
+    best = batch.improbability(free, template).view(-1, count).argmin(1)
+    best += count * torch.arange(len(best), device=best.device)
+    chosen = [replace(found[i], seconds=count * found[i].seconds) for i in best.tolist()]
+    return chosen, free[best], None if template is None else template[best]
 
 
 def _begin(
     network: Field | Atlas, observations: Sequence[Observations], prior: ShapePrior, config: SparseConfig
-) -> tuple[Float[Tensor, "n free"] | None, Int[Tensor, " n"] | None]:
-    """Where to start, None at the mean, and with which template: what the best of some short searches has.
+) -> tuple[Float[Tensor, "n_finalists free"] | None, Int[Tensor, " n_finalists"] | None]:
+    """Where to start, None at the mean, and with which templates: what the best of some short searches have.
 
-    There is one with each template, without a residual. What templates say of the points at once is no guide: the best
-    one is often that which deforms best.
+    There is one with each template, without a residual, and the best `FINALISTS` of a shape go on. What templates say
+    of the points at once is no guide: the best one is often that which deforms best.
     """
     count = max(1, network.templates)
     if count == 1 and prior.pose is None:
@@ -105,10 +123,11 @@ def _begin(
     if network.templates:
         template = torch.arange(count, device=batch.device).repeat(len(observations))
     free, value = batch.search(free, template)
-    best = value.view(-1, count).argmin(1)
+    best = value.view(-1, count).argsort(1)[:, :FINALISTS]
     if alone:
-        return None, best
-    chosen = free.view(-1, count, batch.size)[torch.arange(len(best), device=best.device), best]
-    no_residual = chosen.new_zeros((len(best), 0 if prior.nodes is None else len(prior.nodes.kept)))
+        return None, best.flatten()
+    rows = best + count * torch.arange(len(best), device=best.device)[:, None]
+    chosen = free[rows.flatten()]
+    no_residual = chosen.new_zeros((len(chosen), 0 if prior.nodes is None else len(prior.nodes.kept)))
     start = torch.cat([chosen[:, : batch.code_size], no_residual, chosen[:, -FREE:]], dim=1)
-    return start, best if network.templates else None
+    return start, best.flatten() if network.templates else None

@@ -217,9 +217,13 @@ class SparseBatch:
     ) -> tuple[Float[Tensor, "n free"], Float[Tensor, " n"]]:
         """What is found from given numbers on, and how improbable it is; infinite where nothing is."""
         free, template, _ = self.optimise(free, lambda share, text: None, template)
-        with torch.no_grad():
-            value = self.surprise(free, template, self.sample(self.config.seed)) + free.square().sum(1) / 2
-        return free, value.nan_to_num(torch.inf)
+        return free, self.improbability(free, template)
+
+    @torch.no_grad()
+    def improbability(self, free: Float[Tensor, "n free"], template: Tensor | None) -> Float[Tensor, " n"]:
+        """Negative log probability of numbers given what was observed, up to a constant; infinite where not finite."""
+        value = self.surprise(free, template, self.sample(self.config.seed)) + free.square().sum(1) / 2
+        return value.nan_to_num(torch.inf)
 
     def optimise(
         self, free: Tensor, report: Progress, template: Tensor | None
