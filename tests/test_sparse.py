@@ -17,7 +17,8 @@ from implicit_atlas.methods import build
 from implicit_atlas.prior import fit_prior
 from implicit_atlas.sampling import Observations, ShapeSet
 from implicit_atlas.shapes import Shape
-from implicit_atlas.sparse import SparseConfig
+from implicit_atlas.sparse import ShapePrior, SparseConfig
+from implicit_atlas.sparse_batch import SparseBatch
 
 SHAPES = phantom_shapes(8)
 UNSEEN = SHAPES[7]
@@ -179,3 +180,16 @@ def test_nothing_observed_and_a_spread_that_is_none_are_refused():
         dataclasses.replace(observe(UNSEEN, 10), spread=-1.0)
     with pytest.raises(InputError, match="spread"):
         dataclasses.replace(observe(UNSEEN, 10), spread=float("nan"))
+
+
+def test_of_searches_with_each_template_the_most_probable_is_kept():
+    atlas, seen = tiny_atlas(), [observe(shape, 300) for shape in SHAPES[4:]]
+    prior = ShapePrior(atlas.prior, atlas._template_distances(), atlas.residual_nodes(QUICK.residual_nodes))
+    network = copy.deepcopy(atlas.network).requires_grad_(False)
+    batch, values = SparseBatch(network, seen, prior, QUICK), []
+    for index in range(atlas.templates):
+        template = torch.full((len(seen),), index)
+        _, free = batch.run(lambda share, text: None, None, template)
+        values.append(batch.improbability(free, template))
+    found = [fit.found.template for fit in atlas.complete(seen, QUICK)]
+    assert found == torch.stack(values).argmin(0).tolist()
