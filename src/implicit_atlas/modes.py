@@ -37,6 +37,7 @@ SPARE, ROUNDS = (
     64,
     3,
 )  # vectors beside those that are asked for, and pairs of products, of a subspace iteration
+WHOLE = 512  # matrices up to this size are decomposed at once
 LEAST = 1e-4  # motions below this share of the largest are no motions
 BAND = 0.1  # shapes are registered where the mean shape's distance is below this, in cube units
 BAND_POINTS, LOOKS = 3000, 4
@@ -255,7 +256,8 @@ def leading(
 ) -> tuple[Float[np.ndarray, " count"], Float[np.ndarray, "n count"]]:
     """Largest eigenvalues, from the largest down, and eigenvectors of a symmetric matrix of falling spectrum.
 
-    Subspace iteration with some vectors to spare (Halko, Martinsson and Tropp, 2011).
+    Subspace iteration with some vectors to spare (Halko, Martinsson and Tropp, 2011). Small matrices are decomposed as
+    a whole: bumps of few nodes hardly overlap, so that their spectrum does not fall.
 
     Args:
         product: the matrix times columns.
@@ -263,11 +265,14 @@ def leading(
         count: number of eigenvalues.
         rng: of the vectors to begin with.
     """
-    basis = rng.standard_normal((size, min(size, count + SPARE)))
-    for _ in range(ROUNDS):
-        basis = np.linalg.qr(product(product(basis)))[0]
-    values, turned = eigh(basis.T @ product(basis))
-    return values[::-1][:count], basis @ turned[:, ::-1][:, :count]
+    basis = np.eye(size)
+    if size > max(WHOLE, count + SPARE):
+        basis = rng.standard_normal((size, count + SPARE))
+        for _ in range(ROUNDS):
+            basis = np.linalg.qr(product(product(basis)))[0]
+    last = basis.shape[1] - 1
+    values, turned = eigh(basis.T @ product(basis), subset_by_index=(last + 1 - count, last))
+    return values[::-1], basis @ turned[:, ::-1]
 
 
 def coordinates(
