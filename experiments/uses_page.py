@@ -37,7 +37,8 @@ def completion(found: dict[str, Any]) -> list[str]:
         f"{about['cases']} unseen cases; an atlas of {about['training_shapes']} training shapes and {about['steps']} "
         f"steps, seed {about['seed']}; {about['degrees_of_freedom']} numbers of a completion, all under a prior; "
         f"{about['device']}; {about['seconds']:.0f} s for all below, beside other work; MODEL with a margin of "
-        f"{100 * about['margin']:g} %. `python -m experiments.applications MODEL --every {about['every']}`."
+        f"{100 * about['margin']:g} %. `python -m experiments.applications MODEL --organ {about['organ']} "
+        f"--every {about['every']}`."
     ]
     for task, (_, _, unit) in TASKS.items():
         amounts = found["completion"][task]
@@ -85,7 +86,7 @@ def repairs(found: dict[str, Any]) -> list[str]:
         f"surface stay, and all where mask and shape differ little; {about['degrees_of_freedom']} numbers of a "
         f"fit, an atlas of {about['training_shapes']} "
         f"training shapes and {about['steps']} steps, seed {about['seed']}; {about['device']}. "
-        f"`python -m experiments.repairs MODEL --every {about['every']}`.\n",
+        f"`python -m experiments.repairs MODEL --organ {about['organ']} --every {about['every']}`.\n",
         "| change | " + " | ".join(methods) + " |",
         "|---" * (len(methods) + 1) + "|",
     ]
@@ -106,7 +107,7 @@ def generation(found: dict[str, Any]) -> list[str]:
         "(the lower, the more diverse); surface over that of a ball of the same volume (the rougher, the larger); "
         "share in one piece; mean volume in a scan and its deviation (principal components have no size). An atlas "
         f"of {about['training_shapes']} training shapes and {about['steps']} steps, seed {about['seed']}; "
-        f"{about['device']}. `python -m experiments.generation MODEL`, MODEL with a margin of "
+        f"{about['device']}. `python -m experiments.generation MODEL --organ {about['organ']}`, MODEL with a margin of "
         f"{100 * about['margin']:g} %; a random shape has the 256 numbers of a code and 3 of its size.\n",
         "| shapes | " + " | ".join(names) + " |",
         "|---" * (len(names) + 1) + "|",
@@ -127,7 +128,8 @@ def calibration(found: dict[str, Any]) -> list[str]:
         "distance of the draws' surfaces from the most probable one. Unseen: more than a slice from a drawn one, or "
         f"beyond the cut. An atlas of {about['training_shapes']} training shapes and {about['steps']} steps, seed "
         f"{about['seed']}; {about['degrees_of_freedom']} numbers; {about['device']}; {about['seconds']:.0f} s. "
-        f"`python -m experiments.calibration MODEL --every {about['every']}`, MODEL with a margin of "
+        f"`python -m experiments.calibration MODEL --organ {about['organ']} "
+        f"--every {about['every']}`, MODEL with a margin of "
         f"{100 * about['margin']:g} %.\n",
         "| observed | covered, seen | covered, unseen | spread mm, seen | unseen | doubtful |",
         "|---|---|---|---|---|---|",
@@ -157,7 +159,7 @@ def populations(found: dict[str, Any]) -> list[str]:
         f"{100 * exact[2]:.2f} % the map folds (means over cases). In brackets 95 % bootstrap intervals "
         "(of compactness, for the population: few shapes look more compact than all that there are, so that the "
         "interval lies lower than what these few give, and may end below it). "
-        "`python -m experiments.populations MODEL`.\n",
+        f"`python -m experiments.populations MODEL --organ {about['organ']}`.\n",
         "| modes | compactness, % | generality, mm | specificity, mm |",
         "|---|---|---|---|",
     ]

@@ -268,8 +268,8 @@ def test_a_folder_stands_for_the_clicks_and_masks_in_it(model, masks, tmp_path, 
     assert "none" in capsys.readouterr().err
 
 
-def test_masks_of_another_size_or_shape_are_doubtful(model, masks, tmp_path, capsys):
-    """Voxels of a micrometre's number, and a plate; the others are written without a word."""
+def test_masks_of_another_size_are_doubtful(model, masks, tmp_path, capsys):
+    """Lengths in micrometres; a sound mask is written without a word."""
     mask = read_mask(paths(masks)[0])
     folder = tmp_path / "odd"
     folder.mkdir()

@@ -114,7 +114,7 @@ def complete(
     Args:
         atlas: of that organ.
         observations: what is known of each.
-        draws: how many other probable shapes to find, each at the cost of the first.
+        draws: how many other probable shapes to find, each at about half the cost of the first.
         progress: told how far it is.
 
     Raises:

@@ -45,7 +45,7 @@ class SparseConfig:
         residual_nodes: of the residual's lattice, a side.
         evidence: points that say as much as one independent observation, for fields without a template: their logits
             stand for the log odds of the labels.
-        batch: shapes completed together.
+        batch: searches that go on together; several of them are of one shape.
         points: of an iteration; of more that were observed, a random part.
     """
 
