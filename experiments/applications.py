@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.files import write_atomic
 from implicit_atlas.io import Mask, case_name, find_cases, read_mask
 from implicit_atlas.metrics import score
-from implicit_atlas.observe import from_mask
+from implicit_atlas.observe import Drawn, from_mask
 from implicit_atlas.pose import FREE
 from implicit_atlas.sampling import Observations
 from implicit_atlas.shapes import Shape, prepare
@@ -38,9 +38,19 @@ from implicit_atlas.sparse import SparseConfig
 
 COUNTS, SLICES, CUT = (64, 256, 1024), (1, 3, 5, 9), (10, 30, 50)
 TOLERANCE_MM = 1.0
+WRITTEN = "ours, what was drawn kept"
 BOXED, OURS_BOXED = f"{COMPONENTS} principal components, told the box", "ours, told the box"
 
 Found = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a completion is told, what one would use instead on the mask's grid, and what was drawn and stays."""
+
+    seen: Observations
+    others: Found
+    drawn: Drawn | None = None
 
 
 def clicks(mask: Mask, count: int) -> Observations:
@@ -75,28 +85,30 @@ def cut_off(mask: Mask, percent: int) -> Mask:
     return replace(mask, occupancy=part, grid=type(mask.grid)(part.shape, mask.grid.affine))
 
 
-def by_clicks(mask: Mask, count: int) -> tuple[Observations, Found]:
+def by_clicks(mask: Mask, count: int) -> Told:
     """Clicks, and what labels alone say."""
     seen = clicks(mask, count)
-    return seen, {"radial basis functions": smooth_function(seen, mask)}
+    return Told(seen, {"radial basis functions": smooth_function(seen, mask)})
 
 
-def by_slices(mask: Mask, count: int) -> tuple[Observations, Found]:
+def by_slices(mask: Mask, count: int) -> Told:
     """Slices, and what lies between them."""
     kept, planes = kept_slices(mask, count)
     between = shape_based(kept, planes, long_axis(mask)[0])
-    return from_mask(kept, "slices", case_name(mask.path)), {"shape-based interpolation": between}
+    seen = from_mask(kept, "slices", case_name(mask.path))
+    return Told(seen, {"shape-based interpolation": between}, Drawn.of(kept, "slices"))
 
 
-def by_part(mask: Mask, percent: int) -> tuple[Observations, Found]:
+def by_part(mask: Mask, percent: int) -> Told:
     """A part, and that alone."""
     part = cut_off(mask, percent)
     whole = np.zeros(mask.grid.shape, bool)
     whole[tuple(slice(0, n) for n in part.grid.shape)] = part.occupancy
-    return from_mask(part, "volume", case_name(mask.path)), {"the part alone": whole}
+    seen = from_mask(part, "volume", case_name(mask.path))
+    return Told(seen, {"the part alone": whole}, Drawn.of(part, "volume"))
 
 
-TASKS: dict[str, tuple[Callable[[Mask, int], tuple[Observations, Found]], tuple[int, ...], str]] = {
+TASKS: dict[str, tuple[Callable[[Mask, int], Told], tuple[int, ...], str]] = {
     "clicks": (by_clicks, COUNTS, "points"),
     "slices": (by_slices, SLICES, "slices"),
     "cut off": (by_part, CUT, "% missing"),
@@ -107,22 +119,25 @@ def run_completion(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str
     """Scores of every case: {task: {amount: [{name, method: [DSC, NSD], ...}]}}, DSC and NSD in percent."""
     out: dict[str, Any] = {}
     components = BoxedComponents(known_shapes(atlas, masks[0].path.parent))
-    for task, (observed, amounts, _) in TASKS.items():
-        out[task] = {}
+    for use, (observed, amounts, _) in TASKS.items():
+        out[use] = {}
         for amount in amounts:
             told, rows = [observed(mask, amount) for mask in masks], []
-            finished = complete(atlas, [seen for seen, _ in told])
-            placed = told_the_box(atlas, masks, [seen for seen, _ in told])
-            for mask, done, boxed, (seen, others) in zip(masks, finished, placed, told, strict=True):
-                others |= {OURS_BOXED: boxed, BOXED: components.complete(seen, mask)}
-                ours = np.zeros(mask.grid.shape, bool) if done.fit.failure else done.fit.mask_on(mask.grid)
+            finished = complete(atlas, [task.seen for task in told])
+            placed = told_the_box(atlas, masks, [task.seen for task in told])
+            for mask, done, boxed, given in zip(masks, finished, placed, told, strict=True):
+                ours = np.zeros(mask.grid.shape, bool) if done.fit.failure else done.mask_on(mask.grid)
+                found = {"ours": ours, **given.others}
+                if given.drawn is not None:
+                    found[WRITTEN] = given.drawn.kept_in(ours, mask.grid)
+                found |= {OURS_BOXED: boxed, BOXED: components.complete(given.seen, mask)}
                 row: dict[str, Any] = {"name": case_name(mask.path), "doubt": done.doubt}
-                for name, found in {"ours": ours, **others}.items():
-                    scores = score(mask.occupancy, found, mask.grid.spacing_mm.tolist(), TOLERANCE_MM)
+                for name, occupancy in found.items():
+                    scores = score(mask.occupancy, occupancy, mask.grid.spacing_mm.tolist(), TOLERANCE_MM)
                     row[name] = [round(100 * scores.dsc, 3), round(100 * scores.nsd, 3)]
                 rows.append(row)
-            out[task][str(amount)] = rows
-            report(f"{task} {amount}: " + ", ".join(f"{k} {v}" for k, v in means(rows).items()))
+            out[use][str(amount)] = rows
+            report(f"{use} {amount}: " + ", ".join(f"{k} {v}" for k, v in means(rows).items()))
     return out
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from experiments.applications import clicks, cut_off, free_numbers, kept_slices, long_axis, run_measurement
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.completion import Completion, complete
+from implicit_atlas.correction import values_at
 from implicit_atlas.io import Mask, case_name
 from implicit_atlas.observe import from_mask
 from implicit_atlas.sampling import Observations
@@ -77,7 +78,7 @@ def some(points: np.ndarray) -> np.ndarray:
 
 def covered(done: Completion, truth_mm: np.ndarray) -> np.ndarray:
     """Which points of the true surface lie within some draws and outside others."""
-    within = [draw.logits_at(draw.placed().world_to_cube(truth_mm)) > 0 for draw in done.draws]
+    within = [values_at(done.field_of(draw), draw.placed(), truth_mm) > 0 for draw in done.draws]
     count = np.sum(within, axis=0)
     return (count > 0) & (count < len(done.draws))
 
@@ -85,7 +86,7 @@ def covered(done: Completion, truth_mm: np.ndarray) -> np.ndarray:
 def measure_case(done: Completion, mask: Mask, seen: Seen) -> dict[str, Any]:
     """Coverage in percent and spread in mm, where the organ was seen and where not; None where nothing is such."""
     shape = prepare(mask)
-    truth, found = some(occupancy_mesh(shape.occupancy, shape.frame).vertices), some(done.fit.mesh().vertices)
+    truth, found = some(occupancy_mesh(shape.occupancy, shape.frame).vertices), some(done.mesh().vertices)
     inside, spread = covered(done, truth), done.spread_mm(found)
     row: dict[str, Any] = {"name": case_name(mask.path), "draws": len(done.draws), "doubt": done.doubt}
     for word, at_truth, at_found in (

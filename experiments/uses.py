@@ -26,7 +26,7 @@ from implicit_atlas.console import exit_status
 from implicit_atlas.correspondence import reference_template
 from implicit_atlas.fit import Fit
 from implicit_atlas.generation import generate, interpolate
-from implicit_atlas.io import Mask, case_name, write_mask
+from implicit_atlas.io import Mask, Mesh, case_name, write_mask
 from implicit_atlas.observe import from_mask
 from implicit_atlas.pictures import Panel, surfaces
 from implicit_atlas.repair import repair
@@ -52,13 +52,17 @@ def of_mask(mask: Mask, caption: str, colour: tuple[float, float, float] = TRUTH
 
 def of_fit(fit: Fit, caption: str, colour: tuple[float, float, float] = FOUND) -> Panel:
     """The surface of a shape."""
-    mesh = fit.mesh(RESOLUTION)
+    return of_mesh(fit.mesh(RESOLUTION), caption, colour)
+
+
+def of_mesh(mesh: Mesh, caption: str, colour: tuple[float, float, float] = FOUND) -> Panel:
+    """A surface."""
     return Panel(mesh.vertices, mesh.faces, caption, colour)
 
 
 def uncertain(done: Completion) -> Panel:
     """A completed surface, the redder the farther its draws are from it."""
-    mesh = done.fit.mesh(RESOLUTION)
+    mesh = done.mesh()
     spread = done.spread_mm(mesh.vertices)[mesh.faces].mean(1)
     most = float(np.percentile(spread, 98))
     return Panel(
@@ -86,7 +90,7 @@ def completion(atlas: TrainedAtlas, mask: Mask, path: Path) -> None:
     rows = []
     for panel, done in zip(observed, complete(atlas, told, DRAWS), strict=True):
         caption = "completed, doubtful" if done.doubt else "completed"
-        rows.append([panel, of_fit(done.fit, caption), uncertain(done), of_mask(mask, "truth")])
+        rows.append([panel, of_mesh(done.mesh(), caption), uncertain(done), of_mask(mask, "truth")])
     surfaces(path, rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.correction import corrected, values_at
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
 from implicit_atlas.fitting import Progress
@@ -56,14 +57,18 @@ class Completion:
     guessed: float | None
     doubt: str | None
 
+    def field_of(self, shape: Fit) -> Float[np.ndarray, "r r r"]:
+        """The most probable shape, or a draw, on the lattice of its cube: positive inside, corrected by clicks."""
+        return corrected(shape.logits(), shape.placed(), self.seen)
+
     @cached_property
-    def logits(self) -> Float[np.ndarray, "r r r"]:
-        """The shape on the lattice of its cube, without specks and stray pieces.
+    def values(self) -> Float[np.ndarray, "r r r"]:
+        """The shape on the lattice of its cube, positive inside, without specks and stray pieces.
 
         As many pieces stay as the organ is of, and those in which something was observed to be inside.
         """
         frame = self.fit.placed()
-        values = without_specks(self.fit.logits())
+        values = without_specks(self.field_of(self.fit))
         own, _ = largest_pieces(values > 0, self.pieces)
         inside = frame.world_to_cube(self.seen.points[self.seen.occupancy > 0.5])
         nodes = np.rint((inside + 1) * (frame.resolution / 2) - 0.5).astype(int)
@@ -73,22 +78,22 @@ class Completion:
 
     def mask_on(self, grid: Grid) -> Bool[np.ndarray, "x y z"]:
         """The shape on any voxel grid; empty where it lies outside."""
-        return restore_on(self.logits, self.fit.placed(), grid, 0.0)
+        return restore_on(self.values, self.fit.placed(), grid, 0.0)
 
     def mesh(self) -> Mesh:
         """Its closed surface in world millimetres (RAS)."""
-        return to_world(volume_mesh(self.logits), self.fit.placed())
+        return to_world(volume_mesh(self.values), self.fit.placed())
 
     @cached_property
     def draw_vertices(self) -> list[Float[np.ndarray, "_ 3"]]:
         """Surface points of each draw in world millimetres (RAS)."""
-        return [draw.mesh().vertices for draw in self.draws]
+        return [to_world(volume_mesh(self.field_of(draw)), draw.placed()).vertices for draw in self.draws]
 
     def probability_on(self, grid: Grid) -> Float[np.ndarray, "x y z"]:
         """Share of the shapes, the most probable one and the draws, that hold each voxel of a grid."""
-        total = self.fit.mask_on(grid).astype(np.float32)
+        total = restore_on(self.field_of(self.fit), self.fit.placed(), grid, 0.0).astype(np.float32)
         for draw in self.draws:
-            total += draw.mask_on(grid)
+            total += restore_on(self.field_of(draw), draw.placed(), grid, 0.0)
         return total / (1 + len(self.draws))
 
     def spread_mm(self, vertices_mm: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, " v"]:
@@ -148,19 +153,20 @@ def _check_span(atlas: TrainedAtlas, seen: Observations) -> None:
 def _judged(
     atlas: TrainedAtlas, seen: Observations, pieces: int, fit: Fit, draws: tuple[Fit, ...]
 ) -> Completion:
+    done = Completion(fit, draws, seen, pieces, None, None, None, f"the fit failed: {fit.failure}")
     if fit.failure is not None:
-        return Completion(fit, draws, seen, pieces, None, None, None, f"the fit failed: {fit.failure}")
+        return done
     labelled, clicked = np.abs(seen.occupancy - 0.5) > 0.25, seen.occupancy == 0.5
-    surface, kept, near_mm = fit.mesh().vertices, None, None
+    surface, kept, near_mm = done.mesh().vertices, None, None
     if labelled.any():
-        inside = fit.logits_at(fit.placed().world_to_cube(seen.points[labelled])) > 0
+        inside = values_at(done.values, fit.placed(), seen.points[labelled]) > 0
         kept = float((inside == (seen.occupancy[labelled] > 0.5)).mean())
     if clicked.any():
         near_mm = float(KDTree(surface).query(seen.points[clicked])[0].mean())
     far_mm = FAR * float(np.mean(atlas.config.size_mm))
     guessed = float((KDTree(seen.points).query(surface)[0] > far_mm).mean())
     doubt = _doubt(atlas, kept, near_mm, guessed)
-    return Completion(fit, draws, seen, pieces, kept, near_mm, guessed, doubt)
+    return replace(done, labels_kept=kept, boundary_mm=near_mm, guessed=guessed, doubt=doubt)
 
 
 def _doubt(atlas: TrainedAtlas, kept: float | None, near_mm: float | None, guessed: float) -> str | None:

@@ -1,0 +1,216 @@
+"""Correction of a completed shape at clicks that contradict it: kriging of what its signed distance lacks.
+
+A search may end at a shape that many clicks contradict: one that fills the bend of a thin organ, say. Around clicks
+that lie on the wrong side by more than `GROSS`, the signed distance gets a smooth addition, the most probable one of a
+Gaussian process of Matérn covariance given all labels there (Laplace's approximation: Rasmussen and Williams, Gaussian
+Processes for Machine Learning, 2006, algorithm 3.1). Elsewhere the shape stays as it is. Lengths are shares of half the
+mean side of the shape's cube, as in cube coordinates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from scipy.linalg import cho_factor, cho_solve
+from scipy.ndimage import distance_transform_edt
+from scipy.spatial import KDTree
+from scipy.spatial.distance import cdist
+
+from implicit_atlas.frame import Frame
+from implicit_atlas.grid import sample_volume
+from implicit_atlas.sampling import Observations
+
+# Chosen on `val` of pancreas, hippocampus and liver (docs/LOG.md, 2026-11-27, night).
+GROSS = 1.5 / 64  # how far on the wrong side a click is contradicted
+REACH = 0.3  # of the correction about such a click (a Gaussian's standard deviation)
+DEVIATION, LENGTH = 16 / 64, 0.3  # of the process
+SOFTNESS = 0.35 / 64  # distance to the surface at which labels are trusted with odds of e
+ON_SURFACE = 0.5 / 64  # clicks on the boundary are as near as this, beside their own spread
+MOST = 2048  # clicks; masks have more points, which shapes follow, and what was drawn stays as it is
+COARSE = 2  # nodes of the shape's lattice from one place where the addition is evaluated to the next
+FAINT = 1e-3  # corrections of less than this share are none
+BAND = 0.3  # the addition is evaluated where the shape's surface is nearer than this
+CHUNK = 4000  # places of which kernels are held at once
+STEPS, SETTLED = 30, 1e-2  # of Newton's method, at most; it ends where the objective falls by less
+
+
+@dataclass(frozen=True, eq=False)
+class Clicks:
+    """What was observed, beside a shape.
+
+    Args:
+        places: (n, 3) from the middle of the shape's cube, along its axes; equal lengths are equal in mm.
+        distance: (n,) to the shape's surface, positive inside.
+        sign: (n,) 1 inside, -1 outside, 0 on the boundary.
+        spread: (n,) of clicks on the boundary, how far they may lie from it; infinite of others.
+        weight: (n,) of each.
+    """
+
+    places: Float[np.ndarray, "n 3"]
+    distance: Float[np.ndarray, " n"]
+    sign: Float[np.ndarray, " n"]
+    spread: Float[np.ndarray, " n"]
+    weight: Float[np.ndarray, " n"]
+
+    def part(self, kept: np.ndarray) -> Clicks:
+        """Some of them."""
+        return Clicks(*(getattr(self, name)[kept] for name in self.__dataclass_fields__))
+
+    def contradicted(self) -> np.ndarray:
+        """Which of them the shape grossly contradicts."""
+        off = np.abs(self.distance) - np.where(np.isfinite(self.spread), self.spread, 0)
+        return np.where(self.sign == 0, off, -self.sign * self.distance) > GROSS
+
+    def surprise(self, value: Float[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Negative log likelihood of each where the surface is so far away, its slope and its curvature."""
+        margin = self.sign * value / SOFTNESS
+        wrong = np.exp(-np.logaddexp(0, margin))
+        labelled = self.sign != 0
+        near = np.where(labelled, 0, 1 / self.spread**2)
+        cost = np.where(labelled, np.logaddexp(0, -margin), near * value**2 / 2)
+        slope = np.where(labelled, -self.sign * wrong / SOFTNESS, near * value)
+        curvature = np.where(labelled, wrong * (1 - wrong) / SOFTNESS**2, near)
+        return self.weight * cost, self.weight * slope, self.weight * curvature
+
+
+def corrected(
+    values: Float[np.ndarray, "r r r"], frame: Frame, seen: Observations
+) -> Float[np.ndarray, "r r r"]:
+    """A shape's field with its surface moved where clicks contradict it; the same array where none does.
+
+    Args:
+        values: on the lattice of the shape's cube, positive inside.
+        frame: where the cube lies.
+        seen: what was observed, in RAS millimetres.
+
+    Returns:
+        `values`, or corrected signed distances to the surface, in shares of half the cube's mean side.
+    """
+    if len(seen.points) > MOST or not (values > 0).any():
+        return values
+    if not (sides_of(seen) * values_at(values, frame, seen.points) <= 0).any():  # as all labels say
+        return values
+    half_mm = frame.lattice_spacing_mm * (frame.resolution / 2)
+    unit = 1 / float(np.exp(np.log(half_mm).mean()))
+    distance = signed_distances(values, frame.lattice_spacing_mm * unit)
+    clicks = _clicks(distance, frame, seen, half_mm * unit, unit)
+    gross = clicks.places[clicks.contradicted()]
+    if not len(gross):
+        return values
+    share = _nearness(clicks.places, gross)
+    clicks, share = clicks.part(share > FAINT), share[share > FAINT]
+    return distance + _addition(distance, half_mm * unit, clicks, share, gross)
+
+
+def signed_distances(
+    values: Float[np.ndarray, "r r r"], spacing: Float[np.ndarray, "3"]
+) -> Float[np.ndarray, "r r r"]:
+    """Distances of nodes to the surface at 0, positive inside: to the nearest node beyond, less that node's own.
+
+    Next to the surface these are values over their slopes.
+    """
+    slopes = np.asarray(np.gradient(values, *spacing))
+    own = np.abs(values) / np.maximum(np.linalg.norm(slopes, axis=0), 1e-6)
+    own = np.minimum(own, spacing.mean() / 2)
+    inside = values > 0
+    out = np.empty(values.shape, np.float32)
+    for part, sign in ((inside, 1), (~inside, -1)):
+        far, nearest = distance_transform_edt(part, sampling=spacing, return_indices=True)  # pyright: ignore
+        out[part] = sign * (far - own[tuple(nearest)])[part]
+    return out
+
+
+def values_at(
+    values: Float[np.ndarray, "r r r"], frame: Frame, points_mm: Float[np.ndarray, "n 3"]
+) -> Float[np.ndarray, " n"]:
+    """A shape's field at RAS millimetres, by trilinear interpolation; outside its cube, that of the nearest border."""
+    cube = torch.from_numpy(frame.world_to_cube(points_mm))
+    return sample_volume(torch.from_numpy(values), cube).numpy().astype(np.float64)
+
+
+def sides_of(seen: Observations) -> Float[np.ndarray, " n"]:
+    """1 inside, -1 outside, 0 on the boundary."""
+    return np.sign(seen.occupancy - 0.5)
+
+
+def _clicks(
+    distance: Float[np.ndarray, "r r r"],
+    frame: Frame,
+    seen: Observations,
+    half: Float[np.ndarray, "3"],
+    unit: float,
+) -> Clicks:
+    cube = frame.world_to_cube(seen.points)
+    beyond = np.linalg.norm((cube - cube.clip(-1, 1)) * half, axis=1)
+    found = values_at(distance, frame, seen.points) - beyond
+    sign = sides_of(seen)
+    spread = np.where(sign == 0, np.hypot(np.minimum(seen.spreads * unit, REACH), ON_SURFACE), np.inf)
+    return Clicks(cube * half, found, sign, spread, np.asarray(seen.weight, np.float64))
+
+
+def _addition(
+    distance: Float[np.ndarray, "r r r"],
+    half: Float[np.ndarray, "3"],
+    clicks: Clicks,
+    share: Float[np.ndarray, " n"],
+    gross: Float[np.ndarray, "k 3"],
+) -> Float[np.ndarray, "r r r"]:
+    """What the distance lacks, at all nodes; evaluated at coarse ones near the surface, and linear between them."""
+    weights = _most_probable(clicks, share) * share
+    side = len(distance)
+    n = side // COARSE
+    middle = (np.arange(n) + 0.5) * (2 / n) - 1
+    coarse = _resized(distance, n)
+    near = np.flatnonzero(np.abs(coarse) < BAND)
+    places = np.stack([middle[i] for i in np.unravel_index(near, coarse.shape)], axis=-1) * half
+    local = _nearness(places, gross)
+    near, places, local = near[local > FAINT], places[local > FAINT], local[local > FAINT]
+    out = np.zeros(n**3, np.float32)
+    for first in range(0, len(near), CHUNK):
+        some = slice(first, first + CHUNK)
+        out[near[some]] = local[some] * (_covariance(places[some], clicks.places) @ weights)
+    return _resized(out.reshape(n, n, n), side)
+
+
+def _resized(volume: Float[np.ndarray, "a a a"], side: int) -> Float[np.ndarray, "b b b"]:
+    """A cell-centred volume on a lattice of so many nodes a side, by linear interpolation."""
+    return F.interpolate(torch.from_numpy(volume)[None, None], (side,) * 3, mode="trilinear").numpy()[0, 0]
+
+
+def _most_probable(clicks: Clicks, share: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Weights a, by which the addition at the clicks is covariance · a: the mode, by damped Newton steps."""
+    covariance = share[:, None] * _covariance(clicks.places, clicks.places) * share
+    weights = added = np.zeros(len(share))
+    cost, slope, curvature = clicks.surprise(clicks.distance)
+    value = cost.sum()
+    for _ in range(STEPS):
+        aim, root = curvature * added - slope, np.sqrt(curvature)
+        matrix = np.eye(len(share)) + root[:, None] * covariance * root
+        solved = cho_solve(cho_factor(matrix, lower=True), root * (covariance @ aim))
+        step, before = aim - root * solved - weights, value
+        for length in 0.5 ** np.arange(10):
+            tried = weights + length * step
+            moved = covariance @ tried
+            cost, slope, curvature = clicks.surprise(clicks.distance + moved)
+            value = cost.sum() + tried @ moved / 2
+            if value <= before:
+                weights, added = tried, moved
+                break
+        if before - value < SETTLED:
+            break
+    return weights
+
+
+def _covariance(a: Float[np.ndarray, "n 3"], b: Float[np.ndarray, "k 3"]) -> Float[np.ndarray, "n k"]:
+    """Matérn covariance of smoothness 3/2."""
+    apart = cdist(a, b) * (3**0.5 / LENGTH)
+    return DEVIATION**2 * (1 + apart) * np.exp(-apart)
+
+
+def _nearness(places: Float[np.ndarray, "n 3"], gross: Float[np.ndarray, "k 3"]) -> Float[np.ndarray, " n"]:
+    """From 0 to 1: how much of the correction there is."""
+    return np.exp(-((KDTree(gross).query(places)[0] / REACH) ** 2) / 2)
