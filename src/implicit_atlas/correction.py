@@ -35,7 +35,7 @@ COARSE = 2  # nodes of the shape's lattice from one place where the addition is 
 FAINT = 1e-3  # corrections of less than this share are none
 BAND = 0.3  # the addition is evaluated where the shape's surface is nearer than this
 CHUNK = 4000  # places of which kernels are held at once
-STEPS, SETTLED = 30, 1e-2  # of Newton's method, at most; it ends where the objective falls by less
+STEPS, SETTLED = 40, 1e-4  # of Newton's method, at most; it ends where the objective falls by less
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,18 +109,19 @@ def corrected(
 def signed_distances(
     values: Float[np.ndarray, "r r r"], spacing: Float[np.ndarray, "3"]
 ) -> Float[np.ndarray, "r r r"]:
-    """Distances of nodes to the surface at 0, positive inside: to the nearest node beyond, less that node's own.
+    """Distances of nodes to the surface at 0, positive inside, of values that level off away from it.
 
-    Next to the surface these are values over their slopes.
+    They are values over slopes, or the distance to the nearest node beyond the surface, less that node's own, where
+    that is less.
     """
     slopes = np.asarray(np.gradient(values, *spacing))
     own = np.abs(values) / np.maximum(np.linalg.norm(slopes, axis=0), 1e-6)
-    own = np.minimum(own, spacing.mean() / 2)
     inside = values > 0
     out = np.empty(values.shape, np.float32)
     for part, sign in ((inside, 1), (~inside, -1)):
         far, nearest = distance_transform_edt(part, sampling=spacing, return_indices=True)  # pyright: ignore
-        out[part] = sign * (far - own[tuple(nearest)])[part]
+        beyond = np.minimum(own[tuple(nearest)], np.linalg.norm(spacing) / 2)
+        out[part] = sign * np.minimum(own, far - beyond)[part]
     return out
 
 
