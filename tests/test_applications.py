@@ -12,6 +12,7 @@ from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas
 from experiments import applications, calibration, gallery, generation, others, parts, uses_page
 
 from implicit_atlas.errors import InputError
+from implicit_atlas.frame import Frame
 from implicit_atlas.io import Mask, find_cases, read_mask
 from implicit_atlas.observe import annotated_slices, from_mask
 from implicit_atlas.phantoms import PhantomConfig, write_phantoms
@@ -134,15 +135,19 @@ def test_the_gallery_draws(tmp_path):
     assert "Gallery" in (tmp_path / "gallery.md").read_text()
 
 
-def ball_of(radius: float) -> SimpleNamespace:
+def ball_of(radius: float, side: int = 64) -> SimpleNamespace:
     """A draw that is a ball, in a cube that is the world."""
-    frame = SimpleNamespace(world_to_cube=lambda points: points)
-    inside = lambda points: radius - np.linalg.norm(points, axis=1)  # noqa: E731
-    return SimpleNamespace(logits_at=inside, placed=lambda: frame)
+    middle = (np.arange(side) * 2 + 1) / side - 1
+    affine = np.diag([2 / side, 2 / side, 2 / side, 1.0])
+    affine[:3, 3] = middle[0]
+    frame = Frame(Grid((side, side, side), affine), np.zeros(3), np.ones(3), side, "box", 0.0)
+    nodes = np.stack(np.meshgrid(middle, middle, middle, indexing="ij"), axis=-1)
+    return SimpleNamespace(values=radius - np.linalg.norm(nodes, axis=-1), placed=lambda: frame)
 
 
 def test_the_true_surface_is_covered_where_draws_differ_and_not_where_they_agree():
-    draws = SimpleNamespace(draws=tuple(ball_of(radius) for radius in (0.5, 0.6, 0.7)))
+    balls = tuple(ball_of(radius) for radius in (0.5, 0.6, 0.7))
+    draws = SimpleNamespace(draws=balls, field_of=lambda draw: draw.values)
     truth = np.array([[0.4, 0, 0], [0, 0.65, 0], [0, 0, 0.8], [0.55, 0, 0]])
     assert calibration.covered(draws, truth).tolist() == [False, True, False, True]
 

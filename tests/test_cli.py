@@ -58,7 +58,8 @@ def test_check_names_the_bad_case_and_describes_the_others(masks, tmp_path, caps
     (tmp_path / "broken.nii.gz").write_bytes(b"nothing")
     assert run("check", tmp_path, "--json", tmp_path / "check.json") == 1
     printed = capsys.readouterr()
-    assert "broken" in printed.err and f"1 of {CASES + 1}" in printed.err
+    assert printed.err.count("broken") == 1 and f"1 of {CASES + 1}" in printed.err
+    assert "broken" not in printed.out  # named once
     assert "Traceback" not in printed.err
     assert len(json.loads((tmp_path / "check.json").read_text())["cases"]) == CASES
 

@@ -19,7 +19,8 @@ _LEFT_ALIGNED = ("case", "axes", "border")
 def table(fingerprint: Fingerprint) -> str:
     """Return a summary of the set, its rows and what stands out, as fixed-width text.
 
-    A set of more than 40 cases shows only the cases with something to see; the JSON has them all.
+    A set of more than 40 cases shows only the cases with something to see; the JSON has them all. Cases that cannot be
+    used are counted: to name them, on the stream of errors, is the command's part.
     """
     parts = [_summary(fingerprint)]
     shown = fingerprint.cases
@@ -40,9 +41,6 @@ def table(fingerprint: Fingerprint) -> str:
         ),
         _section(
             "notes", (f"{printable(case.name)}: {note}" for case in fingerprint.cases for note in case.notes)
-        ),
-        _section(
-            "cases that cannot be used", (printable(problem.message) for problem in fingerprint.problems)
         ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

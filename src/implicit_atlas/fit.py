@@ -28,6 +28,11 @@ def unlike_mask(likeness: float) -> str | None:
     return f"mask and shape agree by {100 * likeness:.0f} % DSC only: another organ, or much is wrong with it"
 
 
+def all_doubts(*doubts: str | None) -> str | None:
+    """Doubts that there are, in one; None where there are none."""
+    return "; ".join(doubt for doubt in doubts if doubt) or None
+
+
 @dataclass(frozen=True, eq=False)
 class Fit:
     """One shape that was fitted or completed.

@@ -22,7 +22,7 @@ from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
-from implicit_atlas.fit import WRONG_ORGAN, Fit, unlike_mask
+from implicit_atlas.fit import WRONG_ORGAN, Fit, all_doubts, unlike_mask
 from implicit_atlas.generation import pieces_of
 from implicit_atlas.io import Mask, Problem, case_name, read_mask
 from implicit_atlas.metrics import dsc
@@ -138,10 +138,8 @@ def _repaired(
         found = repaired(mask, replace(fit, found=replace(fit.found, failure=None)), keep_mm, most)
         if found.likeness < REFUSED_DSC:
             on_problem(Problem(fit.name, mask.path, f"{found.doubt}. {WRONG_ORGAN}"))
-        elif unlike := unlike_size(about, fit.placed()):
-            yield replace(found, doubt="; ".join(doubt for doubt in (found.doubt, unlike) if doubt))
         else:
-            yield found
+            yield replace(found, doubt=all_doubts(found.doubt, unlike_size(about, fit.placed())))
 
 
 def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None, pieces: int = 1) -> Repair:

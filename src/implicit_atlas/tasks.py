@@ -16,7 +16,7 @@ from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import write_atomic
-from implicit_atlas.fit import WRONG_ORGAN, Fit, unlike_mask
+from implicit_atlas.fit import WRONG_ORGAN, Fit, all_doubts, unlike_mask
 from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_mask, write_mesh
 from implicit_atlas.io.output import make_folder
@@ -170,7 +170,7 @@ def write_reconstruction(found: Reconstruction, folder: Path) -> Written:
         round(code.seconds, 2),
         code.template,
         code.start,
-        "; ".join(doubt for doubt in (unlike_mask(likeness), case.unlike) if doubt),
+        all_doubts(unlike_mask(likeness), case.unlike) or "",
     )
 
 
