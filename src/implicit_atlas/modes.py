@@ -256,9 +256,8 @@ def leading(
 ) -> tuple[Float[np.ndarray, " count"], Float[np.ndarray, "n count"]]:
     """Largest eigenvalues, from the largest down, and eigenvectors of a symmetric matrix of falling spectrum.
 
-    The signs of the vectors are the same on any machine. Subspace iteration with some vectors to spare (Halko,
-    Martinsson and Tropp, 2011). Small matrices are decomposed as a whole: bumps of few nodes hardly overlap, so that
-    their spectrum does not fall.
+    Subspace iteration with some vectors to spare (Halko, Martinsson and Tropp, 2011). Small matrices are decomposed as
+    a whole: bumps of few nodes hardly overlap, so that their spectrum does not fall.
 
     Args:
         product: the matrix times columns.
@@ -273,10 +272,7 @@ def leading(
             basis = np.linalg.qr(product(product(basis)))[0]
     last = basis.shape[1] - 1
     values, turned = eigh(basis.T @ product(basis), subset_by_index=(last + 1 - count, last))
-    vectors = basis @ turned[:, ::-1]
-    # Signs are the processor's choice: all vectors point to one side, which no symmetry of an organ makes a border.
-    side = np.random.default_rng(0).standard_normal(size)
-    return values[::-1], vectors * np.where(side @ vectors < 0, -1.0, 1.0)
+    return values[::-1], basis @ turned[:, ::-1]
 
 
 def coordinates(
