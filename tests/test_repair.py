@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from experiments import repairs, uses_page
 from scipy.ndimage import distance_transform_edt
 from test_cli import run
 
+from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.errors import InputError
+from implicit_atlas.fit import Fit
 from implicit_atlas.generation import generate, pieces_of
 from implicit_atlas.io import Mask, read_mask, read_mesh, write_mask
 from implicit_atlas.learning import train
@@ -187,6 +190,19 @@ def test_the_command_writes_masks_and_says_what_it_changed(poor_mask, tmp_path, 
     assert row["name"] == "organ" and float(row["removed_ml"]) > 0 and row["doubt"] == ""
     found = read_mask(out / "organ.nii.gz")
     assert found.grid.same_as(poor_mask.grid) and not found.occupancy[:2, :2, :2].any()
+
+
+def test_a_fit_that_explains_little_of_a_poor_mask_is_no_failure(poor_mask, monkeypatch):
+    """The mask is not to be believed: what is said of a fit to it goes for the likeness to tell."""
+    fitted = TrainedAtlas.fit
+
+    def poor(self: TrainedAtlas, *args: Any) -> list[Fit]:
+        failure = "it is hardly better than no shape at all"
+        return [replace(fit, found=replace(fit.found, failure=failure)) for fit in fitted(self, *args)]
+
+    monkeypatch.setattr(TrainedAtlas, "fit", poor)
+    (done,) = repair(tiny_atlas(), [poor_mask.path])
+    assert done.likeness > 0.6 and done.fit.failure is None
 
 
 def test_measured_repairs_become_a_table(clean_mask, tmp_path, monkeypatch):

@@ -139,7 +139,7 @@ def _repaired(
         if found.likeness < REFUSED_DSC:
             on_problem(Problem(fit.name, mask.path, f"{found.doubt}. {WRONG_ORGAN}"))
         else:
-            yield replace(found, doubt=all_doubts(found.doubt, unlike_size(about, fit.placed())))
+            yield replace(found, doubt=all_doubts(found.doubt, unlike_size(about, found.fit.placed())))
 
 
 def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None, pieces: int = 1) -> Repair:
