@@ -124,7 +124,8 @@ def test_parts_of_a_case_are_found_in_itself(folder):
         assert found["1"][0][way][0] == 100  # of a mask with one label, that label
 
 
-def test_the_gallery_draws(tmp_path):
+def test_the_gallery_draws(tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "RESOLUTION", 48)
     shapes = list(phantom_shapes(6)[4:])
     fits = tiny_atlas().fit(shapes, FIT)
     gallery.reconstruction(tiny_atlas(), shapes, fits, tmp_path / "a.png")

@@ -42,6 +42,19 @@ def test_panels_of_a_row_have_one_scale(tmp_path: Path) -> None:
     assert small / large == pytest.approx(0.5, abs=0.03)
 
 
+def test_faces_that_look_away_are_left_out_and_change_nothing(tmp_path: Path) -> None:
+    whole = ball((1, 1, 1))
+    middle = whole.vertices[whole.faces].mean(1) - whole.vertices.mean(0)
+    azimuth, elevation = np.deg2rad([AZIMUTH, ELEVATION])
+    toward = [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
+    before = middle @ toward > -0.05
+    half = Panel(whole.vertices, whole.faces[before], "")
+    assert before.mean() < 0.6
+    surfaces(tmp_path / "whole.png", [[whole]])
+    surfaces(tmp_path / "half.png", [[half]])
+    assert np.array_equal(plt.imread(tmp_path / "whole.png"), plt.imread(tmp_path / "half.png"))
+
+
 def test_marks_behind_a_ball_are_hidden() -> None:
     rng = np.random.default_rng(0)
     ball = rng.standard_normal((4000, 3))

@@ -72,14 +72,18 @@ def _screen() -> Float[np.ndarray, "3 2"]:
     return np.array([right, up]).T
 
 
+def _toward() -> Float[np.ndarray, "3"]:
+    """The direction to the viewer."""
+    return np.cross(*_screen().T)
+
+
 def hidden(vertices: Float[np.ndarray, "v 3"], marks: Float[np.ndarray, "m 3"]) -> Bool[np.ndarray, " m"]:
     """Marks with vertices of a surface before them."""
-    toward = np.cross(*_screen().T)
     size = np.linalg.norm(np.ptp(vertices, axis=0))
-    shown, depth = vertices @ _screen(), vertices @ toward
+    shown, depth = vertices @ _screen(), vertices @ _toward()
     beside = np.linalg.norm((marks @ _screen())[:, None] - shown, axis=-1) < BESIDE * size
     front = np.where(beside, depth, -np.inf).max(1)
-    return front - marks @ toward > BEHIND * size
+    return front - marks @ _toward() > BEHIND * size
 
 
 def training_curves(path: Path, log: Sequence[dict[str, float]]) -> None:
@@ -102,6 +106,8 @@ def _draw(axes, panel: Panel, scale: float) -> None:
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
     shade = 0.35 + 0.65 * np.clip(normals @ LIGHT, 0, 1)
     colours = (shade[:, None] * np.asarray(panel.colour)).clip(0, 1)
+    front = normals @ _toward() > 0  # others lie behind these, as surfaces are closed
+    corners, colours = corners[front], colours[front]
     # Thin edges of the same colours close the seams between faces.
     axes.add_collection3d(Poly3DCollection(corners, facecolors=colours, edgecolors=colours, linewidths=0.3))
     if panel.marks is not None:
