@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from implicit_atlas.errors import TrainingError
+from implicit_atlas.grid import set_threads
 from implicit_atlas.losses import (
     LossTerms,
     LossWeights,
@@ -40,6 +41,7 @@ from implicit_atlas.training.data import TrainingData
 from implicit_atlas.training.log import RunLog
 from implicit_atlas.training.muon import Muon
 from implicit_atlas.training.state import identity, own_state
+from implicit_atlas.training.threads import Threads
 
 Progress = Callable[[float, str], None]
 """Told the share of the work that is done, 0 to 1, and a line of text."""
@@ -166,13 +168,23 @@ class _Run:
 
     def go(self, progress: Progress) -> None:
         """Run to the end of the schedule."""
+        threads = Threads(torch.get_num_threads(), set_threads)
+        try:
+            self._go(progress, threads)
+        finally:
+            threads.restore()
+
+    def _go(self, progress: Progress, threads: Threads) -> None:
         self.raw.train()
         # What is interrupted early can go on, too.
         self.saved_at = self.clock.seconds - max(0.0, 60 * self.config.checkpoint_minutes - FIRST_SAVED)
         while not self.clock.done:
-            start = time.perf_counter()
+            start, processor = time.perf_counter(), time.process_time()
             terms, loss = self.step()
-            self.clock.advance(time.perf_counter() - start, self.config)
+            seconds = time.perf_counter() - start
+            self.clock.advance(seconds, self.config)
+            if self.config.max_minutes is not None and self.fabric.device.type == "cpu":
+                threads.after(seconds, time.process_time() - processor)
             if self.clock.step % LOG_EVERY == 0 or self.clock.done:
                 self._report(terms, loss, progress)
         self.save()
