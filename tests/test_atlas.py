@@ -10,7 +10,7 @@ import pytest
 from atlas_samples import CODE, FIT, RESOLUTION, dsc, phantom_shapes, tiny_atlas, tiny_model, tiny_training
 from nibabel import orientations
 
-from implicit_atlas import grid
+from implicit_atlas import grid, learning
 from implicit_atlas.errors import FitError, InputError
 from implicit_atlas.frame import Grid
 from implicit_atlas.io import Mask
@@ -115,6 +115,18 @@ def test_a_field_has_no_templates():
     assert atlas.known(SHAPES[0].name).found.template is None
     with pytest.raises(InputError, match="template 0"):
         atlas.template_logits(0, np.zeros((1, 3)))
+
+
+def test_a_training_takes_the_time_that_it_is_given(monkeypatch):
+    made = []
+    monkeypatch.setattr(learning, "default_config", lambda *given, **more: made.append(given) or quick)
+    quick = tiny_training(steps=10**6, max_minutes=1e-4)
+    atlas = learning.train(SHAPES[:3], tiny_model(), max_minutes=0.001)
+    assert made == [(3, learning.best_device(), 0.001)] and atlas.provenance["steps"] >= 1
+    atlas = train(SHAPES[:3], tiny_model(), tiny_training(steps=10**6), max_minutes=0.001)
+    assert atlas.provenance["training"]["max_minutes"] == 0.001
+    with pytest.raises(InputError, match="not a time"):
+        train(SHAPES[:3], tiny_model(), tiny_training(), max_minutes=0.0)
 
 
 def test_what_an_atlas_says_of_itself():

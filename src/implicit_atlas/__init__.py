@@ -3,7 +3,7 @@
 from implicit_atlas import load_shapes, train
 
 shapes = load_shapes("masks/")        # a folder of organ masks
-atlas = train(shapes[:30])            # a TrainedAtlas
+atlas = train(shapes[:30], max_minutes=20)
 fits = atlas.fit(shapes[30:])         # one optimisation for all
 fits[0].mask()                        # on the grid of the file that it came from
 fits[0].mesh()                        # in millimetres

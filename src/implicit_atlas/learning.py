@@ -52,6 +52,7 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
     model: ModelConfig | None = None,
     config: TrainConfig | None = None,
     *,
+    max_minutes: float | None = None,
     labels: Sequence[int] = (),
     run: str | Path | None = None,
     resume: bool = False,
@@ -63,19 +64,23 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
         shapes: what `load_shapes` returned; one kind of frame, one resolution.
         model: the network; the paper's method with both penalties by default.
         config: the schedule; by default fitted to the number of shapes and to the device.
+        max_minutes: fit the schedule into this time, of `config`, too.
         labels: label ids that make the organ, for the record.
         run: folder of the run's state and log, for `resume`; nothing is kept without it.
         resume: go on from the state in `run`, where there is one.
         progress: told the share that is done.
 
     Raises:
-        InputError: shapes that do not fit together, a run folder in use or of another run.
+        InputError: shapes that do not fit together, a run folder in use or of another run, no time.
         TrainingError: the loss became NaN or infinite; the last good state is kept.
     """
     if not shapes:
         raise InputError("training set", "holds no shape", "Give at least one mask.")
     model = model or ModelConfig()
-    config = config or default_config(len(shapes), best_device(), method=model.method)
+    if config is None:
+        config = default_config(len(shapes), best_device(), max_minutes, method=model.method)
+    elif max_minutes is not None:
+        config = dataclasses.replace(config, max_minutes=max_minutes)
     state = None if run is None else Path(run) / STATE
     if resume and state is not None and state.exists():  # before the minutes that warps take
         own_state(state, identity(model, config, content_hash([shape.packed for shape in shapes])))
