@@ -153,7 +153,7 @@ def test_half_an_organ_is_searched_for_beyond_its_end_and_not_made_small():
     assert dsc(found, there) > 0.75 and found.sum() > 0.8 * there.sum()
 
 
-def test_a_draw_starts_with_its_own_size_about_what_was_seen():
+def test_a_draw_starts_with_its_own_shape_and_size_about_what_was_seen():
     """So that ends that were not seen differ from draw to draw; the middle of what was seen stays where it was."""
     atlas, seen = tiny_atlas(), half_of(SHAPES[6])[0]
     codes, pose = atlas.prior, pose_prior(atlas.config)
@@ -164,9 +164,9 @@ def test_a_draw_starts_with_its_own_size_about_what_was_seen():
     torch.testing.assert_close(begun[:, -FREE:][:, SIZES], draw.centre[None, -FREE:][:, SIZES])
     places = [draw.poses.to_cube(numbers[:, -FREE:], middle) for numbers in (free, begun)]
     torch.testing.assert_close(*places)
-    torch.testing.assert_close(begun[:, : draw.code_size], free[:, : draw.code_size])
+    torch.testing.assert_close(begun[:, :-FREE], free[:, :-FREE] + draw.centre[:-FREE])
     in_box = SparseBatch(atlas.network, [seen], ShapePrior(codes), SparseConfig(), draw=1)
-    assert in_box.drawn(free) is free
+    torch.testing.assert_close(in_box.drawn(free[:, :-FREE]), free[:, :-FREE] + in_box.centre)
 
 
 def test_draws_follow_the_most_probable_shape_and_spread_where_nothing_was_seen():

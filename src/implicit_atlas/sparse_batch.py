@@ -121,14 +121,17 @@ class SparseBatch:
         self.centre = self.centre.to(self.device)
 
     def drawn(self, free: Float[Tensor, "n free"]) -> Float[Tensor, "n free"]:
-        """Where the search for a draw starts: numbers of the most probable shape, with the sizes that were drawn.
+        """Where the search for a draw starts: the most probable shape, moved by the code and residual that were drawn.
 
-        Sizes that what was observed does not tell stay where a search starts: it goes on too slowly along them. The
-        middle of what was observed keeps its place in the cube.
+        And with the sizes that were drawn, so that the middle of what was observed keeps its place in the cube. What
+        was observed pulls back all that it tells; along the rest a search goes on too slowly, and draws that started
+        at the most probable shape itself would end too near to it.
         """
         if self.poses is None:
-            return free
-        free, before = free.clone(), self.poses.sizes_mm(free[:, -FREE:])
+            return free + self.centre
+        free = free.clone()
+        free[:, :-FREE] += self.centre[:-FREE]
+        before = self.poses.sizes_mm(free[:, -FREE:])
         free[:, -FREE:][:, SIZES] = self.centre[-FREE:][SIZES]
         free[:, -FREE:][:, :3] *= self.poses.sizes_mm(free[:, -FREE:]) / before
         return free
