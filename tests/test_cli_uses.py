@@ -13,6 +13,7 @@ from test_cli import run
 from implicit_atlas.cli_output import add_to_csv
 from implicit_atlas.io import (
     Landmarks,
+    case_name,
     read_grid,
     read_landmarks,
     read_mask,
@@ -189,7 +190,7 @@ def test_shapes_are_generated_and_interpolated(model, masks, tmp_path):
     assert (tmp_path / "line" / "steps.png").stat().st_size > 1000
 
 
-def test_meshes_of_one_topology(model, masks, tmp_path):
+def test_meshes_of_one_topology(model, masks, tmp_path, capsys):
     out = tmp_path / "out"
     assert run("correspond", model, masks, "-o", out, "--resolution", 24, "--no-local") == 0
     # As they are in the files: `read_mesh` would merge vertices that lie at one place.
@@ -197,6 +198,15 @@ def test_meshes_of_one_topology(model, masks, tmp_path):
     assert len(meshes) == CASES and len({len(mesh.vertices) for mesh in meshes}) == 1
     assert all(np.array_equal(mesh.faces, meshes[0].faces) for mesh in meshes)
     assert all(float(row["left_mm_p95"]) < 5 for row in table(out / "correspondence.csv"))
+    template = read_ply(out / "template.ply")
+    assert np.array_equal(template.faces, meshes[0].faces)
+    assert np.ptp(template.vertices, axis=0) == pytest.approx(np.ptp(meshes[0].vertices, axis=0), rel=0.4)
+    one = paths(masks)[0]
+    assert run("correspond", model, one, "-o", out, "--resolution", 20, "--no-local") != 0
+    assert "another topology" in capsys.readouterr().err
+    assert np.array_equal(read_ply(out / "template.ply").faces, template.faces)
+    assert len(read_ply(out / "meshes" / f"{case_name(one)}.ply").vertices) == len(template.vertices)
+    assert run("correspond", model, one, "-o", out, "--resolution", 24, "--no-local") == 0
 
 
 def test_landmarks_are_carried(model, masks, tmp_path, capsys):

@@ -14,12 +14,13 @@ import typer
 
 from implicit_atlas.errors import InputError
 
-# What is written for a case, and the tables beside.
+# What is written for a case, and what lies beside.
 RESULTS = ("{}.nii.gz", "{}.mrk.json", "meshes/{}.ply", "meshes/{}.vtp", "probability/{}.nii.gz")
 NOT_USED = "not_used.csv"
 TABLES = (
     *("reconstructions.csv", "completions.csv", "repairs.csv", "shapes.csv", "correspondence.csv"),
     *("landmarks.csv", "labels.csv", "organs.csv", "modes.csv", "scores.csv", NOT_USED),
+    "template.ply",
 )
 
 Row = dict[str, Any]

@@ -31,16 +31,19 @@ from implicit_atlas.io import (
     Problem,
     read_labels,
     read_landmarks,
+    read_stored,
     write_label_map,
     write_landmarks,
     write_mesh,
 )
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.local import LocalConfig
+from implicit_atlas.surface import CubeMesh
 from implicit_atlas.tasks import MESH_FOLDER, MESH_SUFFIX, Reconstruction, reconstruct
 
 OFF_SURFACE = 0.1  # of the organ's mean size: landmarks farther from the surface are named
 LEFT_MM = 0.5  # landmarks whose place was found less exactly are named
+TEMPLATE = "template.ply"  # beside the folder of meshes that have its topology
 FOLD_POINTS = 4000  # vertices at which folds are looked for
 
 
@@ -74,10 +77,15 @@ class Alike:
 def correspond_all(
     alike: Alike, paths: Sequence[Path], folder: Path, resolution: int
 ) -> list[dict[str, Any]]:
-    """Write a mesh of the reference template's topology for each mask; how exact each is."""
+    """Write a mesh of the reference template's topology for each mask, and the template itself; how exact each is.
+
+    Raises:
+        InputError: the folder has meshes of another topology.
+    """
     atlas = alike.atlas
     template = template_mesh(atlas, reference_template(atlas), resolution)
     make_folder(folder / MESH_FOLDER)
+    _keep_topology(folder / TEMPLATE, template, np.array(atlas.config.size_mm) / 2)
     rows = []
     for found in alike.fits(paths):
         fit, frame = found.fit, found.fit.placed()
@@ -99,6 +107,17 @@ def correspond_all(
             }
         )
     return rows
+
+
+def _keep_topology(path: Path, template: CubeMesh, half_mm: np.ndarray) -> None:
+    """Write the template at the mean size of its organs, where no other one is: meshes of two cannot be compared."""
+    if path.exists() and not np.array_equal(read_stored(path).faces, template.faces):
+        raise InputError(
+            path.parent,
+            "has meshes of another topology, of another model or resolution",
+            "Give another folder to -o, or remove that one.",
+        )
+    write_mesh(path, Mesh(template.vertices * half_mm, template.faces))
 
 
 def _outward(faces: np.ndarray, frame: Frame) -> np.ndarray:
