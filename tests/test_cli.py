@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from implicit_atlas import __version__
 from implicit_atlas.cli import main
 from implicit_atlas.cli_cases import chosen
 from implicit_atlas.errors import InputError
+from implicit_atlas.io import find_cases
 from implicit_atlas.phantoms import PhantomConfig, write_phantoms
 from implicit_atlas.store import open_store
 
@@ -101,8 +103,11 @@ def test_reconstructed_masks_lie_on_the_original_grids(masks, atlas, tmp_path):
 
 @pytest.mark.slow
 def test_evaluation_writes_protocol_mean_and_cases(masks, atlas, tmp_path, capsys):
-    target = tmp_path / "r.json"
-    assert run("evaluate", atlas, masks, "--json", target, "--iterations", 20) == 0
+    target, copies = tmp_path / "r.json", tmp_path / "copies"
+    copies.mkdir()
+    for index, path in enumerate(find_cases(masks).paths):
+        shutil.copy(path, copies / f"copy-{index}.nii.gz")
+    assert run("evaluate", atlas, copies, "--json", target, "--iterations", 20) == 0
     result = json.loads(target.read_text())
     assert {"protocol", "mean", "cases"} <= set(result)
     assert {"dsc", "nsd", "hd95_mm", "assd_mm", "seconds"} <= set(result["mean"])
@@ -111,7 +116,8 @@ def test_evaluation_writes_protocol_mean_and_cases(masks, atlas, tmp_path, capsy
         assert result["mean"][name] == pytest.approx(np.mean([case[name] for case in result["cases"]]))
         assert 0 <= result["mean"][name] <= 100
     assert result["protocol"]["degrees_of_freedom"] == 256
-    assert "DeepMind" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "DeepMind" in said and f"{CASES} of {CASES} cases are training shapes" in said
 
 
 @pytest.mark.slow

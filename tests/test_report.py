@@ -186,7 +186,7 @@ def test_scores_of_another_model_are_doubted(tmp_path, model, evaluation):
     other = dataclasses.replace(evaluation.protocol, parameters=1, known=False)
     said = written(tmp_path, model, dataclasses.replace(evaluation, protocol=other)).text
     assert "another model: parameters 1, here" in said
-    assert "Cases with the name of a training shape: 3 of 3" in said
+    assert "Cases that are training shapes, by their name or their file: 3 of 3" in said
 
 
 @pytest.mark.parametrize(

@@ -197,11 +197,10 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
             result = score_all(atlas, paths, fit_config(iterations, local), labels, report)
     result = dataclasses.replace(result, problems=(*problems, *result.problems))
     print(result.table())
-    learned = sum(case.name in atlas.config.names for case in result.cases)
+    learned = sum(case.learned for case in result.cases)
     if learned and not known:
-        print(
-            f"WARNING: {learned} of {len(result.cases)} cases have the name of a training shape: not unseen ones"
-        )
+        what = "training shapes, by their name or their file: not unseen ones"
+        print(f"WARNING: {learned} of {len(result.cases)} cases are {what}")
     write_json(json_file, result.to_json())
     finish(result.problems, len(result.cases) + len(result.problems))
 

@@ -26,7 +26,10 @@ TOLERANCE_VOX = 1.0
 
 @dataclass(frozen=True)
 class CaseScore:
-    """Scores of one case: DSC and NSD in percent on the protocol's lattice, distances in mm on its own grid."""
+    """Scores of one case: DSC and NSD in percent on the protocol's lattice, distances in mm on its own grid.
+
+    `learned` says that the atlas was trained on it: on a shape of its name, or on a copy of its file.
+    """
 
     name: str
     dsc: float
@@ -38,6 +41,7 @@ class CaseScore:
     iterations: int
     template: int | None
     start: str
+    learned: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,11 @@ def evaluate(
 ) -> Evaluation:
     """Fit masks that the atlas has not seen, and score them."""
     config, problems = config or FitConfig(), []
-    scores = []
+    scores, files = [], set(atlas.provenance["content_sha256"].values())
     for found in reconstruct(atlas, sources, config, labels, problems.append, report):
-        scores.append(score_fit(found.case, found.fit))
+        shape = found.case.shape
+        learned = shape.name in atlas.config.names or shape.content_hash in files
+        scores.append(dataclasses.replace(score_fit(found.case, found.fit), learned=learned))
         on_case(found)
     return Evaluation(_protocol(atlas, config, False, sources), tuple(scores), tuple(problems))
 
@@ -144,7 +150,8 @@ def evaluate_known(
     for index, source in enumerate(sources):
         try:
             case = read_case(source, atlas, labels)
-            scores.append(score_fit(case, atlas.known(case.shape.name, case.shape.frame)))
+            found = score_fit(case, atlas.known(case.shape.name, case.shape.frame))
+            scores.append(dataclasses.replace(found, learned=True))
             report((index + 1) / len(sources), case.shape.name)
         except InputError as error:
             problems.append(problem_of(source, str(error)))

@@ -30,6 +30,7 @@ class ScoredCase:
     iterations: int
     template: int | None
     start: str
+    learned: bool
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,10 @@ class Scores:
         if abs(protocol.training_seconds - source["seconds"]) > SECONDS_TOLERANCE:
             found.append(f"training of {protocol.training_seconds:g} s, here {source['seconds']:g} s")
         sentences = [f"These are scores of another model: {'; '.join(found)}."] if found else []
-        seen = len({case.name for case in self.cases} & set(about.names))
+        seen = sum(case.learned for case in self.cases)
         if seen and not protocol.known:
             sentences.append(
-                f"Cases with the name of a training shape: {seen} of {len(self.cases)}. "
+                f"Cases that are training shapes, by their name or their file: {seen} of {len(self.cases)}. "
                 "The mean is then not that of unseen shapes."
             )
         return sentences
