@@ -36,8 +36,11 @@ def split(tmp_path_factory):
 @pytest.fixture
 def one_known_shape_is_scored(monkeypatch):
     """Scores of what learned two steps take long: its surfaces are far from any true one."""
-    few = lambda atlas, shapes, report: evaluate_known(atlas, shapes[:1], report=report)  # noqa: E731
-    monkeypatch.setattr(cells, "evaluate_known", few)
+
+    def first_alone(atlas, shapes, report):
+        return evaluate_known(atlas, shapes[:1], report=report)
+
+    monkeypatch.setattr(cells, "evaluate_known", first_alone)
 
 
 @pytest.mark.slow
