@@ -32,8 +32,8 @@ from implicit_atlas.decoders import ConvConfig, MLPConfig, MLPDecoder
 from implicit_atlas.evaluate import evaluate, evaluate_known
 from implicit_atlas.files import write_atomic
 from implicit_atlas.learning import best_device, train
-from implicit_atlas.methods import ModelConfig
-from implicit_atlas.sampling import Observations, PointConfig
+from implicit_atlas.methods import ModelConfig, method_of
+from implicit_atlas.sampling import FEWER_POINTS, Observations, PointConfig, affordable_points
 from implicit_atlas.shapes import Shape
 from implicit_atlas.sparse import SparseConfig
 from implicit_atlas.training import TrainConfig, default_config
@@ -91,7 +91,11 @@ class Cell:
     def train_config(self, shapes: int) -> TrainConfig:
         """The product's defaults for so many shapes, with this cell's schedule; shrunk templates are a variant."""
         config = default_config(shapes, best_device(), None, self.seed, self.method)
-        config = dataclasses.replace(config, steps=self.steps, checkpoint_minutes=0.5, shrinkage=0.0)
+        # The same points on all devices, but for perceptrons, of which a CPU can ask fewer only.
+        points = affordable_points(method_of(self.method).decoder == "mlp", best_device(), most=FEWER_POINTS)
+        config = dataclasses.replace(
+            config, steps=self.steps, checkpoint_minutes=0.5, shrinkage=0.0, points=points
+        )
         config = dataclasses.replace(config, **VARIANTS[self.variant].training)
         return dataclasses.replace(config, batch=2, warps=0, points=SMALL_POINTS) if self.smoke else config
 
@@ -253,7 +257,7 @@ def _learned(cell: Cell, split: Split, runs: Path, report: Report) -> TrainedAtl
         config = cell.train_config(len(shapes))
         atlas = train(shapes, cell.model_config(), config, run=run, resume=True, progress=report)
         atlas.save(folder, f"# {run.name}\n\nLearned by a cell of an experiment.\n")
-    return TrainedAtlas.load(folder)
+    return TrainedAtlas.load(folder).to(best_device())
 
 
 def _once(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -17,8 +17,11 @@ from experiments.data import PAPER, Organ, Subset
 from experiments.peers.difnet_run import METHOD as DIF_NET
 from experiments.variants import (
     DEFAULTS,
+    LARGER,
     LEARNED_MODES,
     LOCAL,
+    MORE_POINTS,
+    MORE_WARPS,
     NO_MODES,
     ONE_MEAN,
     PLAIN,
@@ -87,9 +90,11 @@ _BASELINES = (
     *(Row(method, paper=method) for method in _OURS),
     *(Row(method) for method in (DIF_NET, *CLASSICAL)),
 )
+_OF_MANY = (MORE_WARPS, MORE_POINTS, LARGER)
 _TWO = (
     *_BASELINES,
     *(Row(DEFAULT_METHOD, variant=variant) for variant in (ROBUST, LEARNED_MODES, ONE_MEAN, NO_MODES, LOCAL)),
+    *(Row(DEFAULT_METHOD, variant=variant) for variant in _OF_MANY),
 )
 TABLE2 = Table("table2", "Table 2: known and unknown shapes", "train", _TWO)
 TABLE3 = Table(
@@ -118,7 +123,11 @@ IDEAS = Table(
     "ideas",
     "Ideas beyond the paper, one change of the defaults each, five training shapes",
     "few_shot",
-    tuple(Row(DEFAULT_METHOD, variant=variant) for variant in VARIANTS if variant != LEARNED_MODES),
+    tuple(
+        Row(DEFAULT_METHOD, variant=variant)
+        for variant in VARIANTS
+        if variant not in (LEARNED_MODES, *_OF_MANY)
+    ),
 )
 OWN = Table(
     "own",

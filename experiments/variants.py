@@ -17,6 +17,8 @@ from implicit_atlas.training.config import FEW_SHRINKAGE
 DEFAULTS, PLAIN, NO_MODES, LOCAL, ROBUST = "defaults", "plain", "no-modes", "local", "robust-fit"
 ONE_MEAN, LEARNED_MODES, FROZEN_MODES = "one-mean", "learned-modes", "frozen-modes"
 SHRUNK, PRODUCT = "shrunk", "product"
+MORE_WARPS, MORE_POINTS, LARGER = "more-warps", "more-points", "larger"
+_FINE = ConvConfig(channels=(64, 48, 32, 16), hidden=32)
 _ROBUST = {"robustness": FitConfig.robustness, "contenders": FitConfig.contenders}
 
 
@@ -55,7 +57,7 @@ VARIANTS: dict[str, Variant] = {
     # The paper's gradient of the selection: the mixed code is decoded for each shape.
     "gradient-of-codes": Variant(model={"gradient": "codes"}),
     # A finer level of the templates.
-    "templates-33": Variant(model={"template": ConvConfig(channels=(64, 48, 32, 16), hidden=32)}),
+    "templates-33": Variant(model={"template": _FINE}),
     # More channels at the finest level of the deformation.
     "deformation-32": Variant(model={"deformation": ConvConfig(channels=(64, 48, 32), hidden=32)}),
     # Velocities instead of displacements.
@@ -69,6 +71,10 @@ VARIANTS: dict[str, Variant] = {
     # Templates of few shapes start between these and their mean, the default of the product; and with its fit, too.
     SHRUNK: Variant(training={"shrinkage": FEW_SHRINKAGE}),
     PRODUCT: Variant(training={"shrinkage": FEW_SHRINKAGE}, fit=_ROBUST),
+    # Beside the product's fit, what a GPU has time for: many more warped copies, three times the points, finer maps.
+    MORE_WARPS: Variant(training={"warps": 1000}, fit=_ROBUST),
+    MORE_POINTS: Variant(training={"points": PointConfig()}, fit=_ROBUST),
+    LARGER: Variant(model={"template": _FINE, "deformation": _FINE}, fit=_ROBUST),
     # A local residual after the code (its degrees of freedom are printed).
     LOCAL: Variant(fit={"local": LocalConfig()}),
 }

@@ -7,6 +7,9 @@ of 2^k + 1 nodes nest.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -34,7 +37,7 @@ def jittered_lattice(
     batch: int, resolution: int, jitter: float, generator: torch.Generator, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "batch x y z 3"]:
     """Lattices with uniform noise of `jitter` times the half cell; 1 covers the whole cell (paper §3.4)."""
-    noise = torch.rand((batch, *(resolution,) * 3, 3), generator=generator) * 2 - 1
+    noise = torch.rand((batch, *(resolution,) * 3, 3), generator=generator, device=generator.device) * 2 - 1
     return lattice(resolution, device) + noise.to(device) * (jitter / resolution)
 
 
@@ -87,8 +90,10 @@ def query_reference(
 ) -> Float[Tensor, "batch points out"]:
     """Read map owner[b] at points[b] (trilinear, clamped), then leaky ReLU and a linear layer."""
     where = points.flip(-1)[:, :, None, None]
-    read = F.grid_sample(maps.permute(0, 4, 1, 2, 3)[owner], where, padding_mode="border", align_corners=True)
-    return F.linear(F.leaky_relu(read[..., 0, 0].transpose(1, 2)), weight, bias)
+    with torch.autocast(points.device.type, enabled=False):  # 8 bits of a displacement are too few
+        mine = maps.float().permute(0, 4, 1, 2, 3)[owner]
+        read = F.grid_sample(mine, where, padding_mode="border", align_corners=True)
+        return F.linear(F.leaky_relu(read[..., 0, 0].transpose(1, 2)), weight, bias)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -130,10 +135,21 @@ def query_maps(
     weight: Float[Tensor, "out hidden"],
     bias: Float[Tensor, " out"],
 ) -> Float[Tensor, "batch points out"]:
-    """`query_reference`, by the fused kernels where the tensors are on the CPU."""
-    if points.device.type == "cpu":
-        return _HeadOnCpu.apply(maps, owner, points, weight, bias)  # pyright: ignore[reportReturnType]
-    return query_reference(maps, owner, points, weight, bias)
+    """`query_reference`, by the fused kernels where the tensors are on a CPU or a CUDA device."""
+    head = _HeadOnCpu if points.device.type == "cpu" else _head_on_cuda()
+    if head is None or points.device.type not in ("cpu", "cuda"):
+        return query_reference(maps, owner, points, weight, bias)
+    return head.apply(maps, owner, points, weight, bias)  # pyright: ignore[reportReturnType]
+
+
+@functools.cache
+def _head_on_cuda() -> type[torch.autograd.Function] | None:
+    """None where Triton is not installed: CPU builds of torch come without."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    from implicit_atlas.cuda_kernels import HeadOnCuda
+
+    return HeadOnCuda
 
 
 def interpolate_maps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 import time
 from collections.abc import Sequence
@@ -86,7 +87,7 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
         own_state(state, identity(model, config, content_hash([shape.packed for shape in shapes])))
     (progress or (lambda share, text: None))(0.0, "warping and encoding shapes")
     begun = time.perf_counter()
-    data = gather(shapes, model, config)
+    data = gather(shapes, model, config, _cores())
     spent = time.perf_counter() - begun
     if run is None:
         trained = optimise(data, model, config, progress=progress, spent_seconds=spent)
@@ -98,6 +99,11 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
                 (folder / "log.jsonl").unlink(missing_ok=True)
             trained = optimise(data, model, config, folder / STATE, resume, progress, spent)
     return _atlas(shapes, tuple(labels), model, config, data, trained)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _atlas(

@@ -120,8 +120,9 @@ class ShapeSet:
         points = grid.jittered_lattice(draws, config.lattice, config.jitter, generator, self.device)
         points = points.flatten(1, 3).expand(len(ids), -1, -1)
         if config.band:
-            part = torch.rand((draws, config.band), generator=generator).to(self.device)
-            noise = torch.randn((draws, config.band, 3), generator=generator).to(self.device)
+            source = {"generator": generator, "device": generator.device}
+            part = torch.rand((draws, config.band), **source).to(self.device)
+            noise = torch.randn((draws, config.band, 3), **source).to(self.device)
             band = self._band(ids, part, noise * config.band_width_vox)
             points = torch.cat([points, band], dim=1)
         points = points.contiguous()
