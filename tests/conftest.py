@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
-# All modules but the kernels: numba compiles those, and cannot keep compiled code of a checked function.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # GPU kernels are interpreted; read when Triton is imported
+
+# All modules but the kernels: numba and Triton compile those from their source, which a check would hide.
 MODULES = [module.name for module in pkgutil.iter_modules([str(ROOT / "src" / "implicit_atlas")])]
 install_import_hook(
-    [f"implicit_atlas.{name}" for name in MODULES if name != "kernels"], "runtime_types.check"
+    [f"implicit_atlas.{name}" for name in MODULES if name not in ("kernels", "cuda_kernels")],
+    "runtime_types.check",
 )
 
 # Workers share the processor, so that a slow example says nothing.

@@ -92,8 +92,8 @@ def query_reference(
     where = points.flip(-1)[:, :, None, None]
     with torch.autocast(points.device.type, enabled=False):  # 8 bits of a displacement are too few
         mine = maps.float().permute(0, 4, 1, 2, 3)[owner]
-        read = F.grid_sample(mine, where, padding_mode="border", align_corners=True)
-        return F.linear(F.leaky_relu(read[..., 0, 0].transpose(1, 2)), weight, bias)
+        read = F.grid_sample(mine, where.float(), padding_mode="border", align_corners=True)
+        return F.linear(F.leaky_relu(read[..., 0, 0].transpose(1, 2)), weight.float(), bias.float())
 
 
 def _array(tensor: Tensor) -> np.ndarray:
