@@ -31,6 +31,7 @@ GPU_LINES = {
     "tflop_per_s": "large products of bfloat16 matrices: {} TFLOP/s",
     "gigabytes_per_s": "large copies: {} GB/s, read and written",
     "seconds": "training: {} s (goal 60)",
+    "until_tenth_step_s": "of that until the tenth step: {} s",
     "unknown_dsc": "unknown shapes: {} % DSC",
     "unknown_nsd": "unknown shapes: {} % NSD",
     "fits_s": "fits together: {} s (goal 3)",

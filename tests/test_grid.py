@@ -54,6 +54,20 @@ def test_kernels_give_the_gradients_of_points_alone():
     torch.testing.assert_close(points.grad, expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("nodes", "more"), [(2, 5), (4, 5), (5, 9)])
+def test_upsampling_by_matrices_equals_that_by_torch(nodes, more):
+    torch.manual_seed(0)
+    found = []
+    maps = torch.randn(2, 6, nodes, nodes, nodes)
+    for upsample in (grid.upsample_nested, grid.upsample_by_matrices):
+        given = maps.clone().requires_grad_()
+        values = upsample(given, more)
+        (values * torch.linspace(-1, 1, values.numel()).view(values.shape)).sum().backward()
+        found.append((values, given.grad))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
 def test_maps_are_read_at_their_own_points_with_exact_gradients():
     torch.manual_seed(0)
     arguments = [torch.randn(2, 5, 5, 5, 3), torch.rand(2, 60, 3) * 2.8 - 1.4]
