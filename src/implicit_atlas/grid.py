@@ -177,7 +177,7 @@ def upsample_by_matrices(maps: Float[Tensor, "batch c n n n"], nodes: int) -> Fl
     On a GPU torch's own has a thread for each node of the result, which goes through all shapes and channels in turn,
     and adds its gradients in no fixed order.
     """
-    batch, channels, count = maps.shape[:3]
+    count = maps.shape[-1]
     weights = _between_nodes(count, nodes, maps.device)
     found = maps.permute(0, 2, 3, 4, 1)
     for axis in (3, 2, 1):
