@@ -3,17 +3,18 @@
 Hippocampi of the Decathlon are trained with default options and few steps; the paper's accuracy of unknown shapes is
 93.99 / 77.47. Its 221 training shapes are more than the data at hand: the time of a step does not depend on their
 number, that of their warped copies does. What stands beside the product reads maps by `grid.query_reference`.
-Run: PYTHONPATH=. python benchmarks/bench_gpu.py --data FOLDER, with masks and splits.json.
+Run: python benchmarks/bench_gpu.py --data FOLDER, with masks and splits.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,13 +22,13 @@ from unittest import mock
 
 import torch
 from common import print_json
-from experiments.data import Split, load_split
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from implicit_atlas import grid
+from implicit_atlas import grid, load_shapes
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.evaluate import evaluate
+from implicit_atlas.io import case_name
 from implicit_atlas.learning import train
 from implicit_atlas.methods import ModelConfig
 from implicit_atlas.model import Atlas
@@ -35,10 +36,29 @@ from implicit_atlas.sampling import FEWER_POINTS
 from implicit_atlas.shapes import Shape
 from implicit_atlas.training import default_config, gather, optimise
 
+DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data" / "hippocampus"
 STEPS = 400
 TRAINING_GOAL_S, FITS_GOAL_S, DECODING_GOAL_MS = 60.0, 3.0, 3.0
 RESOLUTION, BATCH, REPEATS, TIMED_STEPS = 128, 8, 10, 100
 MATRIX, COPIED = 8192, 2**30
+
+
+@dataclass(frozen=True)
+class Split:
+    """Shapes to learn from, and others."""
+
+    known: tuple[Shape, ...]
+    unknown: tuple[Shape, ...]
+
+
+def read_split(folder: Path) -> Split:
+    """Shapes of a folder with masks and splits.json."""
+    shapes = {shape.name: shape for shape in load_shapes(folder / "masks")}
+    names = json.loads((folder / "splits.json").read_text(encoding="utf-8"))
+    known, unknown = (
+        tuple(shapes[case_name(Path(name))] for name in names[part]) for part in ("train", "val")
+    )
+    return Split(known, unknown)
 
 
 def seconds(call: Callable[[], object], repeats: int = REPEATS) -> float:
@@ -184,23 +204,22 @@ def decoding(atlas: TrainedAtlas, rate: tuple[float, float]) -> None:
     )
 
 
-def main() -> int:
+def main() -> None:
     """Print all of it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     options = parser.parse_args()
-    if not torch.cuda.is_available():
-        print("no CUDA device: nothing to measure", file=sys.stderr)
-        return 1
-    split = load_split("hippocampus", options.data)
+    if not torch.cuda.is_available() or not options.data.is_dir():
+        print(f"no CUDA device, or no {options.data}: nothing is measured")
+        return
+    split = read_split(options.data)
     check()
     rate = rates()
     step(split, rate)
     atlas = training(split, STEPS)
     fits(atlas, split.unknown)
     decoding(atlas, rate)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

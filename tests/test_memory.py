@@ -1,7 +1,8 @@
-"""Freed memory is kept where the C library can, and nothing else changes."""
+"""What the package asks of the process: freed memory is kept by commands, and threads that wait give up their core."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -28,3 +29,13 @@ def test_large_arrays_take_the_same_pages_again():
         )
         counts[keep] = int(answer.stdout)
     assert counts[True] <= counts[False] / 4 or counts[False] < 100
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_wait_briefly_unless_the_user_says_how(given, expected):
+    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    code = "import os, implicit_atlas; print(os.environ['GOMP_SPINCOUNT'])"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment | given
+    )
+    assert answer.stdout.strip() == expected

@@ -12,10 +12,15 @@ fits[0].mesh()                        # in millimetres
 from __future__ import annotations
 
 import importlib
+import os
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 __version__ = version("implicit-atlas")
+
+# Threads that wait for one another give up their core soon (GNU OpenMP, read when torch is imported). By default they
+# hold it for milliseconds: alone that gains nothing, beside other busy processes it takes several times as long.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from implicit_atlas.atlas import TrainedAtlas
