@@ -81,13 +81,16 @@ def thin_part(mask: Mask) -> Occupancy:
 def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> dict[str, Any]:
     """{kind: {method: [DSC, NSD, ASSD mm, share of the thin part kept]}}, means over the cases, in percent."""
     out: dict[str, Any] = {}
+    thin = [thin_part(mask) for mask in masks]
     for kind in ("clean", *KINDS):
         poor = [mask.occupancy if kind == "clean" else changed(mask, kind) for mask in masks]
         rows = [{"as it is": one, **smoothed(one)} for one in poor]
         for row, found in zip(rows, _repaired(atlas, masks, poor), strict=True):
             row["repaired"] = found
         out[kind] = {
-            method: np.mean([_scores(m, row[method]) for m, row in zip(masks, rows, strict=True)], axis=0)
+            method: np.mean(
+                [_scores(m, t, row[method]) for m, t, row in zip(masks, thin, rows, strict=True)], axis=0
+            )
             .round(3)
             .tolist()
             for method in rows[0]
@@ -111,8 +114,8 @@ def _repaired(atlas: TrainedAtlas, masks: list[Mask], poor: list[Occupancy]) -> 
         return [done.get(case_name(path), one) for path, one in zip(paths, poor, strict=True)]
 
 
-def _scores(mask: Mask, found: Occupancy) -> list[float]:
-    scores, thin = score(mask.occupancy, found, mask.grid.spacing_mm.tolist(), TOLERANCE_MM), thin_part(mask)
+def _scores(mask: Mask, thin: Occupancy, found: Occupancy) -> list[float]:
+    scores = score(mask.occupancy, found, mask.grid.spacing_mm.tolist(), TOLERANCE_MM)
     kept = float(found[thin].mean()) if thin.any() else 1.0
     return [100 * scores.dsc, 100 * scores.nsd, scores.assd, 100 * kept]
 
