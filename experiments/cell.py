@@ -111,7 +111,7 @@ class Cell:
 
     def fit_config(self) -> FitConfig:
         """The paper's fit (Eq. 6) for all methods; the product's default one is a variant."""
-        config = FitConfig(iterations=self.iterations, robustness=0.0, contenders=1)
+        config = FitConfig(iterations=self.iterations, robustness=0.0, contenders=1, strays=0.0)
         config = dataclasses.replace(config, **VARIANTS[self.variant].fit)
         small = {"points": SMALL_POINTS, "iterations": self.iterations}
         return dataclasses.replace(config, **small) if self.smoke else config
@@ -155,6 +155,8 @@ class Cell:
         values["fit"] = dataclasses.asdict(self.fit_config())
         if not values["fit"]["robustness"]:  # likewise
             del values["fit"]["robustness"], values["fit"]["contenders"]
+        if not values["fit"]["strays"]:  # likewise
+            del values["fit"]["strays"]
         if self.completes:
             values["sparse"] = dataclasses.asdict(self.sparse_config())
             del values["sparse"]["points"]  # of which no cell has more; likewise

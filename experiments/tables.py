@@ -26,8 +26,10 @@ from experiments.variants import (
     ONE_MEAN,
     PLAIN,
     PRODUCT,
+    PRODUCT_STRAYS,
     ROBUST,
     SHRUNK,
+    STRAYS,
     VARIANTS,
 )
 from implicit_atlas.methods import DEFAULT_METHOD
@@ -93,7 +95,10 @@ _BASELINES = (
 _OF_MANY = (MORE_WARPS, MORE_POINTS, LARGER)
 _TWO = (
     *_BASELINES,
-    *(Row(DEFAULT_METHOD, variant=variant) for variant in (ROBUST, LEARNED_MODES, ONE_MEAN, NO_MODES, LOCAL)),
+    *(
+        Row(DEFAULT_METHOD, variant=variant)
+        for variant in (ROBUST, STRAYS, LEARNED_MODES, ONE_MEAN, NO_MODES, LOCAL)
+    ),
     *(Row(DEFAULT_METHOD, variant=variant) for variant in _OF_MANY),
 )
 TABLE2 = Table("table2", "Table 2: known and unknown shapes", "train", _TWO)
@@ -113,8 +118,8 @@ TABLE3 = Table(
 # The paper learns from five shapes as they are, without modes; ours from warped copies, too, unless the row says so.
 _FOUR = (
     *_BASELINES,
-    *(Row(m, variant=ROBUST) for m in ("conv", DEFAULT_METHOD)),
-    *(Row(DEFAULT_METHOD, variant=variant) for variant in (SHRUNK, PRODUCT)),
+    *(Row(m, variant=v) for v in (ROBUST, STRAYS) for m in ("conv", DEFAULT_METHOD)),
+    *(Row(DEFAULT_METHOD, variant=variant) for variant in (SHRUNK, PRODUCT, PRODUCT_STRAYS)),
     *(Row(m, variant=v) for v in (ONE_MEAN, NO_MODES) for m in ("implicit-atlas", "implicit-atlas+reg")),
     *(Row(m, paper=m, variant=PLAIN) for m in ("conv", "implicit-atlas", "implicit-atlas+reg")),
 )
@@ -136,10 +141,10 @@ OWN = Table(
     (
         *(
             Row(method, variant=variant)
-            for variant in (DEFAULTS, ROBUST)
+            for variant in (DEFAULTS, ROBUST, STRAYS)
             for method in ("conv", DEFAULT_METHOD)
         ),
-        *(Row(DEFAULT_METHOD, variant=variant) for variant in (SHRUNK, PRODUCT)),
+        *(Row(DEFAULT_METHOD, variant=variant) for variant in (SHRUNK, PRODUCT, PRODUCT_STRAYS)),
     ),
 )
 

@@ -17,9 +17,11 @@ from implicit_atlas.training.config import FEW_SHRINKAGE
 DEFAULTS, PLAIN, NO_MODES, LOCAL, ROBUST = "defaults", "plain", "no-modes", "local", "robust-fit"
 ONE_MEAN, LEARNED_MODES, FROZEN_MODES = "one-mean", "learned-modes", "frozen-modes"
 SHRUNK, PRODUCT = "shrunk", "product"
+STRAYS, PRODUCT_STRAYS = "strays", "product-strays"
 MORE_WARPS, MORE_POINTS, LARGER = "more-warps", "more-points", "larger"
 _FINE = ConvConfig(channels=(64, 48, 32, 16), hidden=32)
 _ROBUST = {"robustness": FitConfig.robustness, "contenders": FitConfig.contenders}
+_STRAYS = {**_ROBUST, "strays": FitConfig.strays}
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,18 @@ VARIANTS: dict[str, Variant] = {
     "fit-600": Variant(fit={"iterations": 600}),
     "fit-slow": Variant(fit={"learning_rate": 0.05}),
     "fit-free": Variant(fit={"code_weight": 1e-5}),
-    # The default of the product: a loss that forgives what cannot be followed, and trials of three templates.
+    # A loss that forgives what cannot be followed, and trials of three templates; and, the default of the product, what
+    # is wrong far from the surface is not forgiven.
     ROBUST: Variant(fit=_ROBUST),
-    # Templates of few shapes start between these and their mean, the default of the product; and with its fit, too.
+    STRAYS: Variant(fit=_STRAYS),
+    # Templates of few shapes start between these and their mean, the default of the product; and with both fits, too.
     SHRUNK: Variant(training={"shrinkage": FEW_SHRINKAGE}),
     PRODUCT: Variant(training={"shrinkage": FEW_SHRINKAGE}, fit=_ROBUST),
+    PRODUCT_STRAYS: Variant(training={"shrinkage": FEW_SHRINKAGE}, fit=_STRAYS),
     # Beside the product's fit, what a GPU has time for: many more warped copies, three times the points, finer maps.
-    MORE_WARPS: Variant(training={"warps": 1000}, fit=_ROBUST),
-    MORE_POINTS: Variant(training={"points": PointConfig()}, fit=_ROBUST),
-    LARGER: Variant(model={"template": _FINE, "deformation": _FINE}, fit=_ROBUST),
+    MORE_WARPS: Variant(training={"warps": 1000}, fit=_STRAYS),
+    MORE_POINTS: Variant(training={"points": PointConfig()}, fit=_STRAYS),
+    LARGER: Variant(model={"template": _FINE, "deformation": _FINE}, fit=_STRAYS),
     # A local residual after the code (its degrees of freedom are printed).
     LOCAL: Variant(fit={"local": LocalConfig()}),
 }

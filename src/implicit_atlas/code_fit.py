@@ -24,6 +24,8 @@ class FitConfig:
         robustness: of the loss, see `losses.generalised_cross_entropy`; 0 is that of Eq. 5. A network is so sure of its
             labels that where a shape cannot be followed would else decide the rest of it, and the template.
         contenders: templates that are tried.
+        strays: how much a point counts that is on the wrong side, far from the shape's surface, beside another of an
+            iteration; 0 does not look for such (`implicit_atlas.strays`).
         points: of an iteration; by default FEWER_POINTS, and FEWEST_POINTS for perceptrons on a CPU.
         batch: shapes optimised together.
         local: fit a local residual after the code, too.
@@ -35,6 +37,7 @@ class FitConfig:
     code_weight: float = 1e-3
     robustness: float = 0.3
     contenders: int = 3
+    strays: float = 1.0
     batch: int = 40
     seed: int = 0
     points: PointConfig | None = None

@@ -27,13 +27,14 @@ from implicit_atlas.model import Atlas, Expanded, Field
 from implicit_atlas.sampling import FEWER_POINTS, PointConfig, Samples, Target, affordable_points
 from implicit_atlas.schedule import cosine_decay
 from implicit_atlas.starts import Starts
+from implicit_atlas.strays import LATTICE, MOST, TOGETHER, Strays
 
 Progress = Callable[[float, str], None]
 Found = TypeVar("Found")
 
 CHECK_EVERY = 20  # iterations, which are also those of a trial
 RACE = PointConfig(lattice=12, band=2048)
-CHECK_SEED = 987_654_321
+CHECK_SEED, LOOK_SEED = 987_654_321, 876_543_210
 
 
 def fit_codes(
@@ -208,22 +209,29 @@ class _Batch:
         config, count = self.config, len(codes)
         codes = codes.detach().clone().requires_grad_()
         optimizer = torch.optim.Adam([codes], lr=config.learning_rate, betas=(0.9, 0.99))
-        watch = Watch(codes, config.patience)
+        watch, strays = Watch(codes, config.patience), Strays(count, self.device)
         history = np.full((iterations, count), np.nan, np.float32)
         for iteration in range(iterations):
             share = cosine_decay(iteration / iterations, FLOOR)
             optimizer.param_groups[0]["lr"] = config.learning_rate * share
-            each = self.losses(codes, template, self.sample(self.points, config.seed + iteration))
+            expanded, samples = (
+                self.expand(codes, template),
+                self.sample(self.points, config.seed + iteration),
+            )
+            each = self.losses_of(expanded, samples)
+            far = self.stray_losses(expanded, strays, samples)
             norm = (codes.square().sum(1) + 1e-12).sqrt()
             optimizer.zero_grad()
-            (each + config.code_weight * norm).sum().backward()
+            (each + far + config.code_weight * norm).sum().backward()
             optimizer.step()
             history[iteration] = each.detach().cpu().numpy()
             if (iteration + 1) % CHECK_EVERY == 0 or iteration + 1 == iterations:
-                watch.check(codes, self.check(codes, template), iteration + 1)
+                watch.check(codes, self.check(codes, template, strays), iteration + 1)
                 report((iteration + 1) / iterations, f"loss {float(each.detach().mean()):.4f}")
                 if not watch.active.any():
                     break
+                if iteration + 1 < iterations and self.look(codes, template, strays, iteration):
+                    watch.loss = self.check(watch.best, template, strays)
         return watch, history
 
     def refine(self, codes: Tensor, template: Tensor | None) -> tuple[Expanded, Tensor | None]:
@@ -248,7 +256,29 @@ class _Batch:
         residual = fit_residuals(losses, len(self.ids), nodes, local)
         return added(residual), residual
 
+    def stray_losses(self, expanded: Expanded, strays: Strays, samples: Samples) -> Float[Tensor, " n"]:
+        """What strays add to the mean loss of so many points, each `strays` times as much as one of these."""
+        if not len(strays):
+            return torch.zeros(len(self.ids), device=self.device)
+        logits = self.network.query(expanded, strays.points).logits
+        return self.config.strays * strays.loss(logits) / samples.points.shape[1]
+
     @torch.no_grad()
-    def check(self, codes: Tensor, template: Tensor | None) -> Tensor:
-        """Losses on points that are not optimised on."""
-        return self.losses(codes, template, self.sample(RACE, self.config.seed + CHECK_SEED))
+    def check(self, codes: Tensor, template: Tensor | None, strays: Strays) -> Tensor:
+        """Losses on points that are not optimised on, but for strays."""
+        expanded, samples = self.expand(codes, template), self.sample(RACE, self.config.seed + CHECK_SEED)
+        return self.losses_of(expanded, samples) + self.stray_losses(expanded, strays, samples)
+
+    @torch.no_grad()
+    def look(self, codes: Tensor, template: Tensor | None, strays: Strays, iteration: int) -> bool:
+        """Look for strays; False where there are none, or none are wanted."""
+        if not self.config.strays:
+            return False
+        samples = self.sample(LATTICE, self.config.seed + LOOK_SEED + iteration)
+        if samples.lattice != LATTICE.lattice:  # of sparse observations
+            return False
+        expanded = self.expand(codes, template)
+        parts = samples.points.split(TOGETHER, dim=1)
+        logits = [self.network.query(expanded, part.contiguous()).logits for part in parts]
+        most = int(MOST * (self.points.lattice**3 + self.points.band))
+        return strays.add(samples, torch.cat(logits, dim=1), most)

@@ -96,7 +96,7 @@ def repair(
     """
     if keep_mm is not None and not 0 <= keep_mm < np.inf:
         raise InputError("keep", f"{keep_mm} mm is not a distance", "Give millimetres, 0 or more.")
-    config = FitConfig(code_weight=CODE_WEIGHT)
+    config = FitConfig(code_weight=CODE_WEIGHT, strays=0.0)  # a hole is not to be followed
     for first in range(0, len(sources), config.batch):
         masks = []
         for source in sources[first : first + config.batch]:
