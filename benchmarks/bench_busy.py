@@ -15,9 +15,8 @@ from contextlib import nullcontext
 from statistics import median
 
 import torch
-from bench_training import BATCH, phantom_shapes, samples_of, training_step
+from bench_training import BATCH, forward_of, phantom_shapes, samples_of, training_step
 from common import Comparison, Timing, report
-from torch import Tensor
 
 from implicit_atlas import grid
 from implicit_atlas.memory import keep_freed_memory
@@ -35,14 +34,9 @@ def steps() -> None:
     atlas = build(ModelConfig())
     assert isinstance(atlas, Atlas)
 
-    def forward(codes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        found = atlas(codes, points)
-        assert found.displacement is not None
-        return found.logits, found.displacement
-
     shapes = phantom_shapes(4)
     samples = samples_of([shapes[index % len(shapes)] for index in range(BATCH)])
-    step = training_step(atlas.train(), forward, samples, nullcontext())
+    step = training_step(atlas.train(), forward_of(atlas), samples, nullcontext())
     step()
     begun = time.perf_counter()
     for _ in range(STEPS):

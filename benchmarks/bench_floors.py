@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from bench_training import BATCH, phantom_shapes, samples_of, training_step
+from bench_training import BATCH, forward_of, phantom_shapes, samples_of, training_step
 from common import print_json, seconds_by_turns
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -93,13 +93,9 @@ def main() -> None:
     atlas = build(ModelConfig())
     assert isinstance(atlas, Atlas)
 
-    def forward(codes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        found = atlas(codes, points)
-        assert found.displacement is not None
-        return found.logits, found.displacement
-
     floors(
-        f"a training step of {BATCH} shapes", training_step(atlas.train(), forward, samples, nullcontext())
+        f"a training step of {BATCH} shapes",
+        training_step(atlas.train(), forward_of(atlas), samples, nullcontext()),
     )
     atlas.eval().requires_grad_(False)
     codes = torch.randn(BATCH, ModelConfig().code_size).requires_grad_()

@@ -50,6 +50,17 @@ def samples_of(shapes: list[Shape]) -> Samples:
     return target.sample(torch.arange(BATCH), FEWER_POINTS, torch.Generator().manual_seed(0))
 
 
+def forward_of(atlas: Atlas) -> Forward:
+    """Logits and displacement of the product's network."""
+
+    def forward(codes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        found = atlas(codes, points)
+        assert found.displacement is not None
+        return found.logits, found.displacement
+
+    return forward
+
+
 def training_step(
     network: nn.Module, forward: Forward, samples: Samples, precision: AbstractContextManager
 ) -> Callable[[], float]:
@@ -86,12 +97,7 @@ def compare_steps(name: str, precision: AbstractContextManager, samples: Samples
     assert isinstance(atlas, Atlas)
     literal = LiteralAtlas(atlas)
 
-    def product(codes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        found = atlas(codes, points)
-        assert found.displacement is not None
-        return found.logits, found.displacement
-
-    ours = training_step(atlas.train(), product, samples, precision)
+    ours = training_step(atlas.train(), forward_of(atlas), samples, precision)
     theirs = training_step(literal, literal, samples, nullcontext())
     print(f"first losses: product {ours():.5f}, reference {theirs():.5f}")
     report(compare(name, ours, theirs, GOAL, REPEATS))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from head_samples import random_head, value_and_gradients
 
 from implicit_atlas import grid
 
@@ -16,26 +17,9 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 from implicit_atlas.cuda_kernels import HeadOnCuda  # noqa: E402 (imports Triton)
 
 
-def arguments(outputs=2, maps=3, nodes=5, hidden=7, points=150, reach=1.4):
-    """Arguments of a query; a third of the points lies outside the cube, and the last block is not full."""
-    torch.manual_seed(0)
-    owner = torch.tensor([0, 2, 1, 1])
-    where = (torch.rand(len(owner), points, 3) * 2 - 1) * reach
-    made = [
-        torch.randn(maps, nodes, nodes, nodes, hidden),
-        owner,
-        where,
-        torch.randn(outputs, hidden),
-        torch.randn(outputs),
-    ]
-    return [value.to(DEVICE) for value in made]
-
-
-def value_and_gradients(query, given):
-    given = [a.clone().requires_grad_(a.is_floating_point()) for a in given]
-    values = query(*given)
-    (values * torch.linspace(-1, 1, values.numel(), device=DEVICE).view(values.shape)).sum().backward()
-    return [values.detach(), *(a.grad for a in given if a.is_floating_point())]
+def arguments(outputs=2, **sizes):
+    """Arguments of a query on the device; the last block of points is not full."""
+    return [value.to(DEVICE) for value in random_head(outputs, points=150, **sizes)]
 
 
 @pytest.mark.parametrize(("outputs", "nodes", "hidden"), [(1, 17, 32), (3, 9, 32), (3, 5, 6), (2, 2, 7)])
@@ -52,7 +36,7 @@ def test_kernels_give_the_gradients_of_points_alone():
     expected = value_and_gradients(grid.query_reference, given)[2]
     points = given[2].requires_grad_()
     values = HeadOnCuda.apply(*given)
-    (values * torch.linspace(-1, 1, values.numel(), device=DEVICE).view(values.shape)).sum().backward()
+    (values * torch.linspace(-1, 1, values.numel(), device=values.device).view(values.shape)).sum().backward()
     torch.testing.assert_close(points.grad, expected, atol=5e-5, rtol=1e-4)
 
 

@@ -10,6 +10,7 @@ from atlas_samples import CODE, phantom_shapes, tiny_model, tiny_training
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.training import gather, optimise
+from implicit_atlas.training.data import _worth
 
 SHAPES = phantom_shapes(6)
 MODEL = tiny_model()
@@ -70,3 +71,10 @@ def test_shapes_that_do_not_fit_together_are_refused():
     other = dataclasses.replace(SHAPES[0], frame=frame, packed=np.zeros(16**3 // 8, np.uint8))
     with pytest.raises(InputError, match=r"resolutions \[16, 32\]"):
         gather([SHAPES[1], other], MODEL, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("cores", "seconds", "processes"), [(2, 3.0, 1), (2, 30.0, 2), (16, 15.0, 7), (16, 1.0, 1)]
+)
+def test_as_many_processes_are_started_as_save_more_than_they_take(cores, seconds, processes):
+    assert _worth(cores, seconds) == processes

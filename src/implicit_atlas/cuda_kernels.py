@@ -40,6 +40,22 @@ def _share(fraction, far):
 
 
 @triton.jit
+def _interpolated(  # noqa: PLR0913
+    maps, base, i, j, k, fx, fy, fz, nodes, channel, both,
+    C: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Trilinear values of all channels at a block of points."""
+    value = tl.zeros((BLOCK, PADDED), tl.float32)
+    for corner in tl.static_range(8):
+        dx, dy, dz = corner // 4, corner // 2 % 2, corner % 2
+        share = _share(fx, dx) * _share(fy, dy) * _share(fz, dz)
+        node = base + ((i + dx) * nodes + j + dy) * nodes + k + dz
+        read = tl.load(maps + node[:, None] * C + channel[None, :], mask=both, other=0.0)
+        value += share[:, None] * read
+    return value
+
+
+@triton.jit
 def _forward(  # noqa: PLR0913
     maps, owner, points, weight, bias, out, count, nodes,
     C: tl.constexpr, PADDED: tl.constexpr, OUTPUTS: tl.constexpr, BLOCK: tl.constexpr, LEAK: tl.constexpr,
@@ -55,13 +71,7 @@ def _forward(  # noqa: PLR0913
     channel = tl.arange(0, PADDED)
     used = channel < C
     both = real[:, None] & used[None, :]
-    value = tl.zeros((BLOCK, PADDED), tl.float32)
-    for corner in tl.static_range(8):
-        dx, dy, dz = corner // 4, corner // 2 % 2, corner % 2
-        share = _share(fx, dx) * _share(fy, dy) * _share(fz, dz)
-        node = base + ((i + dx) * nodes + j + dy) * nodes + k + dz
-        read = tl.load(maps + node[:, None] * C + channel[None, :], mask=both, other=0.0)
-        value += share[:, None] * read
+    value = _interpolated(maps, base, i, j, k, fx, fy, fz, nodes, channel, both, C, PADDED, BLOCK)
     value = tl.where(value > 0, value, value * LEAK)
     for o in tl.static_range(OUTPUTS):
         head = tl.load(weight + o * C + channel, mask=used, other=0.0)
@@ -89,13 +99,7 @@ def _backward(  # noqa: PLR0913
     channel = tl.arange(0, PADDED)
     used = channel < C
     both = real[:, None] & used[None, :]
-    value = tl.zeros((BLOCK, PADDED), tl.float32)
-    for corner in tl.static_range(8):
-        dx, dy, dz = corner // 4, corner // 2 % 2, corner % 2
-        share = _share(fx, dx) * _share(fy, dy) * _share(fz, dz)
-        node = base + ((i + dx) * nodes + j + dy) * nodes + k + dz
-        read = tl.load(maps + node[:, None] * C + channel[None, :], mask=both, other=0.0)
-        value += share[:, None] * read
+    value = _interpolated(maps, base, i, j, k, fx, fy, fz, nodes, channel, both, C, PADDED, BLOCK)
     slope = tl.where(value > 0, 1.0, LEAK)
     hidden = value * slope
     delta = tl.zeros((BLOCK, PADDED), tl.float32)

@@ -127,8 +127,8 @@ def _centres(codes: Float[np.ndarray, "n c"], count: int, seed: int) -> Float[np
 
 
 def _worth(workers: int, seconds: float) -> int:
-    """Processes for so much work: one where they would take longer to start than they save."""
-    return workers if seconds > START_SECONDS * workers else 1
+    """Processes for so much work: as many as save more than they take to start."""
+    return max(1, min(workers, int(seconds / START_SECONDS)))
 
 
 def _in_order(
