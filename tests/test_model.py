@@ -177,6 +177,19 @@ def test_codes_select_the_nearest_centre():
     assert nearest[:TEMPLATES].tolist() == list(range(TEMPLATES))
 
 
+def test_bfloat16_selects_and_moves_as_single_precision_does():
+    atlas = atlas_of().train()
+    codes, _ = asked(shapes=200)
+    with torch.no_grad():
+        atlas.selector.bias.add_(-140)  # two scores in three are alike in bfloat16 then
+    exact = atlas.expand(codes)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = atlas.expand(codes)
+    assert len(exact.owner.unique()) == TEMPLATES
+    assert torch.equal(found.assignment, exact.assignment)
+    assert torch.equal(found.motion, exact.motion)
+
+
 def test_a_field_has_no_templates():
     torch.manual_seed(0)
     field = build(tiny_model("conv"))

@@ -191,12 +191,15 @@ class Atlas(nn.Module):
             template_features: what `expand_templates` returned, where it is at hand.
             residual: displacements of the template on a lattice of nodes (`implicit_atlas.local`).
         """
-        if template is None:
-            assignment = straight_through(self.selector(codes), self.selection.gumbel and self.training)
-        else:
-            assignment = F.one_hot(template, self.templates).to(codes.dtype)
-        chosen = assignment.detach().argmax(-1)
-        motion = None if self.modes is None else self.modes(codes, chosen)
+        # Scores may be large and close to one another: of 8 bits, they would choose another template than at test time.
+        with torch.autocast(codes.device.type, enabled=False):
+            if template is None:
+                scores = self.selector(codes.float())
+                assignment = straight_through(scores, self.selection.gumbel and self.training)
+            else:
+                assignment = F.one_hot(template, self.templates).to(codes.dtype)
+            chosen = assignment.detach().argmax(-1)
+            motion = None if self.modes is None else self.modes(codes.float(), chosen)
         shape_features = None
         if self.deformation is not None and self.to_deformation is not None:
             shape_features = self.deformation.expand(self.to_deformation(codes))
