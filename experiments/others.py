@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from scipy.interpolate import RBFInterpolator
-from scipy.ndimage import distance_transform_edt, zoom
+from scipy.ndimage import zoom
 
 from experiments.classical import LinearModel, linear_model
 from experiments.completion import BAND_WIDTH_VOX
 from implicit_atlas.frame import Frame
 from implicit_atlas.grid import sample_volume
 from implicit_atlas.io import Mask
+from implicit_atlas.outlines import between_slices, depths
 from implicit_atlas.sampling import Observations
 from implicit_atlas.shapes import Shape, prepare
 
@@ -43,20 +44,8 @@ def smooth_function(seen: Observations, mask: Mask) -> np.ndarray:
 
 def shape_based(kept: Mask, planes: np.ndarray, axis: int) -> np.ndarray:
     """Signed distances of slices, interpolated between them (Raya and Udupa, IEEE TMI 1990); nothing beyond them."""
-    slices = np.moveaxis(kept.occupancy, axis, 0)
-    spacing = [kept.grid.spacing_mm[a] for a in range(3) if a != axis]
-    signed = [
-        distance_transform_edt(slices[p], sampling=spacing)
-        - distance_transform_edt(~slices[p], sampling=spacing)
-        for p in planes
-    ]
-    out = np.zeros(slices.shape, bool)
-    for plane in range(planes[0], planes[-1] + 1):
-        after = min(np.searchsorted(planes, plane), len(planes) - 1)
-        before = max(after - 1, 0) if planes[after] != plane else after
-        gap = planes[after] - planes[before]
-        share = 0.0 if gap == 0 else (plane - planes[before]) / gap
-        out[plane] = (1 - share) * signed[before] + share * signed[after] > 0
+    slices, across_mm = np.moveaxis(kept.occupancy, axis, 0), np.delete(kept.grid.spacing_mm, axis)
+    out = between_slices([depths(slices[p], across_mm) for p in planes], planes.tolist(), range(len(slices)))
     return np.moveaxis(out, 0, axis)
 
 

@@ -227,3 +227,17 @@ def test_what_is_thin_is_what_no_ball_reaches(clean_mask):
     grid = replace(clean_mask.grid, shape=slab.shape, affine=np.eye(4))
     thin = repairs.thin_part(replace(clean_mask, occupancy=slab, grid=grid))
     assert thin[14:16, 14:16, 26:29].all() and not thin[8:22, 8:22, 8:22].any()
+
+
+def test_stairs_are_smoothed_before_a_shape_is_fitted(clean_mask, tmp_path):
+    axis = int(np.argmax([np.ptp(index) for index in np.nonzero(clean_mask.occupancy)]))
+    drawn = np.moveaxis(clean_mask.occupancy, axis, 0)[1::3]
+    poor = np.moveaxis(np.repeat(drawn, 3, axis=0)[: clean_mask.grid.shape[axis]], 0, axis)
+    poor = np.pad(poor, [(0, n - m) for n, m in zip(clean_mask.grid.shape, poor.shape, strict=True)])
+    write_mask(tmp_path / "organ.nii.gz", poor, clean_mask.grid)
+    (done,) = repair(tiny_atlas(), [tmp_path / "organ.nii.gz"])
+    spacing = float(clean_mask.grid.spacing_mm[axis])
+    assert done.slice_mm == pytest.approx(3 * spacing)
+    assert dsc(done.occupancy, clean_mask.occupancy) > dsc(poor, clean_mask.occupancy) + 0.01
+    (as_told,) = repair(tiny_atlas(), [tmp_path / "organ.nii.gz"], keep_mm=1e3)
+    assert np.array_equal(as_told.occupancy, poor) and as_told.slice_mm == 0

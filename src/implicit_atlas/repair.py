@@ -1,10 +1,11 @@
 """Repair of annotations: what lies far from the most probable shape is corrected, detail near its surface stays.
 
-A reconstruction alone would repair, too, and smooth away what 256 numbers do not say. So a voxel keeps its label
-unless the shape gives it the other one, the shape's surface is farther than `keep_mm`, and it is an enclosed hole or an
-island, or mask and shape differ more around it than clean masks and their shapes do: holes are filled, islands dropped,
-outlines that jump about and the stairs of thick slices brought near the shape. What is missing at a border is not put
-back: `complete` does (measured in docs/uses/repair.md).
+First what a mask says by itself is mended: stairs of thick slices, and outlines that are rougher than the shape's
+(`implicit_atlas.outlines`). A reconstruction alone would repair the rest, too, and smooth away what 256 numbers do not
+say. So a voxel keeps its label then unless the shape gives it the other one, the shape's surface is farther than
+`keep_mm`, and it is an enclosed hole or an island, or mask and shape differ more around it than clean masks and their
+shapes do: holes are filled, islands dropped, outlines that are far off brought near the shape. What is missing at a
+border is not put back: `complete` does (measured in docs/uses/repair.md).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import binary_fill_holes, distance_transform_edt, gaussian_filter
+from scipy.ndimage import binary_fill_holes, gaussian_filter
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
@@ -26,6 +27,7 @@ from implicit_atlas.fit import WRONG_ORGAN, Fit, all_doubts, unlike_mask
 from implicit_atlas.generation import pieces_of
 from implicit_atlas.io import Mask, Problem, case_name, read_mask
 from implicit_atlas.metrics import dsc
+from implicit_atlas.outlines import depths, smoothed, stairs_of, without_stairs
 from implicit_atlas.pieces import largest_pieces
 from implicit_atlas.shapes import prepare
 from implicit_atlas.sizes import unlike_size
@@ -57,6 +59,7 @@ class Repair:
         added: voxels that were background.
         removed: voxels that were not.
         likeness: DSC between mask and shape.
+        slice_mm: thickness of slices whose stairs were smoothed, 0 where there were none.
         doubt: why the result is not to be trusted, or None.
     """
 
@@ -66,6 +69,7 @@ class Repair:
     added: int
     removed: int
     likeness: float
+    slice_mm: float
     doubt: str | None
 
 
@@ -121,7 +125,8 @@ def _repaired(
 ) -> Iterator[Repair]:
     about, most, usable, shapes = atlas.config, pieces_of(atlas), [], []
     for mask in masks:
-        piece = replace(mask, occupancy=largest_pieces(mask.occupancy, most)[0])
+        outline = mask.occupancy if keep_mm is not None else level(mask)[0]
+        piece = replace(mask, occupancy=largest_pieces(outline, most)[0])
         try:
             shapes.append(
                 prepare(piece, about.resolution, about.margin, about.frame, case_name(mask.path), "")
@@ -145,22 +150,38 @@ def _repaired(
 def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None, pieces: int = 1) -> Repair:
     """The mask of an organ of so many pieces with what lies far from its shape corrected; see `repair`."""
     inside = fit.mask_on(mask.grid)
-    apart = inside != mask.occupancy
+    occupancy, slice_mm = mask.occupancy.copy(), 0.0
     if keep_mm is None:
         keep_mm = KEEP_VOXELS * float(mask.grid.spacing_mm.mean())
-        loose = loose_voxels(mask.occupancy, pieces)
+        occupancy, slice_mm = level(mask)
+        occupancy = smoothed(occupancy, inside, mask.grid.spacing_mm)
+        loose = loose_voxels(occupancy, pieces)
         # A hole or an island says nothing of the outline around it.
-        outline = np.where(loose, inside, mask.occupancy)
-        apart &= noisy(outline, inside, mask.grid.spacing_mm, *unit_of(mask, fit)) | loose
+        outline = np.where(loose, inside, occupancy)
+        apart = noisy(outline, inside, mask.grid.spacing_mm, *unit_of(mask, fit)) | loose
+        apart &= inside != occupancy
+    else:
+        apart = inside != occupancy
     where = np.argwhere(apart)
     points_mm = where @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
     far_mm = KDTree(fit.mesh().vertices).query(points_mm)[0] if len(where) else np.zeros(0)
     wrong = tuple(where[far_mm > keep_mm].T)
-    occupancy = mask.occupancy.copy()
     occupancy[wrong] = inside[wrong]
-    added = int(inside[wrong].sum())
+    added, removed = (
+        int((a & ~b).sum()) for a, b in ((occupancy, mask.occupancy), (mask.occupancy, occupancy))
+    )
     likeness = dsc(inside, mask.occupancy)
-    return Repair(mask, fit, occupancy, added, len(wrong[0]) - added, likeness, unlike_mask(likeness))
+    return Repair(mask, fit, occupancy, added, removed, likeness, slice_mm, unlike_mask(likeness))
+
+
+def level(mask: Mask) -> tuple[Bool[np.ndarray, "x y z"], float]:
+    """A mask without the stairs of thick slices, and how thick these were in mm; itself and 0 where it has none."""
+    spacing_mm = mask.grid.spacing_mm
+    stairs = stairs_of(mask.occupancy)
+    if stairs is None:
+        return mask.occupancy.copy(), 0.0
+    found = without_stairs(mask.occupancy, spacing_mm, stairs)
+    return found, stairs.apart * float(spacing_mm[stairs.axis])
 
 
 def loose_voxels(occupancy: Bool[np.ndarray, "x y z"], pieces: int = 1) -> Bool[np.ndarray, "x y z"]:
@@ -217,15 +238,3 @@ def block_sums(values: Float[np.ndarray, "x y z"], block: Int[np.ndarray, "3"]) 
     for axis in range(3):
         values = np.add.reduceat(values, np.arange(0, values.shape[axis], block[axis]), axis)
     return values
-
-
-def depths(
-    occupancy: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, "3"]
-) -> Float[np.ndarray, "x y z"]:
-    """Depth of voxel centres below an organ's surface in mm, negative outside; beyond the volume is background."""
-    half_mm = (
-        float(spacing_mm.min()) / 2
-    )  # the surface lies between the centres that the transform measures to
-    padded = np.pad(occupancy, 1)
-    inner, outer = (np.asarray(distance_transform_edt(one, sampling=spacing_mm)) for one in (padded, ~padded))
-    return np.where(padded, inner - half_mm, half_mm - outer)[1:-1, 1:-1, 1:-1].astype(np.float32)

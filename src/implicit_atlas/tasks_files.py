@@ -191,6 +191,7 @@ def write_repair(done: Repair, folder: Path) -> dict[str, Any]:
         "volume_ml": round(float(done.occupancy.sum()) * to_ml, 3),
         "added_ml": round(done.added * to_ml, 3),
         "removed_ml": round(done.removed * to_ml, 3),
+        "slice_mm": round(done.slice_mm, 3),
         "doubt": done.doubt or "",
     }
 

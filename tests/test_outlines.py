@@ -1,0 +1,102 @@
+"""Outlines by themselves: stairs are found and interpolated, what is rough is smoothed, the rest stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from atlas_samples import dsc
+from experiments.corrupt import keep_slices, move_outline
+
+from implicit_atlas.outlines import between_slices, depths, roughness, smoothed, stairs_of, without_stairs
+
+SPACING = np.array([0.8, 1.0, 1.25])
+
+
+def ellipsoid(shape=(60, 50, 40), radii=(19.0, 18.0, 17.0), centre=(24.0, 25.0, 25.0)) -> np.ndarray:
+    """In millimetres."""
+    at = np.stack(np.indices(shape), axis=-1) * SPACING
+    return (((at - centre) / radii) ** 2).sum(-1) < 1
+
+
+ORGAN = ellipsoid()
+
+
+def test_depths_are_those_of_a_half_space():
+    half = np.zeros((12, 5, 5), bool)
+    half[:6] = True
+    found = depths(np.pad(half, ((0, 0), (20, 20), (20, 20)), mode="edge"), np.array([2.0, 2.0, 2.0]))
+    np.testing.assert_allclose(found[3:, 22, 22], 2.0 * (5.5 - np.arange(3, 12)))
+
+
+def test_a_clean_mask_has_no_stairs():
+    assert stairs_of(ORGAN) is None
+    assert stairs_of(np.zeros((8, 8, 8), bool)) is None
+    assert (
+        stairs_of(np.ones((8, 8, 2), bool)) is None
+    )  # too few slices across, and one slice along the others
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("thick", [3, 5])
+def test_stairs_are_found_and_their_outline_is_nearer_to_the_organ(axis, thick):
+    drawn = np.moveaxis(ORGAN, axis, 0)[thick // 2 :: thick]
+    poor = np.zeros_like(ORGAN)
+    planes = np.repeat(drawn, thick, axis=0)[: ORGAN.shape[axis]]
+    np.moveaxis(poor, axis, 0)[: len(planes)] = planes
+    stairs = stairs_of(poor)
+    assert stairs is not None and (stairs.axis, stairs.apart) == (axis, thick)
+    found = without_stairs(poor, SPACING, stairs)
+    assert dsc(found, ORGAN) > dsc(poor, ORGAN) + 0.3 * (1 - dsc(poor, ORGAN))
+
+
+def test_pieces_with_empty_slices_between_them_stay_apart():
+    pair = np.zeros((60, 24, 24), bool)
+    pair[6:24, 4:20, 4:20] = pair[36:54, 6:18, 6:18] = True
+    pair[6:12, :8] = pair[36:42, :10] = False  # the slices differ every six
+    pair[48:54, 14:] = False
+    stairs = stairs_of(pair)
+    assert stairs is not None and stairs.axis == 0
+    found = without_stairs(pair, np.ones(3), stairs)
+    assert not found[27:33].any() and found[10:20].any() and found[40:50].any()
+
+
+def test_an_organ_that_the_volume_cuts_off_is_not_closed_there():
+    poor = np.repeat(ORGAN[:, :, 8:32:4], 4, axis=2)
+    assert poor[:, :, 0].any() and poor[:, :, -1].any()
+    stairs = stairs_of(poor)
+    assert stairs is not None
+    found = without_stairs(poor, SPACING, stairs)
+    assert np.array_equal(found[:, :, 0], poor[:, :, 0]) and np.array_equal(found[:, :, -1], poor[:, :, -1])
+
+
+def test_interpolated_slices_pass_through_those_that_were_drawn():
+    discs = [depths(np.hypot(*(np.indices((31, 31)) - 15)) < radius, np.ones(2)) for radius in (4, 10)]
+    found = between_slices(discs, [2, 8], range(11))
+    areas = found.sum((1, 2))
+    assert (found[2] == (discs[0] > 0)).all() and (found[8] == (discs[1] > 0)).all()
+    assert (areas[[0, 1, 9, 10]] == 0).all() and (np.diff(areas[2:9]) > 0).all()
+    assert (between_slices(discs[:1], [3], range(5)).any((1, 2)) == [False, False, False, True, False]).all()
+
+
+def test_smooth_outlines_stay_and_rough_ones_come_nearer():
+    rng, like = np.random.default_rng(0), ellipsoid(radii=(19.5, 17.5, 17.0))
+    assert abs(roughness(ORGAN, SPACING) - roughness(like, SPACING)) < 0.03
+    assert smoothed(ORGAN, like, SPACING) is ORGAN
+    poor = move_outline(ORGAN, SPACING, 2.0, rng)
+    found = smoothed(poor, like, SPACING)
+    assert roughness(poor, SPACING) > roughness(like, SPACING) + 0.1
+    assert dsc(found, ORGAN) > dsc(poor, ORGAN) + 0.1 * (1 - dsc(poor, ORGAN))
+    assert roughness(np.zeros((4, 4, 4), bool), SPACING) == 0
+
+
+def test_smoothing_does_not_round_off_where_the_volume_ends():
+    cut = move_outline(ORGAN, SPACING, 2.0, np.random.default_rng(0))[:, :, 20:]
+    found = smoothed(cut, ORGAN[:, :, 20:], SPACING)
+    inner = depths(ORGAN, SPACING)[:, :, 20] > 6
+    assert not np.array_equal(found, cut) and found[:, :, 0][inner].all()
+
+
+def test_slices_of_a_noisy_study_are_told_from_what_was_drawn_anew():
+    poor = keep_slices(ORGAN, SPACING, 3.75, np.random.default_rng(1))
+    stairs = stairs_of(poor)
+    assert stairs is not None and stairs.axis == 2 and stairs.apart == 3
