@@ -1,11 +1,11 @@
 """Repair of annotations: what lies far from the most probable shape is corrected, detail near its surface stays.
 
-First what a mask says by itself is mended: stairs of thick slices, and outlines that are rougher than the shape's
-(`implicit_atlas.outlines`). A reconstruction alone would repair the rest, too, and smooth away what 256 numbers do not
-say. So a voxel keeps its label then unless the shape gives it the other one, the shape's surface is farther than
-`keep_mm`, and it is an enclosed hole or an island, or mask and shape differ more around it than clean masks and their
-shapes do: holes are filled, islands dropped, outlines that are far off brought near the shape. What is missing at a
-border is not put back: `complete` does (measured in docs/uses/repair.md).
+First what a mask says by itself is mended: stairs of thick slices, and in fine scans outlines that are rougher than
+the shape's (`implicit_atlas.outlines`). A reconstruction alone would repair the rest, too, and smooth away what 256
+numbers do not say. So a voxel keeps its label then unless the shape gives it the other one, the shape's surface is
+farther than `keep_mm`, and it is an enclosed hole or an island, or mask and shape differ more around it than clean
+masks and their shapes do: holes are filled, islands dropped, outlines that are far off brought near the shape. What is
+missing at a border is not put back: `complete` does (measured in docs/uses/repair.md).
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None, pieces: int = 1
     if keep_mm is None:
         keep_mm = KEEP_VOXELS * float(mask.grid.spacing_mm.mean())
         occupancy, slice_mm = level(mask)
-        occupancy = smoothed(occupancy, inside, mask.grid.spacing_mm)
+        if is_fine(mask, fit):  # in coarser voxels the shape says more than the outline itself
+            occupancy = smoothed(occupancy, inside, mask.grid.spacing_mm)
         loose = loose_voxels(occupancy, pieces)
         # A hole or an island says nothing of the outline around it.
         outline = np.where(loose, inside, occupancy)
@@ -190,10 +191,16 @@ def loose_voxels(occupancy: Bool[np.ndarray, "x y z"], pieces: int = 1) -> Bool[
     return pockets | (occupancy & ~largest_pieces(occupancy, pieces)[0])
 
 
+def is_fine(mask: Mask, fit: Fit) -> bool:
+    """Whether voxels say more than the shape follows."""
+    return float(mask.grid.spacing_mm.mean()) < FINE * float(fit.placed().lattice_spacing_mm.mean())
+
+
 def unit_of(mask: Mask, fit: Fit) -> tuple[float, float]:
     """In which mask and shape are compared, in mm, and how many of it are noise."""
-    voxel, step = float(mask.grid.spacing_mm.mean()), float(fit.placed().lattice_spacing_mm.mean())
-    return (STEPS * step, FINE_NOISE) if voxel < FINE * step else (voxel, NOISE)
+    if is_fine(mask, fit):
+        return STEPS * float(fit.placed().lattice_spacing_mm.mean()), FINE_NOISE
+    return float(mask.grid.spacing_mm.mean()), NOISE
 
 
 def noisy(
