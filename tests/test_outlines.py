@@ -7,7 +7,15 @@ import pytest
 from atlas_samples import dsc
 from experiments.corrupt import keep_slices, move_outline
 
-from implicit_atlas.outlines import between_slices, depths, roughness, smoothed, stairs_of, without_stairs
+from implicit_atlas.outlines import (
+    between_slices,
+    depths,
+    roughness,
+    smoothed,
+    stairs_of,
+    thin_part,
+    without_stairs,
+)
 
 SPACING = np.array([0.8, 1.0, 1.25])
 
@@ -67,6 +75,26 @@ def test_an_organ_that_the_volume_cuts_off_is_not_closed_there():
     assert stairs is not None
     found = without_stairs(poor, SPACING, stairs)
     assert np.array_equal(found[:, :, 0], poor[:, :, 0]) and np.array_equal(found[:, :, -1], poor[:, :, -1])
+
+
+def test_what_is_thin_in_a_slice_stays_as_it_was_drawn():
+    at = np.stack(np.indices((64, 64)), axis=-1) - 31.5
+    round_part = np.hypot(at[..., 0], at[..., 1]) < 27
+    spike = (np.abs(at[..., 0]) < 1) & (at[..., 1] > 25) & (at[..., 1] < 32)
+    drawn = [round_part | spike, round_part] * 3
+    poor = np.repeat(np.stack(drawn), 4, axis=0)
+    stairs = stairs_of(poor)
+    assert stairs is not None and stairs.axis == 0 and stairs.apart == 4
+    found = without_stairs(poor, np.ones(3), stairs)
+    assert np.array_equal(found[8:12], poor[8:12]) and not (found[12:16] & ~round_part).any()
+
+
+def test_the_thin_part_is_where_no_ball_fits():
+    plate = np.zeros((40, 40), bool)
+    plate[5:25, 5:25] = plate[14:16, 25:38] = True
+    thin = thin_part(depths(plate, np.ones(2)), np.ones(2), 3.0)
+    assert thin[14:16, 29:38].all() and not thin[8:22, 8:22].any() and not thin[~plate].any()
+    assert not thin_part(depths(plate, np.ones(2)), np.ones(2), 30.0).any()
 
 
 def test_interpolated_slices_pass_through_those_that_were_drawn():

@@ -16,6 +16,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 # A third of the organ's slices repeat the one before: of clean masks less than a twentieth do, of slices that were
 # drawn on every second one half.
 REPEATED = 1 / 3
+THIN = 0.04  # of the largest depth: where no disc of this radius fits, a drawn slice is thin
 FEWEST = 3  # different slices, below which there is nothing to interpolate
 # Roughness: the median distance in voxels that a Gaussian of `SCALE` voxels moves a surface. It is that of a smooth
 # shape of the same place and size, whose voxels and bends are alike, and more: of clean hippocampi and livers up to
@@ -78,7 +79,8 @@ def without_stairs(
 ) -> Bool[np.ndarray, "x y z"]:
     """The mask with its outline interpolated between the slices that were drawn, the middles of the runs.
 
-    An end of the organ closes halfway to where the next slice would have been drawn, but where the volume ends.
+    An end of the organ closes halfway to where the next slice would have been drawn, but where the volume ends. What is
+    thin in a slice would vanish right beside it, so it stays as it was drawn.
     """
     planes = np.moveaxis(occupancy, stairs.axis, 0)
     out = np.zeros_like(planes)
@@ -87,7 +89,8 @@ def without_stairs(
     across_mm, gap_mm = np.delete(spacing_mm, stairs.axis), stairs.apart * spacing_mm[stairs.axis]
     for runs in _together(stairs.runs):
         # What is in one slice and not in the next ends halfway between them, however far the next one's outline is.
-        drawn = [np.clip(depths(planes[k][window], across_mm), -gap_mm, gap_mm) for k, _ in runs]
+        inner = [depths(planes[k][window], across_mm) for k, _ in runs]
+        drawn = [np.clip(depth, -gap_mm, gap_mm) for depth in inner]
         middles = [(first + last - 1) / 2 for first, last in runs]
         places = [middles[0] - stairs.apart, *middles, middles[-1] + stairs.apart]
         open_ends = runs[0][0] == 0, runs[-1][1] == len(planes)
@@ -96,7 +99,20 @@ def without_stairs(
             for k, is_open in zip((0, -1), open_ends, strict=True)
         ]
         out[(slice(None), *window)] |= between_slices([ends[0], *drawn, ends[1]], places, range(len(planes)))
+        thin_mm = THIN * max(float(depth.max()) for depth in inner)
+        for (first, last), depth in zip(runs, inner, strict=True):
+            out[(slice(first, last), *window)] |= thin_part(depth, across_mm, thin_mm)
     return np.moveaxis(out, 0, stairs.axis)
+
+
+def thin_part(
+    depth_mm: Float[np.ndarray, "*axes"], spacing_mm: Float[np.ndarray, " n"], radius_mm: float
+) -> Bool[np.ndarray, "*axes"]:
+    """Where no ball of a radius fits within what has these depths; nothing where no ball fits at all."""
+    core = depth_mm >= radius_mm
+    if not core.any():
+        return core
+    return (depth_mm > 0) & (depths(core, spacing_mm) <= -radius_mm)
 
 
 def _together(runs: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
