@@ -39,9 +39,8 @@ def test_depths_are_those_of_a_half_space():
 def test_a_clean_mask_has_no_stairs():
     assert stairs_of(ORGAN) is None
     assert stairs_of(np.zeros((8, 8, 8), bool)) is None
-    assert (
-        stairs_of(np.ones((8, 8, 2), bool)) is None
-    )  # too few slices across, and one slice along the others
+    # Two slices across are too few, and along the others there is one, repeated.
+    assert stairs_of(np.ones((8, 8, 2), bool)) is None
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -124,7 +123,7 @@ def test_smoothing_does_not_round_off_where_the_volume_ends():
     assert not np.array_equal(found, cut) and found[:, :, 0][inner].all()
 
 
-def test_slices_of_a_noisy_study_are_told_from_what_was_drawn_anew():
+def test_slices_that_were_kept_and_repeated_are_found():
     poor = keep_slices(ORGAN, SPACING, 3.75, np.random.default_rng(1))
     stairs = stairs_of(poor)
     assert stairs is not None and stairs.axis == 2 and stairs.apart == 3

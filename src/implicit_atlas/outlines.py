@@ -150,7 +150,7 @@ def smoothed(
 ) -> Bool[np.ndarray, "x y z"]:
     """The mask, smoothed as much as it is rougher than a smooth shape `like` it on the same grid."""
     depth, inner, window = _around(occupancy, spacing_mm)
-    excess = roughness(occupancy, spacing_mm) - roughness(like, spacing_mm)
+    excess = _roughness(depth, spacing_mm) - roughness(like, spacing_mm)
     if excess < ROUGH:
         return occupancy
     move = _moves(depth, spacing_mm, SMOOTHNESS * excess)
@@ -162,9 +162,10 @@ def smoothed(
 
 def roughness(occupancy: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, "3"]) -> float:
     """Median distance that smoothing moves a mask's surface, in voxels; 0 of an empty mask."""
-    if not occupancy.any():
-        return 0.0
-    depth = _around(occupancy, spacing_mm)[0]
+    return _roughness(_around(occupancy, spacing_mm)[0], spacing_mm) if occupancy.any() else 0.0
+
+
+def _roughness(depth: Float[np.ndarray, "i j k"], spacing_mm: Float[np.ndarray, "3"]) -> float:
     moves = _moves(depth, spacing_mm, SCALE)[_near(depth, spacing_mm)]
     return float(np.median(np.abs(moves)) / spacing_mm.mean())
 

@@ -125,35 +125,43 @@ def _repaired(
 ) -> Iterator[Repair]:
     about, most, usable, shapes = atlas.config, pieces_of(atlas), [], []
     for mask in masks:
-        outline = mask.occupancy if keep_mm is not None else level(mask)[0]
-        piece = replace(mask, occupancy=largest_pieces(outline, most)[0])
+        start = level(mask) if keep_mm is None else (mask.occupancy, 0.0)
+        piece = replace(mask, occupancy=largest_pieces(start[0], most)[0])
         try:
             shapes.append(
                 prepare(piece, about.resolution, about.margin, about.frame, case_name(mask.path), "")
             )
-            usable.append(mask)
+            usable.append((mask, start))
         except InputError as error:
             on_problem(Problem(case_name(mask.path), mask.path, str(error)))
     fits = atlas.fit(shapes, config, report) if shapes else []
-    for mask, fit in zip(usable, fits, strict=True):
+    for (mask, start), fit in zip(usable, fits, strict=True):
         if not np.isfinite(fit.found.code).all():
             on_problem(Problem(fit.name, mask.path, f"the fit failed: {fit.failure}"))
             continue
         # That a shape says little of a mask is for `doubt` to tell: the mask is not to be believed.
-        found = repaired(mask, replace(fit, found=replace(fit.found, failure=None)), keep_mm, most)
+        found = repaired(mask, replace(fit, found=replace(fit.found, failure=None)), keep_mm, most, start)
         if found.likeness < REFUSED_DSC:
             on_problem(Problem(fit.name, mask.path, f"{found.doubt}. {WRONG_ORGAN}"))
         else:
             yield replace(found, doubt=all_doubts(found.doubt, unlike_size(about, found.fit.placed())))
 
 
-def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None, pieces: int = 1) -> Repair:
-    """The mask of an organ of so many pieces with what lies far from its shape corrected; see `repair`."""
+def repaired(
+    mask: Mask,
+    fit: Fit,
+    keep_mm: float | None = None,
+    pieces: int = 1,
+    start: tuple[Bool[np.ndarray, "x y z"], float] | None = None,
+) -> Repair:
+    """The mask of an organ of so many pieces with what lies far from its shape corrected; see `repair`.
+
+    `start` is what the mask itself says, as `level` gives it; by default the mask as it is.
+    """
     inside = fit.mask_on(mask.grid)
-    occupancy, slice_mm = mask.occupancy.copy(), 0.0
+    occupancy, slice_mm = start or (mask.occupancy, 0.0)
     if keep_mm is None:
         keep_mm = KEEP_VOXELS * float(mask.grid.spacing_mm.mean())
-        occupancy, slice_mm = level(mask)
         if is_fine(mask, fit):  # in coarser voxels the shape says more than the outline itself
             occupancy = smoothed(occupancy, inside, mask.grid.spacing_mm)
         loose = loose_voxels(occupancy, pieces)
@@ -167,6 +175,7 @@ def repaired(mask: Mask, fit: Fit, keep_mm: float | None = None, pieces: int = 1
     points_mm = where @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
     far_mm = KDTree(fit.mesh().vertices).query(points_mm)[0] if len(where) else np.zeros(0)
     wrong = tuple(where[far_mm > keep_mm].T)
+    occupancy = occupancy.copy()
     occupancy[wrong] = inside[wrong]
     added, removed = (
         int((a & ~b).sum()) for a, b in ((occupancy, mask.occupancy), (mask.occupancy, occupancy))
@@ -180,7 +189,7 @@ def level(mask: Mask) -> tuple[Bool[np.ndarray, "x y z"], float]:
     spacing_mm = mask.grid.spacing_mm
     stairs = stairs_of(mask.occupancy)
     if stairs is None:
-        return mask.occupancy.copy(), 0.0
+        return mask.occupancy, 0.0
     found = without_stairs(mask.occupancy, spacing_mm, stairs)
     return found, stairs.apart * float(spacing_mm[stairs.axis])
 
