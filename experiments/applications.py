@@ -30,7 +30,7 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.files import write_atomic
 from implicit_atlas.io import Mask, case_name, find_cases, read_mask
 from implicit_atlas.metrics import score
-from implicit_atlas.observe import Drawn, from_mask
+from implicit_atlas.observe import Drawn
 from implicit_atlas.pose import FREE
 from implicit_atlas.sampling import Observations
 from implicit_atlas.shapes import Shape, prepare
@@ -95,8 +95,9 @@ def by_slices(mask: Mask, count: int) -> Told:
     """Slices, and what lies between them."""
     kept, planes = kept_slices(mask, count)
     between = shape_based(kept, planes, long_axis(mask)[0])
-    seen = from_mask(kept, "slices", case_name(mask.path))
-    return Told(seen, {"shape-based interpolation": between}, Drawn.of(kept, "slices"))
+    drawn = Drawn.of(kept, "slices")
+    seen = drawn.observations(case_name(mask.path))
+    return Told(seen, {"shape-based interpolation": between}, drawn)
 
 
 def by_part(mask: Mask, percent: int) -> Told:
@@ -104,8 +105,8 @@ def by_part(mask: Mask, percent: int) -> Told:
     part = cut_off(mask, percent)
     whole = np.zeros(mask.grid.shape, bool)
     whole[tuple(slice(0, n) for n in part.grid.shape)] = part.occupancy
-    seen = from_mask(part, "volume", case_name(mask.path))
-    return Told(seen, {"the part alone": whole}, Drawn.of(part, "volume"))
+    drawn = Drawn.of(part, "volume")
+    return Told(drawn.observations(case_name(mask.path)), {"the part alone": whole}, drawn)
 
 
 TASKS: dict[str, tuple[Callable[[Mask, int], Told], tuple[int, ...], str]] = {

@@ -127,6 +127,26 @@ def test_a_pair_stays_a_pair(tmp_path):
     assert read_mesh(tmp_path / "meshes" / "made-2.ply").volume_mm3 == pytest.approx(1000 * both, rel=0.1)
 
 
+def test_what_a_plane_cut_off_is_put_back(tmp_path):
+    """A tenth of an organ that the atlas knows, on a fine grid, by an oblique plane; of the whole organ nothing."""
+    atlas, coarse = tiny_atlas(), UNSEEN.frame.grid
+    shape = tuple(2 * n + 8 for n in coarse.shape)
+    affine = coarse.affine @ np.diag([0.5, 0.5, 0.5, 1])
+    affine[:3, 3] -= affine[:3, :3] @ [4, 4, 4]
+    grid = Grid((shape[0], shape[1], shape[2]), affine)
+    whole = atlas.fit([UNSEEN])[0].mask_on(grid)
+    height = np.stack(np.indices(whole.shape), axis=-1) @ (grid.spacing_mm * [0.9, 0.3, -0.3])
+    gone = whole & (height > np.quantile(height[whole], 0.9))
+    for name, occupancy in (("cut", whole & ~gone), ("whole", whole)):
+        write_mask(tmp_path / f"{name}.nii.gz", occupancy, grid)
+    done, same = repair(atlas, [tmp_path / "cut.nii.gz", tmp_path / "whole.nii.gz"])
+    assert same.put_back == 0
+    assert done.added >= done.put_back > 0.7 * gone.sum() and done.occupancy[gone].mean() > 0.7
+    assert dsc(done.occupancy, whole) > 0.96 > dsc(whole & ~gone, whole)
+    (as_told,) = repair(atlas, [tmp_path / "cut.nii.gz"], keep_mm=1e3)
+    assert as_told.put_back == 0 and not as_told.occupancy[gone].any()
+
+
 def test_another_organ_is_doubted(clean_mask):
     box = np.zeros_like(clean_mask.occupancy)
     box[3:-3, 3:-3, ::4] = True

@@ -59,14 +59,7 @@ def from_mask(mask: Mask, seen: Seen, name: str) -> Observations:
     Raises:
         InputError: "slices" of a mask whose slices are all annotated.
     """
-    observed, reach = np.ones(mask.grid.shape, bool), [REACH_VOXELS] * 3
-    if seen == "slices":
-        observed, axis = _on_slices(mask)
-        reach[axis] = 0  # what is next to the border is judged within a slice
-    voxels = _chosen(mask.occupancy, observed, (reach[0], reach[1], reach[2]))
-    inside = mask.occupancy[tuple(voxels.T)].astype(np.float64)
-    points = voxels @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
-    return Observations(points, inside, name=name)
+    return Drawn.of(mask, seen).observations(name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,18 +70,36 @@ class Drawn:
         mask: the organ as far as it is known.
         observed: voxels that were drawn, or seen to be empty.
         ends: True where the volume ends within the organ, so that what is added needs a larger grid.
+        across: the axis of the array across drawn slices; None where not slices were drawn.
     """
 
     mask: Mask
     observed: Bool[np.ndarray, "x y z"]
-    ends: bool
+    ends: bool = False
+    across: int | None = None
 
     @classmethod
     def of(cls, mask: Mask, seen: Seen) -> Drawn:
-        """What `from_mask` observes of a mask."""
-        if seen == "slices":
-            return cls(mask, _on_slices(mask)[0], ends=False)
-        return cls(mask, np.ones(mask.grid.shape, bool), ends=True)
+        """What `from_mask` observes of a mask.
+
+        Raises:
+            InputError: "slices" of a mask whose slices are all annotated.
+        """
+        if seen == "volume":
+            return cls(mask, np.ones(mask.grid.shape, bool), ends=True)
+        axis, planes = annotated_slices(mask)
+        observed = np.zeros(mask.grid.shape, bool)
+        np.moveaxis(observed, axis, 0)[planes] = True
+        return cls(mask, observed, across=axis)
+
+    def observations(self, name: str) -> Observations:
+        """Voxels near the border of what was drawn, and some of the others, in RAS millimetres."""
+        # What is next to the border is judged within a slice.
+        reach = tuple(0 if axis == self.across else REACH_VOXELS for axis in range(3))
+        voxels = _chosen(self.mask.occupancy, self.observed, reach)
+        inside = self.mask.occupancy[tuple(voxels.T)].astype(np.float64)
+        points = voxels @ self.mask.grid.affine[:3, :3].T + self.mask.grid.affine[:3, 3]
+        return Observations(points, inside, name=name)
 
     def grid_with(self, vertices_mm: Float[np.ndarray, "v 3"]) -> Grid:
         """The mask's grid, larger by whole voxels where its volume ended too early to hold some points."""
@@ -114,14 +125,6 @@ class Drawn:
             drawn[drawn] = self.observed[tuple(voxels[:, drawn])]
             flat[index, drawn] = self.mask.occupancy[tuple(voxels[:, drawn])]
         return flat.reshape(found.shape)
-
-
-def _on_slices(mask: Mask) -> tuple[Bool[np.ndarray, "x y z"], int]:
-    """The voxels of the annotated slices, and the axis of the array across them."""
-    axis, planes = annotated_slices(mask)
-    observed = np.zeros(mask.grid.shape, bool)
-    np.moveaxis(observed, axis, 0)[planes] = True
-    return observed, axis
 
 
 def annotated_slices(mask: Mask) -> tuple[int, Int[np.ndarray, " n"]]:
@@ -151,7 +154,7 @@ def annotated_slices(mask: Mask) -> tuple[int, Int[np.ndarray, " n"]]:
 
 
 def _chosen(
-    occupancy: Bool[np.ndarray, "x y z"], observed: Bool[np.ndarray, "x y z"], reach: tuple[int, int, int]
+    occupancy: Bool[np.ndarray, "x y z"], observed: Bool[np.ndarray, "x y z"], reach: tuple[int, ...]
 ) -> Int[np.ndarray, "n 3"]:
     """Observed voxels: at most `NEAR` next to the border, and at most `FAR` of the others around the organ."""
     corners = np.argwhere(occupancy)

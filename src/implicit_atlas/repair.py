@@ -1,11 +1,11 @@
 """Repair of annotations: what lies far from the most probable shape is corrected, detail near its surface stays.
 
-First what a mask says by itself is mended: stairs of thick slices, and in fine scans outlines that are rougher than
-the shape's (`implicit_atlas.outlines`). A reconstruction alone would repair the rest, too, and smooth away what 256
-numbers do not say. So a voxel keeps its label then unless the shape gives it the other one, the shape's surface is
-farther than `keep_mm`, and it is an enclosed hole or an island, or mask and shape differ more around it than clean
-masks and their shapes do: holes are filled, islands dropped, outlines that are far off brought near the shape. What is
-missing at a border is not put back: `complete` does (measured in docs/uses/repair.md).
+First come stairs of thick slices and ends that were cut off by a plane (`implicit_atlas.mending`), and in fine scans
+outlines that are rougher than the shape's (`implicit_atlas.outlines`). A reconstruction alone would repair the rest,
+too, and smooth away what 256 numbers do not say. So a voxel keeps its label then unless the shape gives it the other
+one, the shape's surface is farther than `keep_mm`, and it is an enclosed hole or an island, or mask and shape differ
+more around it than clean masks and their shapes do: holes are filled, islands dropped, outlines that are far off
+brought near the shape (measured in docs/uses/repair.md).
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.fit import WRONG_ORGAN, Fit, all_doubts, unlike_mask
 from implicit_atlas.generation import pieces_of
 from implicit_atlas.io import Mask, Problem, case_name, read_mask
+from implicit_atlas.mending import Start, mended
 from implicit_atlas.metrics import dsc
-from implicit_atlas.outlines import depths, smoothed, stairs_of, without_stairs
+from implicit_atlas.outlines import depths, smoothed
 from implicit_atlas.pieces import largest_pieces
 from implicit_atlas.shapes import prepare
 from implicit_atlas.sizes import unlike_size
@@ -60,6 +61,7 @@ class Repair:
         removed: voxels that were not.
         likeness: DSC between mask and shape.
         slice_mm: thickness of slices whose stairs were smoothed, 0 where there were none.
+        put_back: of the voxels that were added, those beyond a flat end.
         doubt: why the result is not to be trusted, or None.
     """
 
@@ -70,6 +72,7 @@ class Repair:
     removed: int
     likeness: float
     slice_mm: float
+    put_back: int
     doubt: str | None
 
 
@@ -125,8 +128,8 @@ def _repaired(
 ) -> Iterator[Repair]:
     about, most, usable, shapes = atlas.config, pieces_of(atlas), [], []
     for mask in masks:
-        start = level(mask) if keep_mm is None else (mask.occupancy, 0.0)
-        piece = replace(mask, occupancy=largest_pieces(start[0], most)[0])
+        start = Start(mask.occupancy) if keep_mm is not None else mended(atlas, mask, most)
+        piece = replace(mask, occupancy=largest_pieces(start.occupancy, most)[0])
         try:
             shapes.append(
                 prepare(piece, about.resolution, about.margin, about.frame, case_name(mask.path), "")
@@ -152,14 +155,15 @@ def repaired(
     fit: Fit,
     keep_mm: float | None = None,
     pieces: int = 1,
-    start: tuple[Bool[np.ndarray, "x y z"], float] | None = None,
+    start: Start | None = None,
 ) -> Repair:
     """The mask of an organ of so many pieces with what lies far from its shape corrected; see `repair`.
 
-    `start` is what the mask itself says, as `level` gives it; by default the mask as it is.
+    `start` is what the mask itself says, as `mended` gives it; by default the mask as it is.
     """
     inside = fit.mask_on(mask.grid)
-    occupancy, slice_mm = start or (mask.occupancy, 0.0)
+    start = start or Start(mask.occupancy)
+    occupancy = start.occupancy
     if keep_mm is None:
         keep_mm = KEEP_VOXELS * float(mask.grid.spacing_mm.mean())
         if is_fine(mask, fit):  # in coarser voxels the shape says more than the outline itself
@@ -181,17 +185,9 @@ def repaired(
         int((a & ~b).sum()) for a, b in ((occupancy, mask.occupancy), (mask.occupancy, occupancy))
     )
     likeness = dsc(inside, mask.occupancy)
-    return Repair(mask, fit, occupancy, added, removed, likeness, slice_mm, unlike_mask(likeness))
-
-
-def level(mask: Mask) -> tuple[Bool[np.ndarray, "x y z"], float]:
-    """A mask without the stairs of thick slices, and how thick these were in mm; itself and 0 where it has none."""
-    spacing_mm = mask.grid.spacing_mm
-    stairs = stairs_of(mask.occupancy)
-    if stairs is None:
-        return mask.occupancy, 0.0
-    found = without_stairs(mask.occupancy, spacing_mm, stairs)
-    return found, stairs.apart * float(spacing_mm[stairs.axis])
+    return Repair(
+        mask, fit, occupancy, added, removed, likeness, start.slice_mm, start.put_back, unlike_mask(likeness)
+    )
 
 
 def loose_voxels(occupancy: Bool[np.ndarray, "x y z"], pieces: int = 1) -> Bool[np.ndarray, "x y z"]:

@@ -29,7 +29,7 @@ from implicit_atlas.io import (
     write_volume,
 )
 from implicit_atlas.io.output import make_folder
-from implicit_atlas.observe import Drawn, Seen, from_landmarks, from_mask
+from implicit_atlas.observe import Drawn, Seen, from_landmarks
 from implicit_atlas.pieces import largest_pieces
 from implicit_atlas.repair import Repair
 from implicit_atlas.sampling import Observations
@@ -59,7 +59,8 @@ def read_observations(
                 known.append((from_landmarks(read_landmarks(source), spread_mm), None))
             else:
                 mask = read_mask(source, tuple(labels))
-                known.append((from_mask(mask, seen, case_name(source)), Drawn.of(mask, seen)))
+                drawn = Drawn.of(mask, seen)
+                known.append((drawn.observations(case_name(source)), drawn))
         except InputError as error:
             problems.append(Problem(output_name(source), source, str(error)))
     return known, problems
@@ -191,6 +192,7 @@ def write_repair(done: Repair, folder: Path) -> dict[str, Any]:
         "volume_ml": round(float(done.occupancy.sum()) * to_ml, 3),
         "added_ml": round(done.added * to_ml, 3),
         "removed_ml": round(done.removed * to_ml, 3),
+        "put_back_ml": round(done.put_back * to_ml, 3),
         "slice_mm": round(done.slice_mm, 3),
         "doubt": done.doubt or "",
     }
