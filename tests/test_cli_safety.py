@@ -85,8 +85,9 @@ def test_cases_of_one_name_in_two_folders_are_set_aside(model, masks, tmp_path, 
 def test_observations_of_one_name_are_set_aside(masks, tmp_path):
     first, second = (clicks(files(masks)[k], tmp_path / str(k) / "clicks.csv") for k in (0, 1))
     third = clicks(files(masks)[2], tmp_path / "other.fcsv")
-    known, problems = read_observations([first, third, second], "slices", 1.0, ())
-    assert [seen.name for seen, _ in known] == ["other.fcsv"]
+    problems = []
+    known = read_observations([first, third, second], "slices", 1.0, (), problems)
+    assert [told.seen.name for told in known] == ["other.fcsv"]
     assert [problem.path for problem in problems] == [first, second]
 
 

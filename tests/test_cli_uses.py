@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+import typer
 from test_cli import run
 
-from implicit_atlas.cli_output import add_to_csv
+from implicit_atlas.cli_output import add_to_csv, finish
 from implicit_atlas.io import (
     Landmarks,
+    Problem,
     case_name,
     read_grid,
     read_landmarks,
@@ -75,9 +78,45 @@ def test_a_table_keeps_what_was_said_of_other_cases(tmp_path):
     add_to_csv(path, [{"name": "d", "doubt": "no"}])  # of another version, or of other label ids
     assert [row["name"] for row in table(path)] == ["'=a", "b", "c", "d"]
     assert table(path)[3] == {"name": "d", "volume_ml": "", "doubt": "no"}
+    add_to_csv(path, [{"name": "e", "doubt": ""}], gone="b")
+    assert [row["name"] for row in table(path)] == ["'=a", "c", "d", "e"]
     path.write_bytes(b"\xff\xfe no table")
     add_to_csv(path, [{"name": "d", "doubt": ""}])
     assert table(path) == [{"name": "d", "doubt": ""}]
+    assert path.with_name("completions.csv.before").read_bytes() == b"\xff\xfe no table"
+
+
+def test_calls_beside_one_another_lose_no_rows(tmp_path):
+    path = tmp_path / "reconstructions.csv"
+
+    def add(worker: int) -> None:
+        for index in range(10):
+            add_to_csv(path, [{"name": f"{worker}-{index}", "doubt": ""}])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(4)))
+    assert len(table(path)) == 40
+
+
+def test_a_list_of_the_users_own_is_put_aside(tmp_path):
+    own = tmp_path / "not_used.csv"
+    own.write_text("patient,why\n1,moved\n")
+    finish([], 1, tmp_path, ["a"])
+    assert not own.exists() and (tmp_path / "not_used.csv.before").read_text() == "patient,why\n1,moved\n"
+
+
+def test_problems_are_named_and_old_results_of_them_are_mentioned(tmp_path, capsys):
+    (tmp_path / "a.nii.gz").write_bytes(b"")
+    problems = [
+        Problem("a", Path("x/a.nii.gz"), "the fit failed: too far."),
+        Problem("b", Path("b.nii.gz"), "b.nii.gz: no."),
+    ]
+    with pytest.raises(typer.Exit):
+        finish(problems, 3, tmp_path)
+    said = capsys.readouterr().err
+    assert "not used: a: the fit failed" in said and "not used: b.nii.gz: no." in said
+    reasons = [row["reason"] for row in table(tmp_path / "not_used.csv")]
+    assert "earlier call" in reasons[0] and "earlier call" not in reasons[1]
 
 
 def test_a_few_slices_become_the_whole(model, masks, tmp_path):
@@ -174,6 +213,23 @@ def test_contradictory_clicks_are_doubtful(model, masks, tmp_path, capsys):
     assert run("complete", model, contradiction.path, "-o", tmp_path / "out") == 0
     assert "contradict" in table(tmp_path / "out" / "completions.csv")[0]["doubt"]
     assert "DOUBTFUL both" in capsys.readouterr().out
+
+
+def test_what_an_earlier_call_left_does_not_mix_with_the_new(model, masks, tmp_path):
+    first, last = paths(masks)[:2]
+    out = tmp_path / "steps"
+    for steps in (4, 2):
+        assert run("interpolate", model, first, last, "-o", out, "--steps", steps) == 0
+    assert [row["name"] for row in table(out / "shapes.csv")] == ["step-000", "step-001"]
+    assert len(list(out.glob("step-*.nii.gz"))) == len(list((out / "meshes").iterdir())) == 2
+    mask = read_mask(first)
+    clicks = tmp_path / "clicks.csv"
+    write_landmarks(clicks, Landmarks(surface_points(mask, 60), ("",) * 60, None, clicks))
+    drawn = [tmp_path / "done" / name for name in ("probability/clicks.nii.gz", "meshes/clicks.vtp")]
+    assert run("complete", model, clicks, "-o", tmp_path / "done", "--draws", 1) == 0
+    assert all(path.exists() for path in drawn)
+    assert run("complete", model, clicks, "-o", tmp_path / "done") == 0
+    assert not any(path.exists() for path in drawn)
 
 
 def test_shapes_are_generated_and_interpolated(model, masks, tmp_path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import highdicom as hd
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from test_cli import run
@@ -126,6 +128,25 @@ def test_a_series_without_its_patient_is_named(labels, tmp_path, capsys):
     assert run("dicom-seg", labels[0], folder, "-o", tmp_path / "seg.dcm") == 1
     said = capsys.readouterr().err
     assert "PatientBirthDate" in said and str(folder) in said
+
+
+def test_a_series_without_its_number_and_a_sheared_mask_are_named(series, labels, tmp_path, capsys):
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for path in series.glob("*.dcm"):
+        one = dcmread(path)
+        del one.SeriesInstanceUID
+        one.save_as(folder / path.name, enforce_file_format=True)
+    assert run("dicom-seg", labels[0], folder, "-o", tmp_path / "a.dcm") == 1
+    capsys.readouterr()
+    own = read_labels(labels[0])
+    affine = own.grid.affine.copy()
+    affine[0, 1] += 5e-4 * affine[1, 1]
+    sheared = replace(own, grid=Grid(own.grid.shape, affine))
+    with pytest.raises(InputError, match="is on another grid"):
+        write_dicom_seg(tmp_path / "a.dcm", sheared, series, {1: "one"})
+    for word in ("bg=0", f"{'x' * 65}=1"):
+        assert run("dicom-seg", labels[0], series, "-o", tmp_path / "a.dcm", "--segment", word) == 1
 
 
 def test_without_highdicom_the_remedy_is_named(series, labels, tmp_path, monkeypatch):

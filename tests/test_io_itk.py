@@ -147,6 +147,16 @@ def test_nrrd_of_several_layers_is_refused(tmp_path: Path) -> None:
     refused(read_mask, written(tmp_path, header + VOXELS * 2, "a.seg.nrrd"), "4 dimensions")
 
 
+@pytest.mark.parametrize("unit", ["cm", "m"])
+def test_nrrd_in_another_unit_is_refused(tmp_path: Path, unit: str) -> None:
+    for name, units in (("mm", "mm"), ("other", unit)):
+        text = NRRD.replace(b"\n\n", f'\nspace units: "{units}" "{units}" "{units}"\n\n'.encode(), 1)
+        (tmp_path / f"{name}.nrrd").write_bytes(text + VOXELS)
+    read_mask(tmp_path / "mm.nrrd")
+    with pytest.raises(InputError, match=f"unit '{unit}'"):
+        read_mask(tmp_path / "other.nrrd")
+
+
 def test_nrrd_without_space_is_noted(tmp_path: Path) -> None:
     header = NRRD.replace(b"space: left-posterior-superior\n", b"").replace(b"space directions", b"x-none")
     header = header.replace(b"space origin: (0,0,0)\n", b"").replace(

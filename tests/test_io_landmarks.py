@@ -181,10 +181,21 @@ def test_csv_of_spreadsheets(tmp_path: Path, content: str) -> None:
     assert landmarks.occupancy is not None and landmarks.occupancy.tolist() == [1, 0.5]
 
 
+def test_points_of_a_csv_say_where_they_are_as_those_of_slicer_do(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.csv"
+    path.write_text("name,x,y,z\nin-1,1,2,3\nout-1,4,5,6\nedge,7,8,9\n")
+    np.testing.assert_array_equal(read_landmarks(path).occupancy, [1, 0, 0.5])
+    path.write_text("label,r,a,s,description\nP1,1,2,3,outside\nP2,4,5,6,\n")
+    np.testing.assert_array_equal(read_landmarks(path).occupancy, [0, 0.5])
+    path.write_text("name,x,y,z,inside\nin-1,1,2,3,0\n")  # a column of its own says more than a name
+    np.testing.assert_array_equal(read_landmarks(path).occupancy, [0])
+    path.write_text("name,x,y,z\ninferior,1,2,3\n")
+    assert read_landmarks(path).occupancy is None
+
+
 def test_csv_without_names_or_occupancy(tmp_path: Path) -> None:
     landmarks = read(tmp_path, "x,y,z\n1,2,3\n", ".csv")
     assert landmarks.labels == ("",) and landmarks.occupancy is None
-    assert read(tmp_path, "name,x,y,z\ninside 1,1,2,3\n", ".csv").occupancy is None
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,9 @@ def test_a_voxel_of_two_shapes_goes_to_the_likelier_one():
     grid = Grid(
         (60, 40, 40), np.array([[0.5, 0, 0, -10], [0, 0.5, 0, -10], [0, 0, 0.5, -10], [0, 0, 0, 1.0]])
     )
-    labels, contested = merge({7: ball(0.0), 300: ball(8.0)}, grid)
-    alone = {label: merge({label: ball(x)}, grid)[0] > 0 for label, x in ((7, 0.0), (300, 8.0))}
+    claims = {label: (fit, fit.mask_on(grid)) for label, fit in ((7, ball(0.0)), (300, ball(8.0)))}
+    labels, contested = merge(claims, grid)
+    alone = {label: merge({label: claim}, grid)[0] > 0 for label, claim in claims.items()}
     both = alone[7] & alone[300]
     assert contested == both.sum() > 50
     assert np.array_equal(labels > 0, alone[7] | alone[300])

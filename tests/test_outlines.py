@@ -56,6 +56,20 @@ def test_stairs_are_found_and_their_outline_is_nearer_to_the_organ(axis, thick):
     assert dsc(found, ORGAN) > dsc(poor, ORGAN) + 0.3 * (1 - dsc(poor, ORGAN))
 
 
+def test_slices_that_were_drawn_alike_are_not_cut_off():
+    """Of a prism in slices of three planes, the last two alike."""
+    organ = np.zeros((40, 20, 20), bool)
+    for k, radius in enumerate((3, 5, 7, 8, 8, 7, 6, 6)):
+        at = np.indices((20, 20)) - 9.5
+        organ[6 + 3 * k : 9 + 3 * k] = (at**2).sum(0) < radius**2
+    stairs = stairs_of(organ)
+    assert stairs is not None and stairs.apart == 3
+    found = without_stairs(organ, np.ones(3), stairs)
+    last = 6 + 3 * 8
+    assert (found[last - 5 : last - 1].sum((1, 2)) > 0.9 * organ[last - 1].sum()).all()
+    assert not found[last + 1 :].any()
+
+
 def test_pieces_with_empty_slices_between_them_stay_apart():
     pair = np.zeros((60, 24, 24), bool)
     pair[6:24, 4:20, 4:20] = pair[36:54, 6:18, 6:18] = True

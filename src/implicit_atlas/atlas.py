@@ -267,8 +267,8 @@ class TrainedAtlas:
 
     def save(self, path: str | Path, card: str = "# Shape atlas\n") -> None:
         """Write the model folder (`*.atlas`) with the text of its README; see `implicit_atlas.card.model_card`."""
-        parts = AtlasParts(self.config, self.network, self.codes, self.encoder, self.prior, self.provenance)
-        write_parts(path, parts, card)
+        own = self.config, self.network, self.codes, self.encoder, self.prior, self.provenance
+        write_parts(path, AtlasParts(*own), card)
 
     @classmethod
     def load(cls, path: str | Path) -> TrainedAtlas:
@@ -311,7 +311,11 @@ class TrainedAtlas:
     def _target(self, shapes: Sequence[Shape]) -> ShapeSet:
         resolutions = {shape.frame.resolution for shape in shapes}
         if len(resolutions) > 1:
-            raise InputError(
-                "shapes", f"have the resolutions {sorted(resolutions)}", "Prepare them at one resolution."
-            )
+            raise InputError("shapes", f"have resolutions {sorted(resolutions)}", "Prepare them at one.")
+        if any(
+            (shape.frame.margin, shape.frame.kind) != (self.config.margin, self.config.frame)
+            for shape in shapes
+        ):
+            problem = "were prepared with another margin or kind of frame than the atlas's training shapes"
+            raise InputError("shapes", problem, "Load them by load_shapes(..., like=atlas.config.prepared).")
         return ShapeSet(np.stack([shape.packed for shape in shapes]), resolutions.pop(), self.device)

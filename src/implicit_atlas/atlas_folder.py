@@ -18,6 +18,7 @@ from implicit_atlas.checkpoint import Expected, load_folder, save_folder
 from implicit_atlas.errors import InputError
 from implicit_atlas.frame import FrameKind
 from implicit_atlas.linear import LinearEncoder
+from implicit_atlas.manifest import PrepareConfig
 from implicit_atlas.methods import ModelConfig, build
 from implicit_atlas.model import Atlas, Field
 from implicit_atlas.prior import CodePrior, fit_prior
@@ -54,6 +55,11 @@ class AtlasConfig:
     labels: tuple[int, ...]
     names: tuple[str, ...]
     sizes_mm: tuple[tuple[float, float, float], ...]
+
+    @property
+    def prepared(self) -> PrepareConfig:
+        """How masks become shapes that the atlas can be fitted to."""
+        return PrepareConfig(self.resolution, self.margin, self.frame, self.labels)
 
     @property
     def size_mm(self) -> tuple[float, float, float]:

@@ -8,8 +8,6 @@ from typing import Any
 
 from implicit_atlas.errors import InputError
 
-FEW_AT_ONCE = 8  # cases that are fitted together on a CPU
-
 
 def labels_of(text: str, source: Path) -> tuple[int, ...]:
     """Label ids of what was typed; none for an empty text."""
@@ -28,12 +26,11 @@ def load_atlas(path: Path) -> Any:
 
 def fit_config(iterations: int, local: bool) -> Any:
     """How to fit: at most so many iterations, with a local residual or without."""
-    from implicit_atlas.code_fit import FitConfig
+    from implicit_atlas.code_fit import FitConfig, at_once
     from implicit_atlas.learning import best_device
     from implicit_atlas.local import LocalConfig
 
-    # On a CPU many at once are no faster, and results of few are written sooner.
-    batch = FitConfig.batch if best_device() != "cpu" else FEW_AT_ONCE
+    batch = at_once(best_device())
     return FitConfig(iterations=iterations, local=LocalConfig() if local else None, batch=batch)
 
 

@@ -10,6 +10,8 @@ import typer
 from implicit_atlas.cli_output import keep_files
 from implicit_atlas.errors import InputError
 
+LONGEST_NAME = 64  # letters of a LO (DICOM PS3.5)
+
 
 def dicom_seg(
     mask: Annotated[Path, typer.Argument(help="mask or label map on the series' grid")],
@@ -42,6 +44,9 @@ def dicom_seg(
 
 def _named(word: str) -> tuple[int, str]:
     name, _, label = word.partition("=")
-    if not name.strip() or not label.strip().isdecimal():
-        raise InputError(f"segment '{word}'", "is not NAME=ID", "Write --segment liver=1.")
+    if not name.strip() or not label.strip().isdecimal() or not int(label):
+        raise InputError(f"segment '{word}'", "is not NAME=ID with an ID above 0", "Write --segment liver=1.")
+    if len(name.strip()) > LONGEST_NAME:
+        problem = f"has a name of more than {LONGEST_NAME} letters, which DICOM does not allow"
+        raise InputError(f"segment '{word}'", problem, "Give a shorter one.")
     return int(label), name.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,7 +109,7 @@ def reconstruct(
 ) -> None:
     """Fit every organ by its atlas, and write one label map a case; voxels that two claim are given to one."""
     from implicit_atlas import console
-    from implicit_atlas.io import write_label_map
+    from implicit_atlas.io import printable, write_label_map
     from implicit_atlas.organs import reconstruct_organs
 
     atlases, problems, rows = _atlases(models), [], []
@@ -118,9 +119,13 @@ def reconstruct(
     with console.task("reconstruct") as report:
         for case in reconstruct_organs(atlases, paths, fit_config(100, local), problems.append, report):
             write_label_map(output / f"{case.name}.nii.gz", case.labels, case.grid)
-            for name in atlases:
-                rows.append(_row(case, name))
+            rows += [_row(case, name) for name in atlases]
+            if len(case.absent) == len(atlases):
+                print(f"{printable(case.name)}: has none of the organs", file=sys.stderr)
     add_to_csv(output / "organs.csv", rows)
+    for row in rows:
+        if row["doubt"]:
+            print(f"DOUBTFUL {printable(row['name'])}, {row['organ']}: {row['doubt']}")
     contested = sum({row["name"]: row["contested_voxels"] for row in rows}.values())
     print(f"{output}: {len({row['name'] for row in rows})} label maps, {contested} voxels were claimed twice")
     done = [f"{row['name']}, {row['organ']}" for row in rows if row["state"] != "not used"]
@@ -149,6 +154,7 @@ def _row(case: Any, organ: str) -> dict[str, Any]:
         "template": fit.found.template if fit else "",
         "degrees_of_freedom": fit.found.degrees_of_freedom if fit else "",
         "contested_voxels": case.contested,
+        "doubt": case.doubts.get(organ) or "",
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ TABLES = (
     *("landmarks.csv", "labels.csv", "organs.csv", "modes.csv", "scores.csv", NOT_USED),
     "template.ply",
 )
+
+PATIENCE = 60.0  # seconds to wait for another call that writes a table in the same folder
 
 Row = dict[str, Any]
 
@@ -100,18 +103,42 @@ def _bytes(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def add_to_csv(path: Path, rows: list[Row], key: str = "name") -> None:
-    """Write a table with rows of cases, and keep what an earlier call wrote of other cases into the same folder.
+def add_to_csv(path: Path, rows: list[Row], key: str = "name", gone: str = "") -> None:
+    """Write a table with rows of cases, and keep what another call wrote of other cases into the same folder.
 
-    A file of that name that is no such table is kept beside it.
+    Calls may run beside one another. A file of that name that is no such table is kept beside it.
+
+    Args:
+        path: of the table.
+        rows: of cases.
+        key: the column with their names.
+        gone: earlier rows whose names begin like this are dropped.
     """
+    from implicit_atlas.files import lock_folder
+
     if not rows:
         return
-    names, before = {str(_safe(row[key])) for row in rows}, _rows(path)
-    if path.exists() and not all(row.get(key) for row in before):
+    names = {str(_safe(row[key])) for row in rows}
+    with lock_folder(path.parent, PATIENCE):
+        before = [row for row in _kept_rows(path, {key}) if row[key] not in names]
+        write_csv(path, [row for row in before if not (gone and row[key].startswith(gone))] + rows)
+
+
+def remove_results(output: Path, name: str) -> None:
+    """Remove what earlier calls wrote of cases of a name, which may hold wildcards."""
+    for pattern in RESULTS:
+        for path in output.glob(pattern.format(name)):
+            path.unlink()
+
+
+def _kept_rows(path: Path, columns: set[str]) -> list[Row]:
+    """Rows of a table of ours; a file without these columns is no such table, and is put aside."""
+    before = _rows(path)
+    ours = before and all(all(row.get(name) for name in columns) for row in before)
+    if path.exists() and not ours:
         path.replace(path.with_name(f"{path.name}.before"))
-        before = []
-    write_csv(path, [row for row in before if row[key] not in names] + rows)
+        return []
+    return before
 
 
 def _rows(path: Path) -> list[Row]:
@@ -134,11 +161,13 @@ def _safe(value: Any) -> Any:
     return value
 
 
-def say_doubts(output: Path, rows: Sequence[Mapping[str, Any]], what: str) -> None:
+def say_doubts(output: Path, rows: Sequence[Mapping[str, Any]], what: str, key: str = "name") -> None:
     """Name the results that are not to be trusted, and say how many there are of all."""
+    from implicit_atlas.io import printable
+
     doubtful = [row for row in rows if row["doubt"]]
     for row in doubtful:
-        print(f"DOUBTFUL {row['name']}: {row['doubt']}")
+        print(f"DOUBTFUL {printable(str(row[key]))}: {row['doubt']}")
     print(f"{output}: {len(rows)} {what}, {len(doubtful)} of them doubtful")
 
 
@@ -160,7 +189,8 @@ def finish(problems: Sequence[Any], total: int, output: Path | None = None, done
         _list_problems(output / NOT_USED, problems, set(done))
     for problem in problems:
         # Most messages begin with the file.
-        named = problem.name in problem.message.partition(": ")[0]
+        first = Path(problem.message.partition(": ")[0]).name
+        named = re.match(rf"{re.escape(problem.name)}(\W|$)", first)
         text = problem.message if named else f"{problem.name}: {problem.message}"
         print(f"not used: {printable(text)}", file=sys.stderr)
     if problems:
@@ -173,12 +203,24 @@ def finish(problems: Sequence[Any], total: int, output: Path | None = None, done
 
 def _list_problems(path: Path, problems: Sequence[Any], done: set[str]) -> None:
     """Add to the list of cases that could not be used; a list that has become empty goes."""
-    rows: list[Row] = [{"name": p.name, "file": str(p.path), "reason": p.message} for p in problems]
-    over = {str(_safe(name)) for name in (*done, *(row["name"] for row in rows))}
-    before = [
-        row for row in _rows(path) if set(row) == {"name", "file", "reason"} and row["name"] not in over
+    from implicit_atlas.files import lock_folder
+
+    rows: list[Row] = [
+        {"name": p.name, "file": str(p.path), "reason": p.message + _still_there(path.parent, p.name)}
+        for p in problems
     ]
-    if before or rows:
-        write_csv(path, before + rows)
-    else:
-        path.unlink(missing_ok=True)
+    over = {str(_safe(name)) for name in (*done, *(row["name"] for row in rows))}
+    if not rows and not path.exists():
+        return
+    with lock_folder(path.parent, PATIENCE):
+        before = [row for row in _kept_rows(path, {"name", "file", "reason"}) if row["name"] not in over]
+        if before or rows:
+            write_csv(path, before + rows)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _still_there(folder: Path, name: str) -> str:
+    """What to say of results that an earlier call wrote of a case that cannot be used now."""
+    there = any((folder / result.format(name)).exists() for result in RESULTS)
+    return " Results of an earlier call are still there." if there else ""

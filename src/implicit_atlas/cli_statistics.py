@@ -46,6 +46,8 @@ def statistics(  # noqa: PLR0913 (each is an option of the command)
     with tempfile.TemporaryDirectory() as store:
         shapes, faces = corresponding(paths, Path(store) / "vertices.npy")
         alike = align(shapes, scale)
+        for old in (*output.glob("mode-*-*.ply"), output / "groups.vtp"):  # of an earlier call
+            old.unlink(missing_ok=True)
         curves, scores = write_modes(alike, faces, names, modes, output, seed)
         write_csv(output / "modes.csv", curves)
         write_csv(output / "scores.csv", scores)

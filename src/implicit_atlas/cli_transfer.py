@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from implicit_atlas.cli_cases import labels_of, load_atlas, mask_paths
-from implicit_atlas.cli_output import add_to_csv, finish, results_folder
+from implicit_atlas.cli_output import add_to_csv, finish, results_folder, say_doubts
 from implicit_atlas.cli_uses import Labels, Local, Model, Output
 
 app = typer.Typer(
@@ -65,5 +65,5 @@ def labels(
     alike = Alike(atlas, labels_of(label, sources), local, problems)
     rows = carry_labels(alike, known, wanted, output)
     add_to_csv(output / "labels.csv", rows, "case")
-    print(f"{output}: {len(rows)} label maps, from {len(known)} labelled cases")
+    say_doubts(output, rows, f"label maps, from {len(known)} labelled cases", "case")
     finish(problems, len(known) + len(wanted) + unusable, output, [row["case"] for row in rows])

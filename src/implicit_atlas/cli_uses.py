@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from implicit_atlas.cli_cases import labels_of, load_atlas, mask_paths
-from implicit_atlas.cli_output import add_to_csv, finish, results_folder, say_doubts
+from implicit_atlas.cli_output import add_to_csv, finish, remove_results, results_folder, say_doubts
 
 Model = Annotated[Path, typer.Argument(help="model folder (*.atlas), or the name of a model that ships")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder where results are written")]
@@ -64,12 +64,13 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
         output, [*files, *([image] if image else []), *(path for path in sources if path.is_dir())]
     )
     labels = labels_of(label, sources[0]) or atlas.config.labels
-    known, problems = read_observations(files, seen, spread_mm, labels)
+    problems: list[Any] = []
+    known = read_observations(files, seen, spread_mm, labels, problems)
     with console.task("complete") as report:
         rows = [
             row
-            for done, drawn in complete_each(atlas, known, draws, problems, report)
-            if (row := write_completion(done, output, problems, grid, drawn))
+            for done, told in complete_each(atlas, known, len(files), draws, problems, report)
+            if (row := write_completion(done, output, problems, grid, told.drawn, told.source))
         ]
     add_to_csv(output / "completions.csv", rows)
     say_doubts(output, rows, "completed")
@@ -154,8 +155,9 @@ def interpolate(
     results_folder(output, [first, last])
     fits = between(atlas, ends[0].fit, ends[1].fit, steps)
     most = pieces_of(atlas)
+    remove_results(output, "step-*")
     rows = [write_made(fit, f"step-{index:03d}", output, most) for index, fit in enumerate(fits)]
-    add_to_csv(output / "shapes.csv", rows)
+    add_to_csv(output / "shapes.csv", rows, gone="step-")
     meshes = [fit.mesh(64) for fit in fits]
     panels = [
         Panel(mesh.vertices, mesh.faces, f"{index / (steps - 1):.2f}") for index, mesh in enumerate(meshes)
@@ -187,5 +189,5 @@ def correspond(
         alike = Alike(atlas, labels_of(label, masks[0]), local, problems, report)
         rows = correspond_all(alike, paths, output, resolution)
     add_to_csv(output / "correspondence.csv", rows)
-    print(f"{output}: {len(rows)} meshes of one topology")
+    say_doubts(output, rows, "meshes of one topology")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])

@@ -12,6 +12,17 @@ from implicit_atlas.frame import Frame
 from implicit_atlas.local import LocalConfig
 from implicit_atlas.sampling import PointConfig
 
+AT_ONCE, FEW_AT_ONCE = 40, 8  # cases that are fitted together on a GPU, and by commands on a CPU
+
+
+def at_once(device: str) -> int:
+    """How many cases to fit together: on a CPU many are no faster, and results of few are written sooner.
+
+    Args:
+        device: its type, as torch names it.
+    """
+    return FEW_AT_ONCE if device == "cpu" else AT_ONCE
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -38,7 +49,7 @@ class FitConfig:
     robustness: float = 0.3
     contenders: int = 3
     strays: float = 1.0
-    batch: int = 40
+    batch: int = AT_ONCE
     seed: int = 0
     points: PointConfig | None = None
     local: LocalConfig | None = None

@@ -142,9 +142,10 @@ def _check_span(atlas: TrainedAtlas, seen: Observations) -> None:
     size_mm = float(np.linalg.norm(atlas.config.size_mm))
     if span_mm > SPAN * size_mm:
         far_mm = np.linalg.norm(seen.points - np.median(points, axis=0), axis=1)
+        x, y, z = seen.points[far_mm.argmax()]
         problem = (
-            f"its points span {span_mm:.0f} mm, the boxes of the atlas's organs {size_mm:.0f} mm on average; point "
-            f"{int(far_mm.argmax()) + 1} is farthest, {far_mm.max():.0f} mm from their middle"
+            f"its points span {span_mm:.0f} mm, the boxes of the atlas's organs {size_mm:.0f} mm on average; the one "
+            f"at ({x:.1f}, {y:.1f}, {z:.1f}) mm RAS is farthest, {far_mm.max():.0f} mm from their middle"
         )
         remedy = "Check the points for ones far outside, their unit and space, and that the atlas is of this organ."
         raise InputError(seen.name, problem, remedy)

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ else:
 
 PARTIAL_PATTERN = ".*.partial"
 """Glob of what a killed `write_atomic` leaves behind; safe to delete while nobody writes."""
+
+AGAIN = 0.02  # seconds until a lock is tried again
 
 WRITE_REMEDY = "Free some space, or choose a folder that can be written."
 
@@ -95,9 +98,28 @@ def sha256_file(path: Path) -> str:
         ) from error
 
 
+def _is_locked(descriptor: int, last: float) -> bool:
+    """Try to lock a file; False where another process holds it and there is time to wait.
+
+    Raises:
+        OSError: it cannot be locked, or there is no time left.
+    """
+    try:
+        _try_lock(descriptor)
+    except (BlockingIOError, PermissionError):
+        if time.monotonic() > last:
+            raise
+        return False
+    return True
+
+
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Hold a folder for this process; the system frees the lock when the process ends, however it ends.
+
+    Args:
+        folder: that gets a file `.lock`.
+        patience: seconds to wait for another process that holds it.
 
     Raises:
         InputError: another process holds the folder, or it cannot be locked.
@@ -108,8 +130,10 @@ def lock_folder(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(folder, f"cannot be written ({error.strerror})", WRITE_REMEDY) from error
     with stream:
+        last = time.monotonic() + patience
         try:
-            _try_lock(stream.fileno())
+            while not _is_locked(stream.fileno(), last):
+                time.sleep(AGAIN)
         except (BlockingIOError, PermissionError) as error:
             remedy = "Wait until it ends, or choose another folder."
             raise InputError(folder, "is in use by another process", remedy) from error

@@ -13,7 +13,8 @@ from implicit_atlas.code_fit import CodeFit
 from implicit_atlas.errors import InputError
 from implicit_atlas.frame import Frame
 from implicit_atlas.io.meshes import Mesh
-from implicit_atlas.shapes import restore_lattice, restore_on
+from implicit_atlas.pieces import without_specks, without_strays
+from implicit_atlas.shapes import Shape, restore_lattice, restore_on
 from implicit_atlas.surface import CubeMesh, ValuesAt, field_mesh, sparse_volume, to_world
 from implicit_atlas.voxel_grid import Grid
 
@@ -63,6 +64,10 @@ class Fit:
     def logits(self, resolution: int | None = None) -> Float[np.ndarray, "r r r"]:
         """Logits on a lattice of the cube, exact near the surface and right in sign elsewhere."""
         return sparse_volume(self.field(), resolution or self.resolution).values
+
+    def own_logits(self, seen: Shape) -> Float[np.ndarray, "r r r"]:
+        """The same on the lattice of the shape that was fitted, without specks and pieces that nowhere meet it."""
+        return without_strays(without_specks(self.logits(seen.frame.resolution)), seen.occupancy)
 
     def occupancy(self, resolution: int | None = None) -> Bool[np.ndarray, "r r r"]:
         """Occupied voxels of the cube's lattice."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Bool, Integer
 
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.code_fit import FitConfig
 from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
-from implicit_atlas.fit import Fit
+from implicit_atlas.fit import Fit, all_doubts, unlike_mask
 from implicit_atlas.io import (
     Problem,
     case_name,
@@ -24,7 +24,9 @@ from implicit_atlas.io import (
     read_labels,
     select_mask,
 )
-from implicit_atlas.shapes import Shape, prepare
+from implicit_atlas.metrics import dsc
+from implicit_atlas.shapes import Shape, prepare, restore, restore_lattice
+from implicit_atlas.sizes import unlike_size
 from implicit_atlas.voxel_grid import Grid
 
 Organs = dict[str, tuple[int, ...]]
@@ -41,6 +43,7 @@ class Merged:
         grid: of the case's file.
         fits: of each organ that was found.
         voxels: that each of them has got.
+        doubts: of each, why it is not to be trusted.
         absent: organs that do not occur in the file.
         contested: voxels that more than one organ claimed; each went to the one that holds it more probably.
     """
@@ -50,6 +53,7 @@ class Merged:
     grid: Grid
     fits: dict[str, Fit]
     voxels: dict[str, int]
+    doubts: dict[str, str | None]
     absent: tuple[str, ...]
     contested: int
 
@@ -175,31 +179,43 @@ def _organs_of(
 
 def _merged(case: _Case, atlases: Mapping[str, TrainedAtlas]) -> Merged:
     ids = {name: atlases[name].config.labels[0] for name in case.fits}
-    labels, contested = merge({ids[name]: fit for name, fit in case.fits.items()}, case.grid)
+    claims = {
+        ids[name]: (fit, restore_lattice(fit.own_logits(case.shapes[name]), fit.placed(), 0.0))
+        for name, fit in case.fits.items()
+    }
+    labels, contested = merge(claims, case.grid)
     voxels = {name: int((labels == label).sum()) for name, label in ids.items()}
-    return Merged(case_name(case.path), labels, case.grid, case.fits, voxels, case.absent, contested)
+    doubts = {
+        name: all_doubts(
+            unlike_mask(dsc(claims[ids[name]][1], restore(case.shapes[name]))),
+            unlike_size(atlases[name].config, case.shapes[name].frame),
+        )
+        for name in case.fits
+    }
+    return Merged(case_name(case.path), labels, case.grid, case.fits, voxels, doubts, case.absent, contested)
 
 
-def merge(fits: Mapping[int, Fit], grid: Grid) -> tuple[Integer[np.ndarray, "x y z"], int]:
+def merge(
+    claims: Mapping[int, tuple[Fit, Bool[np.ndarray, "x y z"]]], grid: Grid
+) -> tuple[Integer[np.ndarray, "x y z"], int]:
     """One label map of several shapes, and how many voxels more than one of them claimed.
 
     Such a voxel goes to the shape that holds it with the larger probability.
 
     Args:
-        fits: by label id, all with their place in the scan of `grid`.
+        claims: by label id, shapes with their place in the scan of `grid`, and the voxels that each of them holds.
         grid: of the label map.
     """
-    labels = np.zeros(grid.shape, np.min_scalar_type(max(fits, default=0)))
-    claims = np.zeros(grid.shape, np.uint8)
-    masks = {label: fit.mask_on(grid) for label, fit in fits.items()}
-    for label, mask in masks.items():
+    labels = np.zeros(grid.shape, np.min_scalar_type(max(claims, default=0)))
+    count = np.zeros(grid.shape, np.uint8)
+    for label, (_, mask) in claims.items():
         labels[mask] = label
-        claims += mask
-    disputed = np.argwhere(claims > 1)
+        count += mask
+    disputed = np.argwhere(count > 1)
     points_mm = disputed @ grid.affine[:3, :3].T + grid.affine[:3, 3]
     best = np.full(len(disputed), -np.inf)
-    for label, fit in fits.items():
-        claimed = np.flatnonzero(masks[label][tuple(disputed.T)])
+    for label, (fit, mask) in claims.items():
+        claimed = np.flatnonzero(mask[tuple(disputed.T)])
         logits = fit.logits_at(fit.placed().world_to_cube(points_mm[claimed]))
         better = claimed[logits > best[claimed]]
         best[claimed] = np.maximum(best[claimed], logits)

@@ -91,7 +91,9 @@ def without_stairs(
         # What is in one slice and not in the next ends halfway between them, however far the next one's outline is.
         inner = [depths(planes[k][window], across_mm) for k, _ in runs]
         drawn = [np.clip(depth, -gap_mm, gap_mm) for depth in inner]
-        middles = [(first + last - 1) / 2 for first, last in runs]
+        each = [_middles(run, stairs.apart) for run in runs]
+        drawn = [depth for depth, own in zip(drawn, each, strict=True) for _ in own]
+        middles = [middle for own in each for middle in own]
         places = [middles[0] - stairs.apart, *middles, middles[-1] + stairs.apart]
         open_ends = runs[0][0] == 0, runs[-1][1] == len(planes)
         ends = [
@@ -103,6 +105,14 @@ def without_stairs(
         for (first, last), depth in zip(runs, inner, strict=True):
             out[(slice(first, last), *window)] |= thin_part(depth, across_mm, thin_mm)
     return np.moveaxis(out, 0, stairs.axis)
+
+
+def _middles(run: tuple[int, int], apart: float) -> list[float]:
+    """Middle of the slice that a run repeats, or of its first and last one where several were drawn alike."""
+    first, last = run
+    if last - first <= apart:
+        return [(first + last - 1) / 2]
+    return [first + (apart - 1) / 2, last - (apart + 1) / 2]
 
 
 def thin_part(

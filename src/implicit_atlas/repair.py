@@ -20,7 +20,7 @@ from scipy.ndimage import binary_fill_holes, gaussian_filter
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.code_fit import FitConfig
+from implicit_atlas.code_fit import FitConfig, at_once
 from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import WRONG_ORGAN, Fit, all_doubts, unlike_mask
@@ -103,7 +103,8 @@ def repair(
     """
     if keep_mm is not None and not 0 <= keep_mm < np.inf:
         raise InputError("keep", f"{keep_mm} mm is not a distance", "Give millimetres, 0 or more.")
-    config = FitConfig(code_weight=CODE_WEIGHT, strays=0.0)  # a hole is not to be followed
+    # A hole is not to be followed.
+    config = FitConfig(code_weight=CODE_WEIGHT, strays=0.0, batch=at_once(atlas.device.type))
     for first in range(0, len(sources), config.batch):
         masks = []
         for source in sources[first : first + config.batch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
@@ -163,21 +163,23 @@ def prepare_folder(
     return PrepareReport(tuple(sorted(prepared)), tuple(sorted(reused)), tuple(sorted(removed)), quarantined)
 
 
-def load_shapes(
+def load_shapes(  # noqa: PLR0913 (options of a main verb)
     source: MaskSource,
     labels: Sequence[int] = (),
     resolution: int | None = None,
     *,
+    like: PrepareConfig | None = None,
     cache: str | Path | None = None,
     progress: Progress | None = None,
     on_problem: Callable[[Problem], object] | None = None,
 ) -> list[Shape]:
-    """Return the shapes of a store, or of masks that are prepared now in the paper's frame.
+    """Return the shapes of a store, or of masks that are prepared now, in the paper's frame or as an atlas's were.
 
     Args:
         source: a shape store, a folder of masks, a mask file, or several mask files.
         labels: label ids that make the organ; empty for everything above 0 (for a store: for its own).
         resolution: nodes along each axis of the cube; 128 by default (for a store: its own).
+        like: how to prepare masks; `atlas.config.prepared` of an atlas that they are to be fitted by.
         cache: a store folder to keep the prepared shapes in; what did not change is taken from it.
         progress: called after every case.
         on_problem: called with every case that cannot be used while others can; by default it is logged.
@@ -188,11 +190,16 @@ def load_shapes(
     single = Path(source) if isinstance(source, (str, Path)) else None
     if single is not None and single.is_dir() and is_store(single):
         return list(_store_with(single, labels, resolution))
-    config = PrepareConfig(128 if resolution is None else resolution, labels=tuple(labels))
+    config = like or PrepareConfig()
+    config = replace(
+        config,
+        resolution=config.resolution if resolution is None else resolution,
+        labels=tuple(labels) or config.labels,
+    )
     if single is not None and single.is_file():
         content_hash = hash_source(single)
         mask = read_mask(single, config.labels)
-        return [prepare(mask, config.resolution, content_hash=content_hash)]
+        return [prepare(mask, config.resolution, config.margin, config.kind, content_hash=content_hash)]
     if cache is None:
         done = prepare_cases(source, config, progress=progress)
         shapes, problems = list(done.shapes), done.problems

@@ -21,7 +21,6 @@ from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_mask, write_mesh
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.metrics import dsc
-from implicit_atlas.pieces import without_specks, without_strays
 from implicit_atlas.shapes import Shape, prepare, restore, restore_lattice
 from implicit_atlas.sizes import unlike_size
 from implicit_atlas.surface import CubeMesh, to_world, volume_mesh
@@ -53,9 +52,17 @@ class Reconstruction:
     @cached_property
     def logits(self) -> Float[np.ndarray, "r r r"]:
         """On the lattice of the case's cube."""
-        seen = self.case.shape
-        found = without_specks(self.fit.logits(seen.frame.resolution))
-        return without_strays(found, seen.occupancy)
+        return self.fit.own_logits(self.case.shape)
+
+    @cached_property
+    def likeness(self) -> float:
+        """DSC of the case's mask and the reconstruction on its grid."""
+        return dsc(self.case.mask.occupancy, self.mask())
+
+    @property
+    def doubt(self) -> str | None:
+        """Why not to trust it, or None: unlike its mask, or a box of another size than the atlas's organs'."""
+        return all_doubts(unlike_mask(self.likeness), self.case.unlike)
 
     def mask(self) -> Bool[np.ndarray, "x y z"]:
         """On the grid of the case's file."""
@@ -158,19 +165,19 @@ def write_reconstruction(found: Reconstruction, folder: Path) -> Written:
     mask, grid = found.mask(), case.mask.grid
     write_mask(mask_path, mask, grid, writable(case.mask.dtype))
     write_mesh(mesh_path, found.mesh())
-    code, likeness = fit.found, dsc(case.mask.occupancy, mask)
+    code = fit.found
     return Written(
         fit.name,
         mask_path.name,
         mesh_path.relative_to(folder).as_posix(),
         round(float(mask.sum()) * grid.voxel_volume_mm3 / 1000, 3),
-        round(100 * likeness, 2),
+        round(100 * found.likeness, 2),
         code.degrees_of_freedom,
         code.iterations,
         round(code.seconds, 2),
         code.template,
         code.start,
-        all_doubts(unlike_mask(likeness), case.unlike) or "",
+        found.doubt or "",
     )
 
 

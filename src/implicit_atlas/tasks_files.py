@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,22 @@ from implicit_atlas.voxel_grid import Grid
 POINT_ENDINGS = (".csv", ".mrk.json", ".fcsv")
 
 
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a file says of an organ, and the mask that was drawn in part, if it is one."""
+
+    source: Path
+    seen: Observations
+    drawn: Drawn | None = None
+
+
 def read_observations(
-    sources: Sequence[Path], seen: Seen, spread_mm: float, labels: Sequence[int]
-) -> tuple[list[tuple[Observations, Drawn | None]], list[Problem]]:
-    """What files say of organs, each with the mask that was drawn in part, and the files that cannot be used.
+    sources: Sequence[Path], seen: Seen, spread_mm: float, labels: Sequence[int], problems: list[Problem]
+) -> Iterator[Told]:
+    """What files say of organs, one after the other; files that cannot be used are added to `problems`.
 
     Files whose results would have one name are all set aside, because nothing says which is meant.
     """
-    known, problems = [], []
     names = Counter(output_name(source) for source in sources)
     for source in sources:
         if names[output_name(source)] > 1:
@@ -56,14 +65,14 @@ def read_observations(
             continue
         try:
             if source.name.lower().endswith(POINT_ENDINGS):
-                known.append((from_landmarks(read_landmarks(source), spread_mm), None))
+                told = Told(source, from_landmarks(read_landmarks(source), spread_mm))
             else:
-                mask = read_mask(source, tuple(labels))
-                drawn = Drawn.of(mask, seen)
-                known.append((drawn.observations(case_name(source)), drawn))
+                drawn = Drawn.of(read_mask(source, tuple(labels)), seen)
+                told = Told(source, drawn.observations(case_name(source)), drawn)
         except InputError as error:
             problems.append(Problem(output_name(source), source, str(error)))
-    return known, problems
+        else:
+            yield told
 
 
 def observation_files(sources: Sequence[Path]) -> list[Path]:
@@ -92,23 +101,27 @@ def observation_files(sources: Sequence[Path]) -> list[Path]:
 
 def complete_each(
     atlas: TrainedAtlas,
-    known: Sequence[tuple[Observations, Drawn | None]],
+    known: Iterable[Told],
+    total: int,
     draws: int,
     problems: list[Problem],
     report: Report = lambda share, text: None,
-) -> Iterator[tuple[Completion, Drawn | None]]:
-    """Complete one case after the other, each with its mask; what cannot be of such an organ goes to `problems`."""
-    for number, (seen, drawn) in enumerate(known):
+) -> Iterator[tuple[Completion, Told]]:
+    """Complete one case after the other; what cannot be of such an organ goes to `problems`.
+
+    Memory does not grow with the number of cases, where they are read one by one.
+    """
+    for number, told in enumerate(known):
 
         def overall(share: float, text: str, number: int = number) -> None:
-            report((number + share) / len(known), text)
+            report((number + share) / total, text)
 
         try:
-            done = complete(atlas, [seen], draws, overall)[0]
+            done = complete(atlas, [told.seen], draws, overall)[0]
         except InputError as error:
-            problems.append(Problem(_plain(seen.name), Path(seen.name), str(error)))
+            problems.append(Problem(output_name(told.source), told.source, str(error)))
             continue
-        yield done, drawn
+        yield done, told
 
 
 def write_completion(
@@ -117,10 +130,11 @@ def write_completion(
     problems: list[Problem],
     grid: Grid | None = None,
     drawn: Drawn | None = None,
+    source: Path | None = None,
 ) -> dict[str, Any] | None:
     """Write mask and mesh, and of draws the probability of each voxel and the spread of each vertex, in mm.
 
-    Returns what to say of it, or None where it failed.
+    Returns what to say of it, or None where it failed. What an earlier call wrote of draws goes.
 
     Args:
         done: what was completed.
@@ -129,12 +143,14 @@ def write_completion(
         grid: of the mask; by default that of the mask that was drawn in part, larger where its volume ended within the
             organ, or one around the shape, along the world's axes.
         drawn: what stays as it is.
+        source: the file of the case, to be named where it failed.
     """
-    fit = done.fit
+    fit, name = done.fit, _plain(done.fit.name)
+    source = source or Path(fit.name)
     if fit.failure is not None:
-        problems.append(Problem(_plain(fit.name), Path(fit.name), f"the fit failed: {fit.failure}"))
+        problems.append(Problem(name, source, f"the fit failed: {fit.failure}"))
         return None
-    name, mesh = _plain(fit.name), done.mesh()
+    mesh = done.mesh()
     if grid is None:
         # With room for all that may be the organ.
         reach = np.concatenate([mesh.vertices, *done.draw_vertices])
@@ -145,17 +161,21 @@ def write_completion(
     if not occupancy.any():
         problem = "the shape lies outside the volume that was given"
         remedy = "Check --image, and whether points are LPS or RAS."
-        problems.append(Problem(name, Path(fit.name), f"{problem}. {remedy}"))
+        problems.append(Problem(name, source, f"{problem}. {remedy}"))
         return None
     write_mask(folder / f"{name}.nii.gz", occupancy, grid)
     write_mesh(folder / MESH_FOLDER / f"{name}{MESH_SUFFIX}", mesh)
     spread_mm: float | str = ""
-    if done.draws:
-        write_volume(folder / "probability" / f"{name}.nii.gz", done.probability_on(grid), grid)
+    probability, spread_mesh = folder / "probability" / f"{name}.nii.gz", folder / MESH_FOLDER / f"{name}.vtp"
+    if not done.draws:
+        probability.unlink(missing_ok=True)
+        spread_mesh.unlink(missing_ok=True)
+    else:
+        write_volume(probability, done.probability_on(grid), grid)
         spread = done.spread_mm(mesh.vertices)
         spread_mm = round(float(spread.mean()), 3)
         surface = Mesh(mesh.vertices, mesh.faces)
-        write_values(folder / MESH_FOLDER / f"{name}.vtp", surface, {"spread_mm": spread})
+        write_values(spread_mesh, surface, {"spread_mm": spread})
     return {
         "name": name,
         "volume_ml": round(occupancy.sum() * grid.voxel_volume_mm3 / 1000, 3),

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.code_fit import FitConfig
+from implicit_atlas.code_fit import FitConfig, at_once
 from implicit_atlas.console import Report
 from implicit_atlas.correspondence import (
     Labelled,
@@ -24,6 +24,7 @@ from implicit_atlas.correspondence import (
     transfer_points,
 )
 from implicit_atlas.errors import AtlasError, InputError
+from implicit_atlas.fit import all_doubts
 from implicit_atlas.frame import Frame
 from implicit_atlas.io import (
     Landmarks,
@@ -67,7 +68,8 @@ class Alike:
 
     def fits(self, paths: Sequence[Path]) -> Iterator[Reconstruction]:
         """Fit masks, batch by batch."""
-        config = FitConfig(local=LocalConfig() if self.local else None)
+        local = LocalConfig() if self.local else None
+        config = FitConfig(local=local, batch=at_once(self.atlas.device.type))
         template = reference_template(self.atlas)
         yield from reconstruct(
             self.atlas, paths, config, self.labels, self.problems.append, self.report, template
@@ -78,6 +80,9 @@ def correspond_all(
     alike: Alike, paths: Sequence[Path], folder: Path, resolution: int
 ) -> list[dict[str, Any]]:
     """Write a mesh of the reference template's topology for each mask, and the template itself; how exact each is.
+
+    `dsc` is that of the mask and the shape whose surface the mesh follows, `left_mm_p95` what the search for the
+    template's vertices in it left.
 
     Raises:
         InputError: the folder has meshes of another topology.
@@ -104,6 +109,8 @@ def correspond_all(
                 "left_mm_p95": round(float(np.percentile(left_mm, 95)), 4),
                 "not_found": round(1 - places.solved, 4),
                 "folds": round(share_of_folds(mapped, places.points[::step]), 4),
+                "dsc": round(100 * found.likeness, 2),
+                "doubt": found.doubt or "",
             }
         )
     return rows
@@ -148,7 +155,11 @@ def carry_landmarks(
     rows = []
     for found in alike.fits(targets):
         places_mm, left_mm = transfer_points(atlas, first.fit, found.fit, marks.points_mm)
-        doubts = [_doubt(*one) for one in zip(left_mm.tolist(), off_mm.tolist(), far.tolist(), strict=True)]
+        cases = all_doubts(first.doubt and f"{first.fit.name}: {first.doubt}", found.doubt)
+        doubts = [
+            all_doubts(_doubt(*one), cases) or ""
+            for one in zip(left_mm.tolist(), off_mm.tolist(), far.tolist(), strict=True)
+        ]
         # Who opens the file should see it there, too.
         names = tuple(
             f"{name} (doubtful)" if doubt else name for name, doubt in zip(marks.labels, doubts, strict=True)
@@ -192,7 +203,7 @@ def carry_labels(
     atlas = alike.atlas
     known = [_parts_of(atlas, found) for found in alike.fits(sources)]
     if not known:
-        why = f": {alike.problems[0].message}" if alike.problems else ""
+        why = f": {alike.problems[0].message.rstrip('.')}" if alike.problems else ""
         raise InputError(
             "labelled cases", f"cannot be used{why}", "Give at least one label map with the organ's parts."
         )
@@ -207,7 +218,7 @@ def carry_labels(
         row: dict[str, Any] = {"case": found.fit.name}
         for part in np.unique(np.concatenate([own.labels for own in known])):
             row[f"voxels_{part}"] = int((parts == part).sum())
-        rows.append(row)
+        rows.append({**row, "doubt": found.doubt or ""})
     return rows
 
 

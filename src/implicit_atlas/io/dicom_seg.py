@@ -46,18 +46,17 @@ def write_dicom_seg(path: Path, labels: LabelMap, series: Path, names: Mapping[i
     except (ValueError, RuntimeError, AttributeError) as error:
         problem = f"is not one regular series ({error})"
         raise InputError(series, problem, "Give the folder of one axial, unbroken series.") from error
-    segments = np.stack([labels.values == label for label in names], axis=-1)
-    channels = {"SegmentNumber": list(range(1, len(names) + 1))}
-    affine = RAS_TO_LPS @ labels.grid.affine
-    uid = geometry.frame_of_reference_uid
-    whole = hd.Volume(segments.astype(np.uint8), affine, "PATIENT", uid, channels=channels)
+    # One volume of segment numbers, however many there are.
+    numbers = np.zeros(labels.values.shape, np.min_scalar_type(len(names)))
+    for number, label in enumerate(names, start=1):
+        numbers[labels.values == label] = number
+    uid, remedy = geometry.frame_of_reference_uid, "Write the mask on the series' grid first."
     try:
-        whole = whole.match_geometry(geometry)
+        whole = hd.Volume(numbers, RAS_TO_LPS @ labels.grid.affine, "PATIENT", uid).match_geometry(geometry)
     except (ValueError, RuntimeError) as error:
         problem = f"is on another grid than the series ({error})"
-        raise InputError(labels.path, problem, "Write the mask on the series' grid first.") from error
-    if not np.array_equal(whole.array.sum((0, 1, 2)), segments.sum((0, 1, 2))):
-        remedy = "Write the mask on the series' grid first."
+        raise InputError(labels.path, problem, remedy) from error
+    if np.count_nonzero(whole.array) != np.count_nonzero(numbers):
         raise InputError(labels.path, "reaches beyond the series", remedy)
     try:
         with warnings.catch_warnings():  # they repeat the patient's name, which belongs in no log
@@ -88,7 +87,7 @@ def read_series(folder: Path) -> list[Dataset]:
             continue
         if "PixelData" in image and "ImagePositionPatient" in image:
             images.append(image)
-    series = {str(image.SeriesInstanceUID) for image in images}
+    series = {str(image.get("SeriesInstanceUID", "")) for image in images}
     if len(series) != 1:
         raise InputError(folder, f"holds images of {len(series)} series", "Give the folder of one series.")
     return images

@@ -103,9 +103,12 @@ def parse_csv(text: str, path: Path) -> Iterator[Mark]:
             raise InputError(path, problem, remedy)
         row = dict(zip(columns, cells, strict=False))
         if row.get("defined") != "0":  # as Slicer exports a point that was not placed
-            occupancy = _occupancy(row.get("inside", ""), line, path) if "inside" in columns else None
             position = _position(row, letters, line, path, decimal_comma=delimiter != ",")
             label = row.get("label") or row.get("name", "")
+            if "inside" in columns:
+                occupancy = _occupancy(row.get("inside", ""), line, path)
+            else:
+                occupancy = said(row.get("description", ""), row.get("desc", ""), label)
             space = "LPS" if letters == "lps" else "RAS"
             yield Mark(in_ras(position, space), _as_named(label), occupancy)
 

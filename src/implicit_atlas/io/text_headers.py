@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedIOBase
@@ -50,6 +51,7 @@ _META_TYPES |= {f"U{name}": f"u{kind[1]}" for name, kind in _META_TYPES.items()}
     "FLOAT": "f4",
     "DOUBLE": "f8",
 }
+_QUOTED = re.compile(r'"([^"]*)"')
 _NRRD_ORDERS = {"little": "<", "big": ">"}
 _META_ORDERS = {"false": "<", "true": ">"}
 _NRRD_SPACES = (
@@ -244,6 +246,10 @@ def _nrrd_space_notes(fields: dict[str, str], path: Path) -> tuple[str, ...]:
     if space in _NRRD_SPACES:
         if "none" in fields.get("space directions", "none").lower():
             raise InputError(path, "has no space directions", _REEXPORT)
+        units = set(_QUOTED.findall(fields.get("space units", ""))) - {"mm", "", "millimeter", "???"}
+        if units:
+            problem = f"is in the unit '{units.pop()[:20]}'"
+            raise InputError(path, problem, "Save it in millimetres.")
         return ()
     if space:
         raise InputError(path, f"has the space '{space}'", "Save it in left-posterior-superior space.")

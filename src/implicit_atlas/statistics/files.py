@@ -69,16 +69,16 @@ def write_modes(
         InputError: too few cases.
     """
     stats = principal_modes(shapes, min(count, most_modes(len(shapes))))
-    write_mesh(folder / "mean.ply", Mesh(stats.mean_mm, faces))
-    for k, (mode, deviation) in enumerate(zip(stats.modes, stats.deviations_mm, strict=True), start=1):
-        for sign, word in ((-1, "minus"), (1, "plus")):
-            moved = stats.mean_mm + sign * DEVIATIONS * deviation * mode
-            write_mesh(folder / f"mode-{k}-{word}.ply", Mesh(moved, faces))
     curves = {
         "compactness": compactness(stats, seed),
         "generality_mm": generality(shapes, stats, seed),
         "specificity_mm": specificity(shapes, stats, seed=seed),
     }
+    write_mesh(folder / "mean.ply", Mesh(stats.mean_mm, faces))
+    for k, (mode, deviation) in enumerate(zip(stats.modes, stats.deviations_mm, strict=True), start=1):
+        for sign, word in ((-1, "minus"), (1, "plus")):
+            moved = stats.mean_mm + sign * DEVIATIONS * deviation * mode
+            write_mesh(folder / f"mode-{k}-{word}.ply", Mesh(moved, faces))
     rows = []
     for k, deviation in enumerate((0.0, *stats.deviations_mm)):  # curves begin at the mean alone
         rms_mm = deviation / np.sqrt(len(stats.mean_mm))
