@@ -141,7 +141,8 @@ def test_a_series_without_its_number_and_a_sheared_mask_are_named(series, labels
     capsys.readouterr()
     own = read_labels(labels[0])
     affine = own.grid.affine.copy()
-    affine[0, 1] += 5e-4 * affine[1, 1]
+    first, second = affine[:3, 0], affine[:3, 1]
+    affine[:3, 1] += 5e-4 * np.linalg.norm(second) * first / np.linalg.norm(first)
     sheared = replace(own, grid=Grid(own.grid.shape, affine))
     with pytest.raises(InputError, match="is on another grid"):
         write_dicom_seg(tmp_path / "a.dcm", sheared, series, {1: "one"})

@@ -26,6 +26,7 @@ SECTIONS = 10  # below which ends are too coarse to tell
 SHARE = 0.5  # of the organ's largest section in that direction that a flat end has
 LONG = 0.8  # times as deep as a flat end is wide: flat organs have flat sides
 ANOTHER = 0.9  # cosine of the angle between different ends
+BELOW = 0.25  # layers: more, and the rim beside an end is made up; less, and a tilted plane forbids what lies beyond
 FEWEST = 64  # voxels of an organ
 
 
@@ -48,12 +49,12 @@ class FlatEnd:
     def beyond(
         self, shape: tuple[int, int, int], spacing_mm: Float[np.ndarray, "3"]
     ) -> Bool[np.ndarray, "x y z"]:
-        """Voxels of which the organ's cut says nothing: above the plane, or less than a layer below it."""
+        """Voxels of which the organ's cut says nothing: above the plane, which lies less than a layer below its top."""
         heights = [
             np.arange(n) * size * part for n, size, part in zip(shape, spacing_mm, self.normal, strict=True)
         ]
         height = heights[0][:, None, None] + heights[1][:, None] + heights[2]
-        return height > self.top_mm - self.layer_mm
+        return height > self.top_mm - BELOW * self.layer_mm
 
 
 def flat_ends(occupancy: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, "3"]) -> list[FlatEnd]:
