@@ -20,10 +20,8 @@ from implicit_atlas.pieces import largest_pieces
 # that lost a tenth or a fifth to a plane all livers' and kidneys' ends are, and two of three hippocampi's. The whole
 # organ decides: where nothing was cut off, it adds less than a twentieth of what it differs by elsewhere.
 FLAT, ENDS = 0.6, 3  # flatness of ends that are completed, and how many of a mask
-LEAST, SURE = (
-    0.015,
-    0.3,
-)  # share of a mask that one must add, and of what mask and whole organ differ by where it was seen
+# What an end must add, as a share of the mask, and of what mask and whole organ differ by where it was seen.
+LEAST, SURE = 0.015, 0.25
 
 
 @dataclass(frozen=True, eq=False)
