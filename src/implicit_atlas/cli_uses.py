@@ -89,7 +89,7 @@ def clean(
         ),
     ] = None,
 ) -> None:
-    """Repair annotations: fill holes, drop islands, correct outlines; detail near the likely surface stays."""
+    """Repair annotations: holes, islands, stairs, cut-off ends, outlines; detail near the likely surface stays."""
     from implicit_atlas import console
     from implicit_atlas.repair import repair
     from implicit_atlas.tasks_files import write_repair
