@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from implicit_atlas.frame import bounding_box, frame_of_box
 from implicit_atlas.io.types import Mask
 from implicit_atlas.voxel_grid import Grid
 
@@ -26,6 +27,10 @@ def rotation(angles):
         turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
         matrix = turn @ matrix
     return matrix
+
+
+def frame_around(occupancy, grid, resolution=128, margin=0.0, kind="box"):
+    return frame_of_box(bounding_box(occupancy, grid), grid, resolution, margin, kind)
 
 
 def affine_of(spacing_mm=(1.0, 1.0, 1.0), angles=(0, 0, 0), origin_mm=(0.0, 0.0, 0.0)):

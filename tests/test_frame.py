@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shape_masks import AXIS_ORDERS, affine_of, ellipsoid_mask, reoriented
+from shape_masks import AXIS_ORDERS, affine_of, ellipsoid_mask, frame_around, reoriented
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.frame import Frame, Grid, bounding_box, box_frame, frame_of_box, isotropic_frame
+from implicit_atlas.frame import Frame, Grid, bounding_box, frame_of_box
 
 affines = st.builds(
     affine_of,
@@ -99,9 +99,9 @@ def test_margin_is_a_fraction_of_the_box_on_each_side():
 def test_every_axis_order_puts_the_cube_in_the_same_place(order, flips):
     mask = ellipsoid_mask(affine=affine_of((0.8, 1.0, 3.0), (20, -35, 10), (12, -40, 7)))
     turned = reoriented(mask, order, flips)
-    for make in (box_frame, isotropic_frame):
-        frame = make(mask.occupancy, mask.grid, 20, 0.1)
-        frame_turned = make(turned.occupancy, turned.grid, 20, 0.1)
+    for kind in ("box", "isotropic"):
+        frame = frame_around(mask.occupancy, mask.grid, 20, 0.1, kind)
+        frame_turned = frame_around(turned.occupancy, turned.grid, 20, 0.1, kind)
         points = np.random.default_rng(1).uniform(-1, 1, (50, 3))
         assert np.allclose(frame_turned.cube_to_world(points), frame.cube_to_world(points))
         assert np.allclose(frame_turned.affine_cube_to_world, frame.affine_cube_to_world)
@@ -161,15 +161,15 @@ def test_a_caller_cannot_move_a_frame():
 def test_options_out_of_range_are_refused(options):
     mask = ellipsoid_mask()
     with pytest.raises(InputError, match="out of range"):
-        box_frame(mask.occupancy, mask.grid, **options)
+        frame_around(mask.occupancy, mask.grid, **options)
 
 
 def test_empty_and_mismatched_masks_are_refused():
     grid = Grid((3, 4, 5), np.eye(4))
     with pytest.raises(InputError, match="is empty"):
-        box_frame(np.zeros((3, 4, 5), bool), grid)
+        frame_around(np.zeros((3, 4, 5), bool), grid)
     with pytest.raises(InputError, match="differs from its grid"):
-        box_frame(np.ones((5, 4, 3), bool), grid)
+        frame_around(np.ones((5, 4, 3), bool), grid)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -10,17 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from shape_masks import AXIS_ORDERS, affine_of, dsc, ellipsoid_mask, reoriented, save_mask
+from shape_masks import AXIS_ORDERS, affine_of, dsc, ellipsoid_mask, frame_around, reoriented, save_mask
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.frame import Grid, bounding_box, box_frame
+from implicit_atlas.frame import Grid, bounding_box
 from implicit_atlas.shapes import (
     Shape,
     hash_source,
     prepare,
-    protocol_frame,
     restore,
-    restore_field,
     restore_lattice,
 )
 
@@ -148,26 +146,18 @@ def test_restore_lattice_takes_probabilities_and_logits():
 
 
 @pytest.mark.parametrize(("order", "flips"), AXIS_ORDERS[::7])
-def test_restore_field_equals_the_field_at_the_voxels(order, flips):
+def test_a_restored_lattice_is_the_field_at_the_voxels(order, flips):
     mask = reoriented(ellipsoid_mask(affine=affine_of((1, 2, 0.7), (10, 20, 30))), order, flips)
-    frame = box_frame(mask.occupancy, mask.grid, R, 0.2)
+    frame = frame_around(mask.occupancy, mask.grid, R, 0.2)
 
     def ball(points):
         return 0.7 - np.linalg.norm(points, axis=1)
 
-    restored = restore_field(ball, frame, threshold=0.0)
     voxels = np.stack(np.meshgrid(*[np.arange(n) for n in mask.grid.shape], indexing="ij"), -1).astype(float)
-    assert np.array_equal(restored, np.linalg.norm(frame.voxel_to_cube(voxels), axis=-1) < 0.7)
+    at_voxels = np.linalg.norm(frame.voxel_to_cube(voxels), axis=-1) < 0.7
     nodes = -1 + (2 * np.stack(np.meshgrid(*[np.arange(R)] * 3, indexing="ij"), -1) + 1) / R
     from_lattice = restore_lattice(ball(nodes.reshape(-1, 3)).reshape(R, R, R), frame, threshold=0.0)
-    assert dsc(from_lattice, restored) > 0.98
-
-
-def test_protocol_frame_does_not_depend_on_the_model_s_frame():
-    mask = ellipsoid_mask()
-    frame = protocol_frame(mask, R)
-    assert frame.to_json() == prepare(mask, R).frame.to_json()
-    assert (frame.kind, frame.margin, frame.resolution) == ("box", 0.0, R)
+    assert dsc(from_lattice, at_voxels) > 0.98
 
 
 def test_content_hash_is_of_the_file(tmp_path):

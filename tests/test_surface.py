@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import trimesh
 from scipy.ndimage import gaussian_filter, map_coordinates
+from shape_masks import frame_around
 from skimage.measure import marching_cubes
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.frame import Grid, box_frame
+from implicit_atlas.frame import Grid
 from implicit_atlas.pieces import SPECK, largest_pieces, without_specks, without_strays
 from implicit_atlas.surface import (
     CubeMesh,
@@ -219,7 +220,7 @@ def test_mask_on_its_grid_has_its_volume_in_mm(mirror):
 def test_cube_meshes_reach_the_world_through_the_frame(mirror):
     occupancy = np.zeros((20, 16, 12), bool)
     occupancy[3:17, 4:12, 2:10] = True
-    frame = box_frame(occupancy, Grid(occupancy.shape, OBLIQUE @ np.diag([mirror, 1, 1, 1])), 16)
+    frame = frame_around(occupancy, Grid(occupancy.shape, OBLIQUE @ np.diag([mirror, 1, 1, 1])), 16)
     mesh = field_mesh(ball(0.6), 16)
     world = to_world(mesh, frame)
     np.testing.assert_allclose(world.vertices, frame.cube_to_world(mesh.vertices))

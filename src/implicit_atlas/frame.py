@@ -109,7 +109,7 @@ class Frame:
     def voxel_window(self) -> Box:
         """Return the voxels whose centres lie between the first and last node of every axis, canonical.
 
-        With a frame made by `box_frame` at margin 0 this is exactly the organ's bounding box.
+        With a "box" frame at margin 0 this is exactly the organ's bounding box.
         """
         tolerance_voxels = 1e-6
         last = self.start + self.step * (self.resolution - 1)
@@ -161,28 +161,6 @@ class _FrameRecord:
     resolution: int
     kind: FrameKind
     margin: float
-
-
-def box_frame(
-    occupancy: Bool[np.ndarray, "x y z"], grid: Grid, resolution: int = 128, margin: float = 0.0
-) -> Frame:
-    """Return the paper's frame: the organ's bounding box stretched to the cube; see `frame_of_box`.
-
-    Raises:
-        InputError: an empty mask, a shape that differs from the grid's, or an option out of range.
-    """
-    return frame_of_box(bounding_box(occupancy, grid), grid, resolution, margin)
-
-
-def isotropic_frame(
-    occupancy: Bool[np.ndarray, "x y z"], grid: Grid, resolution: int = 128, margin: float = 0.0
-) -> Frame:
-    """Return a frame that keeps the organ's proportions; see `frame_of_box`.
-
-    Raises:
-        InputError: as `box_frame`.
-    """
-    return frame_of_box(bounding_box(occupancy, grid), grid, resolution, margin, "isotropic")
 
 
 def bounding_box(occupancy: Bool[np.ndarray, "x y z"], grid: Grid) -> Box:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped, UInt8
+from jaxtyping import Bool, Shaped, UInt8
 from scipy.ndimage import map_coordinates
 
 from implicit_atlas.errors import InputError
@@ -19,8 +18,6 @@ from implicit_atlas.io.text_headers import metaimage_claim, nrrd_claim
 from implicit_atlas.io.types import Mask
 from implicit_atlas.resample import AxisMap, cubic_axis, linear_axis, resample
 from implicit_atlas.voxel_grid import Grid
-
-_POINTS_PER_CALL = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,15 +109,6 @@ def prepare(
     )
 
 
-def protocol_frame(mask: Mask, resolution: int = 128) -> Frame:
-    """Return the margin-free box frame in which scores are taken, whatever frame a model works in.
-
-    Raises:
-        InputError: an empty mask.
-    """
-    return frame_of_box(_box_of(mask), mask.grid, resolution)
-
-
 def restore(shape: Shape) -> Bool[np.ndarray, "x y z"]:
     """Return a shape as a mask on its original grid; see `restore_lattice`."""
     return restore_lattice(shape.occupancy, shape.frame, 0.5)
@@ -153,32 +141,6 @@ def restore_lattice(
         for axis in range(3)
     ]
     return _in_grid(resample(values, axes, threshold), window, frame.grid)
-
-
-def restore_field(
-    values_at: Callable[[Float[np.ndarray, "n 3"]], Float[np.ndarray, " n"]],
-    frame: Frame,
-    threshold: float = 0.5,
-) -> Bool[np.ndarray, "x y z"]:
-    """Return a field as a mask on the original grid, asked at the centre of every voxel in the frame.
-
-    Args:
-        values_at: cube coordinates (n, 3), float64, to values (n,).
-        frame: the cube's frame.
-        threshold: a voxel is occupied where the value at its centre lies above it.
-
-    Returns:
-        occupancy of shape `frame.grid.shape`; False outside the lattice.
-    """
-    window = frame.voxel_window()
-    extent = tuple(axis.stop - axis.start for axis in window)
-    corner = np.array([axis.start for axis in window])
-    occupancy = np.empty(int(np.prod(extent)), np.bool_)
-    for begin in range(0, occupancy.size, _POINTS_PER_CALL):
-        flat = np.arange(begin, min(begin + _POINTS_PER_CALL, occupancy.size))
-        voxels = np.stack(np.unravel_index(flat, extent), axis=-1) + corner
-        occupancy[flat] = values_at(frame.canonical_to_cube(voxels.astype(np.float64))) > threshold
-    return _in_grid(occupancy.reshape(extent), window, frame.grid)
 
 
 def restore_on(
