@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,8 @@ def run_measurement(
     key: str,
     measure: Callable[[TrainedAtlas, list[Mask], Callable[[str], object]], dict[str, Any]],
     more: Callable[[TrainedAtlas], dict[str, Any]],
+    arguments: Sequence[str] | None = None,
+    keep: bool = False,
 ) -> None:
     """Measure a use of a model on unseen masks, by the command line, and keep what was found.
 
@@ -215,13 +217,15 @@ def run_measurement(
         key: under which the file has the measurements.
         measure: what is measured.
         more: what else to know of it.
+        arguments: of the command line.
+        keep: what the file already has of other measurements under `key`.
     """
     parser = argparse.ArgumentParser(description=text)
     parser.add_argument("model", type=Path)
     parser.add_argument("--organ", default="hippocampus")
     parser.add_argument("--data", type=Path, help="folder with masks/ and splits.json")
     parser.add_argument("--every", type=int, default=1, help="of the unseen cases, take every n-th")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     folder = options.data or DEFAULT_DATA / options.organ
     atlas = implicit_atlas.load(str(options.model))
     masks = unseen(folder, options.every)
@@ -231,6 +235,9 @@ def run_measurement(
     about = {**about_run(atlas, options.organ, masks), **more(atlas)}
     about |= {"every": options.every, "seconds": seconds}
     path = RESULTS / f"{name}-{options.organ}.json"
+    if keep and path.exists():
+        about["measured_again"] = list(found)
+        found = json.loads(path.read_text())[key] | found
     write_atomic(path, (json.dumps({"about": about, key: found}, indent=1) + "\n").encode())
 
 

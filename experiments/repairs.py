@@ -7,9 +7,11 @@ a median of 3³ voxels, and the mean of both. Results: experiments/results/repai
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +80,16 @@ def thin_part(mask: Mask) -> Occupancy:
     return mask.occupancy & ~opened[1:-1, 1:-1, 1:-1]
 
 
-def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> dict[str, Any]:
+def measure(
+    atlas: TrainedAtlas,
+    masks: list[Mask],
+    report: Callable[[str], object],
+    kinds: Sequence[str] = ("clean", *KINDS),
+) -> dict[str, Any]:
     """{kind: {method: [DSC, NSD, ASSD mm, share of the thin part kept]}}, means over the cases, in percent."""
     out: dict[str, Any] = {}
     thin = [thin_part(mask) for mask in masks]
-    for kind in ("clean", *KINDS):
+    for kind in kinds:
         poor = [mask.occupancy if kind == "clean" else changed(mask, kind) for mask in masks]
         rows = [{"as it is": one, **smoothed(one)} for one in poor]
         for row, found in zip(rows, _repaired(atlas, masks, poor), strict=True):
@@ -121,14 +128,19 @@ def _scores(mask: Mask, thin: Occupancy, found: Occupancy) -> list[float]:
 
 
 def main() -> int:
-    """Measure and keep."""
+    """Measure and keep; with --kinds some changes alone, beside what the file has of others."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--kinds", nargs="+", choices=("clean", *KINDS), default=("clean", *KINDS))
+    chosen, others = parser.parse_known_args()
     about = {"thin_mm": THIN_MM, "keep_voxels": KEEP_VOXELS, "code_weight": CODE_WEIGHT}
     return run_measurement(
         __doc__,
         "repairs",
         "repairs",
-        measure,
+        partial(measure, kinds=chosen.kinds),
         lambda atlas: {**about, "degrees_of_freedom": atlas.codes.shape[1]},
+        others,
+        keep=len(chosen.kinds) <= len(KINDS),
     )
 
 

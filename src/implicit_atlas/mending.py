@@ -21,7 +21,7 @@ from implicit_atlas.pieces import largest_pieces
 # organ decides: where nothing was cut off, it adds less than a twentieth of what it differs by elsewhere.
 FLAT, ENDS = 0.6, 3  # flatness of ends that are completed, and how many of a mask
 # What an end must add, as a share of the mask, and of what mask and whole organ differ by where it was seen.
-LEAST, SURE = 0.015, 0.25
+LEAST, SURE = 0.015, 0.6
 
 
 @dataclass(frozen=True, eq=False)
