@@ -200,7 +200,7 @@ def about_run(atlas: TrainedAtlas, organ: str, masks: list[Mask]) -> dict[str, A
 
 
 @exit_status
-def run_measurement(
+def run_measurement(  # noqa: PLR0913 (what differs between measurements)
     text: str | None,
     name: str,
     key: str,

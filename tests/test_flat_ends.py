@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from test_outlines import ORGAN, SPACING, ellipsoid
 
-from implicit_atlas.flat_ends import FlatEnd, flat_ends, flatness_of, sphere
-from implicit_atlas.mending import FLAT
+from implicit_atlas.flat_ends import FLAT, FlatEnd, flat_ends, flatness_of, sphere
 
 
 def cut(organ: np.ndarray, normal: np.ndarray, share: float) -> tuple[np.ndarray, float]:

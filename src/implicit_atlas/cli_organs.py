@@ -49,7 +49,7 @@ def prepare(
         with console.task(f"prepare {name}") as report:
             done = prepare_folder(folder, output / name, config, progress=console.counted(report))
         usable, damaged = len(done.prepared) + len(done.reused), _damaged(done.quarantined)
-        print(f"{output / name}: {usable} shapes, {len(done.quarantined) - len(damaged)} cases without")
+        print(f"{output / name}: {usable} shapes, {len(done.quarantined) - len(damaged)} cases without it")
         problems += damaged
         total = max(total, usable + len(done.quarantined))
     finish(_once(problems), total)
@@ -92,7 +92,7 @@ def train(  # noqa: PLR0913 (each is an option of the command)
             total += 1
             continue
         damaged = _damaged(problems)
-        print(f"{model}: {len(problems) - len(damaged)} of {cases} cases without")
+        print(f"{model}: {len(problems) - len(damaged)} of {cases} cases are without it")
         failed += damaged
         total += cases
     finish(_once(failed), total)

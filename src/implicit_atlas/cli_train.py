@@ -10,6 +10,7 @@ from typing import Any
 from implicit_atlas.cli_cases import chosen, sources_of
 from implicit_atlas.errors import InputError
 
+FEW_SHAPES = 5
 FEW_STEPS = 100  # an atlas of fewer knows little
 
 
@@ -89,6 +90,8 @@ def learn(
     pictures.training_curves(run / "training.png", RunLog(run / "log.jsonl").read_lines())
     steps, seconds = atlas.provenance["steps"], atlas.provenance["seconds"]
     print(f"{output}: {len(shapes)} shapes, {steps} steps in {seconds:.0f} s")
+    if len(shapes) < FEW_SHAPES:
+        print(f"WARNING: {output}: {len(shapes)} shapes are too few to learn an organ from; five do.")
     if steps < FEW_STEPS:
         remedy = (
             "Give more --max-minutes, or --steps." if plan.max_minutes is not None else "Give more --steps."

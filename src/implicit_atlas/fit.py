@@ -18,7 +18,9 @@ from implicit_atlas.shapes import Shape, restore_lattice, restore_on
 from implicit_atlas.surface import CubeMesh, ValuesAt, field_mesh, sparse_volume, to_world
 from implicit_atlas.voxel_grid import Grid
 
-WRONG_ORGAN = "Check that it shows the atlas's organ, and give its --label."
+WRONG_ORGAN = (
+    "Check that it shows the atlas's organ, its side (left or right) and space (LPS or RAS), and its --label."
+)
 TRUSTED_DSC = 0.8  # between mask and shape: below it the mask may be of another organ
 
 

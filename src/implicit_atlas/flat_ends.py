@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import binary_erosion
 
+FLAT = 0.6  # flatness of an end that was cut off: see `implicit_atlas.mending`
 DIRECTIONS, APART = (
     2000,
     0.99,

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.completion import complete
 from implicit_atlas.errors import InputError
-from implicit_atlas.flat_ends import flat_ends
+from implicit_atlas.flat_ends import FLAT, flat_ends
 from implicit_atlas.io import Mask, case_name
 from implicit_atlas.observe import Drawn
 from implicit_atlas.outlines import stairs_of, without_stairs
@@ -19,7 +19,7 @@ from implicit_atlas.pieces import largest_pieces
 # Flatness of clean masks of `train` is below 0.3 (livers, kidneys); of every second hippocampus it is above. Of organs
 # that lost a tenth or a fifth to a plane all livers' and kidneys' ends are, and two of three hippocampi's. The whole
 # organ decides: where nothing was cut off, it adds less than a twentieth of what it differs by elsewhere.
-FLAT, ENDS = 0.6, 3  # flatness of ends that are completed, and how many of a mask
+ENDS = 3  # of a mask that are completed
 # What an end must add, as a share of the mask, and of what mask and whole organ differ by where it was seen.
 LEAST, SURE = 0.015, 0.6
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from implicit_atlas.errors import InputError
+from implicit_atlas.flat_ends import FLAT, flat_ends
 from implicit_atlas.io import Landmarks, Mask
 from implicit_atlas.sampling import Observations
 from implicit_atlas.voxel_grid import Grid
@@ -53,7 +54,8 @@ def from_mask(mask: Mask, seen: Seen, name: str) -> Observations:
     Args:
         mask: the organ as far as it is known.
         seen: "slices": slices of the axis along which fewest hold the organ, all of each such slice; "volume": the
-            whole volume, so that an organ that touches its border goes on beyond it.
+            whole volume, so that an organ that touches its border goes on beyond it; of one that does not, all but
+            what lies beyond its flat end.
         name: of the case.
 
     Raises:
@@ -83,10 +85,10 @@ class Drawn:
         """What `from_mask` observes of a mask.
 
         Raises:
-            InputError: "slices" of a mask whose slices are all annotated.
+            InputError: "slices" of a mask whose slices are all annotated; "volume" of one that goes on nowhere.
         """
         if seen == "volume":
-            return cls(mask, np.ones(mask.grid.shape, bool), ends=True)
+            return cls(mask, _seen_of_volume(mask), ends=True)
         axis, planes = annotated_slices(mask)
         observed = np.zeros(mask.grid.shape, bool)
         np.moveaxis(observed, axis, 0)[planes] = True
@@ -127,6 +129,19 @@ class Drawn:
         return flat.reshape(found.shape)
 
 
+def _seen_of_volume(mask: Mask) -> Bool[np.ndarray, "x y z"]:
+    """All of a volume whose border the organ touches; else all but what lies beyond the organ's flat end."""
+    planes = (mask.occupancy.take(k, axis) for axis in range(3) for k in (0, -1))
+    if any(plane.any() for plane in planes):
+        return np.ones(mask.grid.shape, bool)
+    end = next(iter(flat_ends(mask.occupancy, mask.grid.spacing_mm)), None)
+    if end is None or end.flatness < FLAT:
+        problem = "touches no border of its volume and has no flat end, so that nothing of it can lie beyond"
+        remedy = "Reconstruct it as a whole mask, or crop the volume to where the organ was cut off."
+        raise InputError(mask.path, problem, remedy)
+    return mask.occupancy | ~end.beyond(mask.grid.shape, mask.grid.spacing_mm)
+
+
 def annotated_slices(mask: Mask) -> tuple[int, Int[np.ndarray, " n"]]:
     """The axis of the array along which few slices are annotated, and these slices.
 
@@ -144,11 +159,12 @@ def annotated_slices(mask: Mask) -> tuple[int, Int[np.ndarray, " n"]]:
         if drawn and (best is None or runs.mean() < best[0]):
             best = float(runs.mean()), axis, planes
     if best is None:
-        problem = "has no slices left out between its first and last, along no axis"
+        problem = "has slices left out between its first and last along none of its axes"
         raise InputError(
             mask.path,
             problem,
-            "Reconstruct it as a whole mask, or say that its volume was seen: --seen volume.",
+            "Draw parallel slices with gaps between them, reconstruct it as a whole mask, or say that its "
+            "volume was seen: --seen volume.",
         )
     return best[1], best[2]
 

@@ -183,6 +183,9 @@ def write_completion(
         "boundary_mm": "" if done.boundary_mm is None else round(done.boundary_mm, 3),
         "spread_mm": spread_mm,
         "guessed": "" if done.guessed is None else round(done.guessed, 3),
+        "boundary": int((done.seen.occupancy == 0.5).sum()),
+        "inside": int((done.seen.occupancy > 0.5).sum()),
+        "outside": int((done.seen.occupancy < 0.5).sum()),
         "degrees_of_freedom": fit.found.degrees_of_freedom,
         "doubt": done.doubt or "",
     }
@@ -214,6 +217,7 @@ def write_repair(done: Repair, folder: Path) -> dict[str, Any]:
         "removed_ml": round(done.removed * to_ml, 3),
         "put_back_ml": round(done.put_back * to_ml, 3),
         "slice_mm": round(done.slice_mm, 3),
+        "dsc": round(100 * done.likeness, 2),
         "doubt": done.doubt or "",
     }
 

@@ -65,7 +65,8 @@ def read_mesh(path: Path) -> Mesh:
     surface = _READERS[suffix_of(path)](path)
     closed = closed_surface(surface, path)
     vertices = closed.vertices if surface.space == "RAS" else closed.vertices * _FLIP_XY
-    return Mesh(vertices, closed.faces, closed.notes)
+    unnamed = () if surface.space else ("it names no space: left-posterior-superior is taken",)
+    return Mesh(vertices, closed.faces, (*unnamed, *closed.notes))
 
 
 def write_mesh(path: Path, mesh: Mesh) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.io import Mesh, read_stored, write_mesh, write_values
+from implicit_atlas.io import Mesh, case_name, read_stored, write_mesh, write_values
+from implicit_atlas.io.formats import is_mask_name
 from implicit_atlas.statistics.cases import Shapes
 from implicit_atlas.statistics.groups import GroupComparison, compare_groups
 from implicit_atlas.statistics.modes import (
@@ -107,8 +108,16 @@ def read_groups(path: Path, names: Sequence[str]) -> list[str]:
     rows: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            for row in csv.DictReader(stream):
+            table = csv.DictReader(stream)
+            lacking = {"name", "group"} - set(table.fieldnames or [])
+            if lacking:
+                problem = f"has no column '{min(lacking)}', but {', '.join(table.fieldnames or ['nothing'])}"
+                raise InputError(
+                    path, problem, "Give a CSV with the columns name, group, separated by commas."
+                )
+            for row in table:
                 name, group = row["name"].strip(), row["group"].strip()
+                name = case_name(Path(name)) if is_mask_name(name) else name
                 if rows.setdefault(name, group) != group:
                     problem = f"puts {name} into two groups, {rows[name]} and {group}"
                     raise InputError(path, problem, "Leave one of the two lines.")
