@@ -66,7 +66,7 @@ def read_mesh(path: Path) -> Mesh:
     closed = closed_surface(surface, path)
     vertices = closed.vertices if surface.space == "RAS" else closed.vertices * _FLIP_XY
     unnamed = () if surface.space else ("it names no space: left-posterior-superior is taken",)
-    return Mesh(vertices, closed.faces, (*unnamed, *closed.notes))
+    return Mesh(vertices, closed.faces, (*closed.notes, *unnamed))
 
 
 def write_mesh(path: Path, mesh: Mesh) -> None:
