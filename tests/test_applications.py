@@ -212,18 +212,3 @@ def test_random_shapes_are_described_beside_principal_components(tmp_path, monke
     assert 0.3 * real < ours < 3 * real and "volume ml" not in components
     (tmp_path / "generation-phantom.json").write_text(json.dumps({"about": about, "generation": found}))
     assert "| 2 principal components, temperature 1.0 |" in uses_page.section("generation", tmp_path)
-
-
-def test_a_part_that_ends_within_its_volume_goes_on_beyond_its_flat_end():
-    organ = np.pad(ORGAN, 4)
-    height = np.stack(np.indices(organ.shape), axis=-1) @ (SPACING * [0.8, 0.6, 0])
-    part = organ & (height < np.quantile(height[organ], 0.7))
-    mask = Mask(part, Grid(part.shape, np.diag([*SPACING, 1.0])), Path("part.nii.gz"), (), np.dtype(np.uint8))
-    drawn = Drawn.of(mask, "volume")
-    gone = organ & ~part
-    assert drawn.ends and drawn.observed[part].all() and drawn.observed[gone].mean() < 0.05
-    assert drawn.observed.mean() > 0.5  # the rest is seen to be empty
-    whole = replace(mask, occupancy=organ)
-    with pytest.raises(InputError, match="no flat end"):
-        Drawn.of(whole, "volume")
-    assert Drawn.of(replace(mask, occupancy=ORGAN[24:], grid=Grid(ORGAN[24:].shape, np.eye(4))), "volume").observed.all()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from test_outlines import ORGAN, SPACING, ellipsoid
 
+from implicit_atlas.errors import InputError
 from implicit_atlas.flat_ends import FLAT, FlatEnd, flat_ends, flatness_of, sphere
+from implicit_atlas.io import Mask
+from implicit_atlas.observe import Drawn
+from implicit_atlas.voxel_grid import Grid
 
 
 def cut(organ: np.ndarray, normal: np.ndarray, share: float) -> tuple[np.ndarray, float]:
@@ -88,3 +95,20 @@ def test_what_is_too_small_has_no_end():
     line = np.zeros((200, 3, 3), bool)
     line[:, 1, 1] = True
     assert flat_ends(line, SPACING)  # no error
+
+
+def test_a_part_that_ends_within_its_volume_goes_on_beyond_its_flat_end():
+    organ = np.pad(ORGAN, 4)
+    height = np.stack(np.indices(organ.shape), axis=-1) @ (SPACING * [0.8, 0.6, 0])
+    part = organ & (height < np.quantile(height[organ], 0.7))
+    mask = Mask(part, Grid(part.shape, np.diag([*SPACING, 1.0])), Path("part.nii.gz"), (), np.dtype(np.uint8))
+    drawn = Drawn.of(mask, "volume")
+    gone = organ & ~part
+    assert drawn.ends and drawn.observed[part].all() and drawn.observed[gone].mean() < 0.05
+    assert drawn.observed.mean() > 0.5  # the rest is seen to be empty
+    whole = replace(mask, occupancy=organ)
+    with pytest.raises(InputError, match="no flat end"):
+        Drawn.of(whole, "volume")
+    half = ORGAN[24:]
+    cropped = replace(mask, occupancy=half, grid=Grid(half.shape, np.eye(4)))
+    assert Drawn.of(cropped, "volume").observed.all()
