@@ -54,12 +54,13 @@ class Mesh:
         return enclosed_volume(self.vertices, self.faces) if len(self.faces) else 0.0
 
 
-def read_mesh(path: Path) -> Mesh:
+def read_mesh(path: str | Path) -> Mesh:
     """Read a closed surface, repaired where that is possible; `Mesh.notes` says how.
 
     Raises:
         InputError: an unknown format, a file that lies or is cut off, or a surface that encloses nothing.
     """
+    path = Path(path)
     if suffix_of(path) not in _READERS:
         raise unknown_format(path)
     surface = _READERS[suffix_of(path)](path)
@@ -69,12 +70,13 @@ def read_mesh(path: Path) -> Mesh:
     return Mesh(vertices, closed.faces, (*closed.notes, *unnamed))
 
 
-def write_mesh(path: Path, mesh: Mesh) -> None:
+def write_mesh(path: str | Path, mesh: Mesh) -> None:
     """Write a surface by its suffix: binary STL or PLY (single precision), OBJ or VTP (double), in LPS mm, or GLB.
 
     Raises:
         InputError: no triangles, vertices that are no numbers, another suffix, or the file cannot be written.
     """
+    path = Path(path)
     writers: dict[str, Callable[[Mesh], bytes]] = {
         ".stl": _stl_bytes,
         ".ply": _ply_bytes,
