@@ -16,10 +16,10 @@ from implicit_atlas.observe import Drawn
 from implicit_atlas.outlines import stairs_of, without_stairs
 from implicit_atlas.pieces import largest_pieces
 
-# Flatness of clean masks of `train` is below 0.3 (livers, kidneys); of every second hippocampus it is above. Of organs
-# that lost a tenth or a fifth to a plane all livers' and kidneys' ends are, and two of three hippocampi's. The whole
-# organ decides: where nothing was cut off, it adds up to a twentieth of what it differs by elsewhere (a half at one blunt
-# tail), where a tenth was, as much and more.
+# Flatness of clean masks of `train` is below 0.3 (livers, kidneys); of every third hippocampus it is above 0.6. Of
+# organs that lost a tenth or a fifth to a plane all livers' and kidneys' ends are, and two of three hippocampi's. The
+# whole organ decides: where nothing was cut off, it adds up to a twentieth of what it differs by elsewhere (a half at
+# one blunt tail), where a tenth was, as much and more.
 ENDS = 3  # of a mask that are completed
 # What an end must add, as a share of the mask, and of what mask and whole organ differ by where it was seen.
 LEAST, SURE = 0.015, 0.6
