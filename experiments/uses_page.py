@@ -78,6 +78,8 @@ def repairs(found: dict[str, Any]) -> list[str]:
     """The table of repaired annotations."""
     about, table = found["about"], found["repairs"]
     methods = list(next(iter(table.values())))
+    again = about.get("measured_again", [])
+    later = f" Later, and beside them as they were: --kinds {' '.join(again)}." if again else ""
     lines = [
         f"\n{_titled(about)} "
         f"{about['cases']} unseen masks, changed on purpose (`experiments/corrupt.py`, `experiments/repairs.py`), "
@@ -86,7 +88,7 @@ def repairs(found: dict[str, Any]) -> list[str]:
         f"surface stay, and all where mask and shape differ little; {about['degrees_of_freedom']} numbers of a "
         f"fit, an atlas of {about['training_shapes']} "
         f"training shapes and {about['steps']} steps, seed {about['seed']}; {about['device']}. "
-        f"`python -m experiments.repairs MODEL --organ {about['organ']} --every {about['every']}`.\n",
+        f"`python -m experiments.repairs MODEL --organ {about['organ']} --every {about['every']}`.{later}\n",
         "| change | " + " | ".join(methods) + " |",
         "|---" * (len(methods) + 1) + "|",
     ]
