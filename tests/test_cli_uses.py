@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import csv
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-import typer
 from test_cli import run
 
-from implicit_atlas.cli_output import add_to_csv, finish
 from implicit_atlas.io import (
     Landmarks,
-    Problem,
     case_name,
     read_grid,
     read_landmarks,
@@ -63,60 +59,6 @@ def test_clicks_become_a_mask_on_the_images_grid(model, masks, tmp_path):
     assert 0 <= likely.min() and likely.max() == 1 and (likely[found.occupancy] >= 1 / 3 - 1e-6).all()
     assert len(read_mesh(out / "meshes" / "clicks.ply").faces)
     assert "spread_mm" in (out / "meshes" / "clicks.vtp").read_bytes().decode("latin-1")
-
-
-def test_a_table_keeps_what_was_said_of_other_cases(tmp_path):
-    path = tmp_path / "completions.csv"
-    add_to_csv(path, [{"name": "=a", "volume_ml": 1.0}, {"name": "b", "volume_ml": 2.0}])
-    add_to_csv(path, [{"name": "=a", "volume_ml": 1.0}])
-    add_to_csv(path, [{"name": "b", "volume_ml": 3.0}, {"name": "c", "volume_ml": 4.0}])
-    assert [(row["name"], row["volume_ml"]) for row in table(path)] == [
-        ("'=a", "1.0"),
-        ("b", "3.0"),
-        ("c", "4.0"),
-    ]
-    add_to_csv(path, [{"name": "d", "doubt": "no"}])  # of another version, or of other label ids
-    assert [row["name"] for row in table(path)] == ["'=a", "b", "c", "d"]
-    assert table(path)[3] == {"name": "d", "volume_ml": "", "doubt": "no"}
-    add_to_csv(path, [{"name": "e", "doubt": ""}], gone="b")
-    assert [row["name"] for row in table(path)] == ["'=a", "c", "d", "e"]
-    path.write_bytes(b"\xff\xfe no table")
-    add_to_csv(path, [{"name": "d", "doubt": ""}])
-    assert table(path) == [{"name": "d", "doubt": ""}]
-    assert path.with_name("completions.csv.before").read_bytes() == b"\xff\xfe no table"
-
-
-def test_calls_beside_one_another_lose_no_rows(tmp_path):
-    path = tmp_path / "reconstructions.csv"
-
-    def add(worker: int) -> None:
-        for index in range(10):
-            add_to_csv(path, [{"name": f"{worker}-{index}", "doubt": ""}])
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(add, range(4)))
-    assert len(table(path)) == 40
-
-
-def test_a_list_of_the_users_own_is_put_aside(tmp_path):
-    own = tmp_path / "not_used.csv"
-    own.write_text("patient,why\n1,moved\n")
-    finish([], 1, tmp_path, ["a"])
-    assert not own.exists() and (tmp_path / "not_used.csv.before").read_text() == "patient,why\n1,moved\n"
-
-
-def test_problems_are_named_and_old_results_of_them_are_mentioned(tmp_path, capsys):
-    (tmp_path / "a.nii.gz").write_bytes(b"")
-    problems = [
-        Problem("a", Path("x/a.nii.gz"), "the fit failed: too far."),
-        Problem("b", Path("b.nii.gz"), "b.nii.gz: no."),
-    ]
-    with pytest.raises(typer.Exit):
-        finish(problems, 3, tmp_path)
-    said = capsys.readouterr().err
-    assert "not used: a: the fit failed" in said and "not used: b.nii.gz: no." in said
-    reasons = [row["reason"] for row in table(tmp_path / "not_used.csv")]
-    assert "earlier call" in reasons[0] and "earlier call" not in reasons[1]
 
 
 def test_a_few_slices_become_the_whole(model, masks, tmp_path):
@@ -186,7 +128,7 @@ def test_clicks_that_cannot_be_are_refused_and_the_others_go_on(model, masks, tm
     assert run("complete", model, *sources, "-o", tmp_path / "out") == 1
     said = capsys.readouterr().err
     assert "few.csv" in said and "bad.fcsv" in said and "far.csv" in said and "span" in said
-    assert f"point {len(good) + 1} is farthest" in said
+    assert "mm RAS is farthest" in said
     assert (tmp_path / "out" / "good.nii.gz").exists()
     assert len(table(tmp_path / "out" / "completions.csv")) == 1
 

@@ -120,7 +120,7 @@ def test_absent_organs_are_no_fault_and_damaged_label_maps_are(abdomen, tmp_path
     models = tmp_path / "models"
     assert run("organs", "train", folder, "-o", models, *words, "--steps", 1, "--warps", 0) == 1
     said = capsys.readouterr()
-    assert "right.atlas: 1 of 4 cases without" in said.out
+    assert "right.atlas: 1 of 4 cases are without it" in said.out
     assert said.err.count("not used: ") == 1  # once for both organs
     assert len(list(models.glob("*.atlas"))) == 2
 

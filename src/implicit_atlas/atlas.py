@@ -99,7 +99,7 @@ class TrainedAtlas:
             template: the one to deform, for shapes that are to be compared place by place; by default each one's best.
 
         Raises:
-            InputError: no shape, shapes of different resolutions, or no such template.
+            InputError: no shape, shapes of different resolutions or of other frames, or no such template.
         """
         if not shapes:
             raise InputError("fit", "no shape was given", "Give at least one shape.")
@@ -312,10 +312,8 @@ class TrainedAtlas:
         resolutions = {shape.frame.resolution for shape in shapes}
         if len(resolutions) > 1:
             raise InputError("shapes", f"have resolutions {sorted(resolutions)}", "Prepare them at one.")
-        if any(
-            (shape.frame.margin, shape.frame.kind) != (self.config.margin, self.config.frame)
-            for shape in shapes
-        ):
+        frames = {(shape.frame.margin, shape.frame.kind) for shape in shapes}
+        if frames != {(self.config.margin, self.config.frame)}:
             problem = "were prepared with another margin or kind of frame than the atlas's training shapes"
             raise InputError("shapes", problem, "Load them by load_shapes(..., like=atlas.config.prepared).")
         return ShapeSet(np.stack([shape.packed for shape in shapes]), resolutions.pop(), self.device)

@@ -76,7 +76,7 @@ def test_spleen_surfaces(tmp_path: Path) -> None:
         properties = vtkMassProperties()
         properties.SetInputConnection(reader.GetOutputPort())
         mesh, mask = read_mesh(path), read_mask(path)
-        assert mesh.notes == ()
+        assert mesh.notes == ("it names no space: left-posterior-superior is taken",)
         assert mesh.volume_mm3 == pytest.approx(properties.GetVolume(), rel=1e-5)
         assert mask.occupancy.sum() * mask.grid.voxel_volume_mm3 == pytest.approx(mesh.volume_mm3, rel=5e-3)
         for suffix in (".stl", ".ply", ".obj", ".vtp"):
