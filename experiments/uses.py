@@ -9,7 +9,7 @@ import argparse
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ KINDS = {
     "slices-2": "few slices were drawn",
     "pieces-2": "holes and islands",
 }
+CUTS = {"border-2": "a tenth was cut off", "border-3": "a fifth was cut off"}
 NO_FACES = np.zeros((0, 3), np.int64)
 
 
@@ -94,10 +95,10 @@ def completion(atlas: TrainedAtlas, mask: Mask, path: Path) -> None:
     surfaces(path, rows)
 
 
-def repairs(atlas: TrainedAtlas, mask: Mask, path: Path) -> None:
+def repairs(atlas: TrainedAtlas, mask: Mask, path: Path, kinds: Mapping[str, str]) -> None:
     """Clean, changed and repaired."""
     rows = []
-    for kind, words in KINDS.items():
+    for kind, words in kinds.items():
         poor = dataclasses.replace(mask, occupancy=changed(mask, kind))
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "poor.nii.gz"
@@ -127,10 +128,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA / "hippocampus")
+    parser.add_argument("--liver", help="a model of livers, for a picture of one that was cut off")
     options = parser.parse_args()
     atlas, masks = implicit_atlas.load(options.model), unseen(options.data, EVERY)
     DOCS.mkdir(exist_ok=True)
-    repairs(atlas, masks[CASE], DOCS / "repair.png")
+    repairs(atlas, masks[CASE], DOCS / "repair.png", KINDS)
+    if options.liver:
+        liver = unseen(DEFAULT_DATA / "liver", EVERY)[CASE]
+        repairs(implicit_atlas.load(options.liver), liver, DOCS / "repair-liver.png", CUTS)
     generation(atlas, masks, DOCS / "generation.png")
     completion(atlas, masks[CASE], DOCS / "completion.png")
 
