@@ -79,7 +79,7 @@ def test_several_organs_are_scored_part_by_part(masks, tmp_path):
 
 def test_pictures_of_uses(masks, tmp_path, monkeypatch):
     monkeypatch.setattr(uses, "RESOLUTION", 32)
-    uses.repairs(tiny_atlas(), masks[0], tmp_path / "repair.png")
+    uses.repairs(tiny_atlas(), masks[0], tmp_path / "repair.png", uses.KINDS)
     uses.generation(tiny_atlas(), masks[:2], tmp_path / "generation.png")
     assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in ("repair", "generation"))
-    assert set(uses.KINDS) <= set(repairs.KINDS)
+    assert set(uses.KINDS) | set(uses.CUTS) <= set(repairs.KINDS)
