@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -17,7 +18,7 @@ from implicit_atlas.io import Mask
 from implicit_atlas.learning import train
 from implicit_atlas.phantoms import PhantomConfig, make_phantom
 from implicit_atlas.sampling import Observations
-from implicit_atlas.shapes import prepare
+from implicit_atlas.shapes import prepare, restore
 
 SHAPES = phantom_shapes(8)
 QUICK = dataclasses.replace(FIT, iterations=20)
@@ -80,6 +81,17 @@ def test_a_fit_in_no_scan_has_a_cube_mesh_and_no_mask():
     for ask in (fit.mask, fit.mesh):
         with pytest.raises(InputError, match="clicks"):
             ask()
+
+
+def test_shapes_of_another_frame_are_refused():
+    """Their cube is another part of space than that of the training shapes."""
+    shape = phantom_shapes(8)[7]
+    mask = Mask(restore(shape), shape.frame.grid, Path("organ"), (), np.dtype(np.uint8))
+    about = tiny_atlas().config.prepared
+    for margin, kind in ((0.1, "box"), (0.0, "isotropic")):
+        with pytest.raises(InputError, match="another margin or kind of frame"):
+            tiny_atlas().fit([prepare(mask, RESOLUTION, margin, kind)])
+    assert (about.resolution, about.margin, about.kind) == (RESOLUTION, 0.0, "box")
 
 
 def test_a_failed_fit_gives_no_mask():

@@ -11,8 +11,9 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkIOXML import vtkXMLPolyDataReader
 
 from implicit_atlas import statistics
+from implicit_atlas.errors import InputError
 from implicit_atlas.io import Mesh, read_stored, write_mesh
-from implicit_atlas.statistics.files import DEVIATIONS
+from implicit_atlas.statistics.files import DEVIATIONS, read_groups
 from implicit_atlas.statistics.modes import most_modes
 from implicit_atlas.surface import field_mesh
 
@@ -80,6 +81,18 @@ def test_two_groups_are_compared_on_the_mean_surface(meshes, tmp_path, capsys):
     top = height > height.max() - 0.5
     assert values["outward_mm"][top].mean() == pytest.approx(GROWTH, rel=0.2)
     assert values["q"][top].max() < 0.05 and (values["q"] >= values["p"] - 1e-12).all()
+
+
+def test_groups_name_meshes_by_their_files_too_and_lacking_columns_are_named(meshes, tmp_path):
+    names = [path.stem for path in sorted(meshes.rglob("*.ply")) if path.stem.startswith("case")]
+    groups = tmp_path / "groups.csv"
+    groups.write_text(
+        "name,group\n" + "\n".join(f"{name}.nii.gz,{'ab'[i % 2]}" for i, name in enumerate(names))
+    )
+    assert read_groups(groups, names)[:2] == ["a", "b"]
+    groups.write_text("name,diagnosis\ncase00,a\n")
+    with pytest.raises(InputError, match="no column 'group', but name, diagnosis"):
+        read_groups(groups, names)
 
 
 @pytest.mark.parametrize(

@@ -285,7 +285,11 @@ def test_masks_of_another_size_are_doubtful(model, masks, tmp_path, capsys):
     affine[:3, :3] *= 1000
     write_mask(folder / "huge.nii.gz", mask.occupancy, Grid(mask.grid.shape, affine))
     write_mask(folder / "sound.nii.gz", mask.occupancy, mask.grid)
-    for command, name in (("reconstruct", "reconstructions.csv"), ("clean", "repairs.csv")):
+    for command, name in (
+        ("reconstruct", "reconstructions.csv"),
+        ("clean", "repairs.csv"),
+        ("correspond", "correspondence.csv"),
+    ):
         out = tmp_path / command
         assert run(command, model, folder, "-o", out) == 0
         doubts = {row["name"]: row["doubt"] for row in table(out / name)}

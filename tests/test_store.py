@@ -152,6 +152,11 @@ def test_load_shapes_takes_stores_folders_files_and_lists(masks, tmp_path):
     )
     assert_same_shapes(from_store, load_shapes(masks, resolution=16, cache=tmp_path / "cache"))
     assert_same_shapes(from_store, open_store(tmp_path / "cache"))
+    wide = PrepareConfig(16, 0.1, "isotropic")
+    found = load_shapes(masks, like=wide)
+    assert {(one.frame.resolution, one.frame.margin, one.frame.kind) for one in found} == {
+        (16, 0.1, "isotropic")
+    }
 
 
 def test_load_shapes_leaves_bad_cases_out_and_says_so(masks, tmp_path, caplog):
