@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import typer
 from test_cli_uses import table
 
+from implicit_atlas import files
 from implicit_atlas.cli_output import add_to_csv, finish
 from implicit_atlas.io import Problem
 
@@ -44,6 +46,15 @@ def test_calls_beside_one_another_lose_no_rows(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(add, range(4)))
     assert len(table(path)) == 40
+
+
+def test_a_disk_that_knows_no_locks_costs_no_rows(tmp_path, monkeypatch):
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files, "_try_lock", refuse)
+    add_to_csv(tmp_path / "repairs.csv", [{"name": "a", "doubt": ""}])
+    assert len(table(tmp_path / "repairs.csv")) == 1
 
 
 def test_a_list_of_the_users_own_is_put_aside(tmp_path):

@@ -7,7 +7,8 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,14 +115,23 @@ def add_to_csv(path: Path, rows: list[Row], key: str = "name", gone: str = "") -
         key: the column with their names.
         gone: earlier rows whose names begin like this are dropped.
     """
-    from implicit_atlas.files import lock_folder
-
     if not rows:
         return
     names = {str(_safe(row[key])) for row in rows}
-    with lock_folder(path.parent, PATIENCE):
+    with _in_turn(path.parent):
         before = [row for row in _kept_rows(path, {key}) if row[key] not in names]
         write_csv(path, [row for row in before if not (gone and row[key].startswith(gone))] + rows)
+
+
+@contextmanager
+def _in_turn(folder: Path) -> Iterator[None]:
+    """Hold a folder while a table is changed; on disks that know no locks, go on: no row of a finished job is lost."""
+    from implicit_atlas.files import lock_folder
+
+    with ExitStack() as stack:
+        with suppress(InputError):
+            stack.enter_context(lock_folder(folder, PATIENCE))
+        yield
 
 
 def remove_results(output: Path, name: str) -> None:
@@ -203,8 +213,6 @@ def finish(problems: Sequence[Any], total: int, output: Path | None = None, done
 
 def _list_problems(path: Path, problems: Sequence[Any], done: set[str]) -> None:
     """Add to the list of cases that could not be used; a list that has become empty goes."""
-    from implicit_atlas.files import lock_folder
-
     rows: list[Row] = [
         {"name": p.name, "file": str(p.path), "reason": p.message + _still_there(path.parent, p.name)}
         for p in problems
@@ -212,7 +220,7 @@ def _list_problems(path: Path, problems: Sequence[Any], done: set[str]) -> None:
     over = {str(_safe(name)) for name in (*done, *(row["name"] for row in rows))}
     if not rows and not path.exists():
         return
-    with lock_folder(path.parent, PATIENCE):
+    with _in_turn(path.parent):
         before = [row for row in _kept_rows(path, {"name", "file", "reason"}) if row["name"] not in over]
         if before or rows:
             write_csv(path, before + rows)
