@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from implicit_atlas.sampling import Observations
 from implicit_atlas.shapes import Shape, prepare
 from implicit_atlas.sparse import SparseConfig
 
-COUNTS, SLICES, CUT = (64, 256, 1024), (1, 3, 5, 9), (10, 30, 50)
+COUNTS, SLICES, CROSSING, CUT = (64, 256, 1024), (1, 3, 5, 9), (1, 2), (10, 30, 50)
 TOLERANCE_MM = 1.0
 WRITTEN = "ours, what was drawn kept"
 BOXED, OURS_BOXED = f"{COMPONENTS} principal components, told the box", "ours, told the box"
@@ -77,6 +78,16 @@ def kept_slices(mask: Mask, count: int) -> tuple[Mask, np.ndarray]:
     return replace(mask, occupancy=kept), chosen
 
 
+def crossing_slices(mask: Mask, count: int) -> Mask:
+    """The mask on a few evenly spaced slices across each of its axes."""
+    kept = np.zeros(mask.occupancy.shape, bool)
+    for axis in range(3):
+        planes = np.flatnonzero(mask.occupancy.any(tuple(b for b in range(3) if b != axis)))
+        chosen = planes[np.round((np.arange(count) + 0.5) / count * (len(planes) - 1)).astype(int)]
+        np.moveaxis(kept, axis, 0)[chosen] = np.moveaxis(mask.occupancy, axis, 0)[chosen]
+    return replace(mask, occupancy=kept)
+
+
 def cut_off(mask: Mask, percent: int) -> Mask:
     """The part of a mask that a volume ending within the organ would show; the volume's end is where the array ends."""
     axis, planes = long_axis(mask)
@@ -100,6 +111,13 @@ def by_slices(mask: Mask, count: int) -> Told:
     return Told(seen, {"shape-based interpolation": between}, drawn)
 
 
+def by_crossing(mask: Mask, count: int) -> Told:
+    """Slices across all axes, and what labels alone say."""
+    drawn = Drawn.of(crossing_slices(mask, count), "slices")
+    seen = drawn.observations(case_name(mask.path))
+    return Told(seen, {"radial basis functions": smooth_function(seen, mask)}, drawn)
+
+
 def by_part(mask: Mask, percent: int) -> Told:
     """A part, and that alone."""
     part = cut_off(mask, percent)
@@ -112,15 +130,22 @@ def by_part(mask: Mask, percent: int) -> Told:
 TASKS: dict[str, tuple[Callable[[Mask, int], Told], tuple[int, ...], str]] = {
     "clicks": (by_clicks, COUNTS, "points"),
     "slices": (by_slices, SLICES, "slices"),
+    "crossing slices": (by_crossing, CROSSING, "slices across each axis"),
     "cut off": (by_part, CUT, "% missing"),
 }
 
 
-def run_completion(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> dict[str, Any]:
-    """Scores of every case: {task: {amount: [{name, method: [DSC, NSD], ...}]}}, DSC and NSD in percent."""
+def run_completion(
+    atlas: TrainedAtlas,
+    masks: list[Mask],
+    report: Callable[[str], object],
+    tasks: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Scores of every case, of all tasks or some, in percent: {task: {amount: [{name, method: [DSC, NSD], ...}]}}."""
     out: dict[str, Any] = {}
     components = BoxedComponents(known_shapes(atlas, masks[0].path.parent))
-    for use, (observed, amounts, _) in TASKS.items():
+    for use in tasks or TASKS:
+        observed, amounts, _ = TASKS[use]
         out[use] = {}
         for amount in amounts:
             told, rows = [observed(mask, amount) for mask in masks], []
@@ -204,7 +229,7 @@ def run_measurement(  # noqa: PLR0913 (what differs between measurements)
     text: str | None,
     name: str,
     key: str,
-    measure: Callable[[TrainedAtlas, list[Mask], Callable[[str], object]], dict[str, Any]],
+    measure: Callable[[TrainedAtlas, list[Mask], Callable[[str], object]], Any],
     more: Callable[[TrainedAtlas], dict[str, Any]],
     arguments: Sequence[str] | None = None,
     keep: bool = False,
@@ -242,13 +267,18 @@ def run_measurement(  # noqa: PLR0913 (what differs between measurements)
 
 
 def main() -> int:
-    """Measure and keep."""
+    """Measure and keep; with --tasks some alone, beside what the file has of others."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=tuple(TASKS))
+    chosen, others = parser.parse_known_args()
     return run_measurement(
         __doc__,
         "applications",
         "completion",
-        run_completion,
+        partial(run_completion, tasks=chosen.tasks),
         lambda atlas: {"degrees_of_freedom": free_numbers(atlas)},
+        others,
+        keep=len(chosen.tasks) < len(TASKS),
     )
 
 

@@ -20,11 +20,13 @@ from experiments.calibration import means as calibration_means
 from experiments.cell import RESULTS
 from experiments.data import HERE
 from experiments.parts import PARTS
+from experiments.sides import WAYS as SIDES
 from implicit_atlas.files import write_atomic
 
 HOW = {
     "clicks": "Clicks: labelled in or out, at a normal noise of 2 voxels of the 128³ box around the boundary.",
     "slices": "Slices: evenly spaced across the longest axis. Their background is known; other slices are unobserved.",
+    "crossing slices": "Crossing slices: evenly spaced across each of the array's axes.",
     "cut off": "Cut off: the volume ends within the organ, across its longest axis.",
 }
 
@@ -32,16 +34,20 @@ HOW = {
 def completion(found: dict[str, Any]) -> list[str]:
     """A table for each kind of completion of one organ."""
     about = found["about"]
+    again = about.get("measured_again", [])
+    later = f" Later, and beside them as they were: --tasks {' '.join(map(repr, again))}." if again else ""
     lines = [
         f"\n{_titled(about)} "
         f"{about['cases']} unseen cases; an atlas of {about['training_shapes']} training shapes and {about['steps']} "
         f"steps, seed {about['seed']}; {about['degrees_of_freedom']} numbers of a completion, all under a prior; "
         f"{about['device']}; {about['seconds']:.0f} s for all below, beside other work; MODEL with a margin of "
         f"{100 * about['margin']:g} %. `python -m experiments.applications MODEL --organ {about['organ']} "
-        f"--every {about['every']}`."
+        f"--every {about['every']}`.{later}"
     ]
     for task, (_, _, unit) in TASKS.items():
-        amounts = found["completion"][task]
+        amounts = found["completion"].get(task)
+        if amounts is None:
+            continue
         names = list(means(next(iter(amounts.values()))))
         lines += [
             f"\n{HOW[task]}\n",
@@ -206,6 +212,27 @@ def organs(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def sides(found: dict[str, Any]) -> list[str]:
+    """The table of organs of the other side."""
+    about, rows = found["about"], found["sides"]
+    wrong, right = (sum(row[name] for row in rows) for name in ("taken for the other side", "image found"))
+    lines = [
+        f"\n{_titled(about)} "
+        f"{len(rows)} unseen cases: {wrong} of them are taken for the other side, and of their mirror images {right}. "
+        f"The images, fitted with {about['degrees_of_freedom']} numbers: DSC / NSD (tolerance "
+        f"{about['tolerance_mm']:g} mm) in percent on their own grids. An atlas of {about['training_shapes']} training "
+        f"shapes and {about['steps']} steps, seed {about['seed']}; {about['device']}; {about['seconds']:.0f} s. "
+        f"`python -m experiments.sides MODEL --organ {about['organ']} --every {about['every']}`.\n",
+        "| image | DSC / NSD | fits that failed, not in the mean |",
+        "|---|---|---|",
+    ]
+    for way in SIDES:
+        scores = [row[way] for row in rows if row[way] is not None]
+        mean = "{:.2f} / {:.2f}".format(*np.mean(scores, axis=0)) if scores else "-"
+        lines.append(f"| {way} | {mean} | {len(rows) - len(scores)} |")
+    return lines
+
+
 def _titled(about: dict[str, Any]) -> str:
     """The organ, which begins what is said of it."""
     return f"**{str(about['organ']).capitalize()}.**"
@@ -219,6 +246,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "repairs": ("repairs", repairs),
     "populations": ("populations", populations),
     "organs": ("organs", organs),
+    "sides": ("sides", sides),
 }
 """What stands between the marks, of which result files."""
 

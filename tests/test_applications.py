@@ -11,10 +11,11 @@ import pytest
 from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas
 from experiments import applications, calibration, gallery, generation, others, parts, uses_page
 
+from implicit_atlas.drawn_slices import drawn_slices
 from implicit_atlas.errors import InputError
 from implicit_atlas.frame import Frame
 from implicit_atlas.io import Mask, find_cases, read_mask
-from implicit_atlas.observe import annotated_slices, from_mask
+from implicit_atlas.observe import from_mask
 from implicit_atlas.phantoms import PhantomConfig, write_phantoms
 from implicit_atlas.shapes import prepare
 from implicit_atlas.voxel_grid import Grid
@@ -37,7 +38,7 @@ def test_slices_and_parts_show_less_of_the_same(mask):
     kept, chosen = applications.kept_slices(mask, 5)
     assert set(chosen) <= set(planes) and len(chosen) == 5
     assert (kept.occupancy & ~mask.occupancy).sum() == 0
-    found_axis, found = annotated_slices(kept)
+    ((found_axis, found),) = drawn_slices(kept).items()
     assert found_axis == axis and found.tolist() == chosen.tolist()
     shares = [applications.cut_off(mask, percent).occupancy.sum() for percent in applications.CUT]
     assert mask.occupancy.sum() > shares[0] > shares[1] > shares[2] > 0
@@ -60,10 +61,10 @@ def test_the_gap_between_two_pieces_is_no_slice_left_out():
     drawn = pair.copy()
     drawn[:, :, 1::2] = False
     grid = Grid(pair.shape, np.eye(4))
-    axis, planes = annotated_slices(Mask(drawn, grid, Path("pair.nii.gz"), (), np.dtype(np.uint8)))
+    ((axis, planes),) = drawn_slices(Mask(drawn, grid, Path("pair.nii.gz"), (), np.dtype(np.uint8))).items()
     assert axis == 2 and planes.tolist() == list(range(2, 18, 2))
     with pytest.raises(InputError, match="slices left out"):
-        annotated_slices(Mask(pair, grid, Path("pair.nii.gz"), (), np.dtype(np.uint8)))
+        drawn_slices(Mask(pair, grid, Path("pair.nii.gz"), (), np.dtype(np.uint8)))
 
 
 def test_interpolated_slices_keep_those_that_were_drawn(mask):

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 from atlas_samples import tiny_atlas
-from experiments import populations, repairs, several, uses, uses_page
+from experiments import populations, repairs, several, sides, uses, uses_page
 
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.io import find_cases, read_mask
@@ -83,3 +83,16 @@ def test_pictures_of_uses(masks, tmp_path, monkeypatch):
     uses.generation(tiny_atlas(), masks[:2], tmp_path / "generation.png")
     assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in ("repair", "generation"))
     assert set(uses.KINDS) | set(uses.CUTS) <= set(repairs.KINDS)
+
+
+def test_organs_of_the_other_side(masks, tmp_path):
+    rows = sides.measure(tiny_atlas(), masks[:2], lambda line: None)
+    images = [sides.image_of(mask) for mask in masks[:2]]
+    assert all(a.grid.same_as(sides.image_of(b).grid) for a, b in zip(masks[:2], images, strict=True))
+    assert [row["image found"] for row in rows] == [False, False]  # two lobes have no side
+    assert rows[0]["as it is"] == rows[0]["mirrored"]
+    rows[1]["as it is"] = None
+    about = ABOUT | {"every": 1}
+    (tmp_path / "sides-phantom.json").write_text(json.dumps({"about": about, "sides": rows}))
+    section = uses_page.section("sides", tmp_path)
+    assert "2 unseen cases: 0 of them" in section and "| as it is | " in section and "| 1 |" in section

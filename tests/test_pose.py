@@ -47,7 +47,7 @@ def test_rotations_are_rotations():
 def test_a_pose_and_its_frame_map_alike():
     prior = pose_prior(tiny_atlas().config)
     origin_mm = np.array([[10.0, 20.0, 30.0], [-5.0, 0.0, 2.0]])
-    poses = Poses(prior, origin_mm)
+    poses = Poses(prior, origin_mm, [False] * len(origin_mm))
     free = torch.randn(2, FREE, generator=torch.Generator().manual_seed(0))
     points = torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(1)) * 20
     cube = poses.to_cube(free, points)
@@ -61,7 +61,7 @@ def test_a_pose_and_its_frame_map_alike():
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_cube_keeps_its_axes_however_far_it_is_turned(axis, degrees):
     """Its first axis is the template's, and not that which is nearest to the patient's right."""
-    poses = Poses(pose_prior(tiny_atlas().config), np.array([[10.0, 20.0, 30.0]]))
+    poses = Poses(pose_prior(tiny_atlas().config), np.array([[10.0, 20.0, 30.0]]), [False])
     free = torch.zeros((1, FREE))
     free[0, 6 + axis] = np.deg2rad(degrees) / TURN
     points = torch.randn(1, 50, 3, generator=torch.Generator().manual_seed(1)) * 20

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from implicit_atlas.sampling import Observations
     from implicit_atlas.shapes import Shape
     from implicit_atlas.sparse import SparseConfig
-    from implicit_atlas.store import load_shapes
+    from implicit_atlas.store import load_shapes, shape_from_array
     from implicit_atlas.training import TrainConfig
 
 _HOMES = {
@@ -49,11 +49,13 @@ _HOMES = {
     "TrainedAtlas": "atlas",
     "TrainingError": "errors",
     "load_shapes": "store",
+    "shape_from_array": "store",
     "train": "learning",
 }
 
 __all__ = [  # noqa: RUF022
     "load_shapes",
+    "shape_from_array",
     "train",
     "load",
     "TrainedAtlas",

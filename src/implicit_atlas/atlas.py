@@ -309,6 +309,9 @@ class TrainedAtlas:
         return self._residual_nodes[nodes]
 
     def _target(self, shapes: Sequence[Shape]) -> ShapeSet:
+        for other in (shape for shape in shapes if not isinstance(shape, Shape)):
+            remedy = "Give shapes: load_shapes(folder), or shape_from_array(array, affine)."
+            raise InputError("fit", f"was given a {type(other).__name__}", remedy)
         resolutions = {shape.frame.resolution for shape in shapes}
         if len(resolutions) > 1:
             raise InputError("shapes", f"have resolutions {sorted(resolutions)}", "Prepare them at one.")

@@ -9,12 +9,14 @@ def facts(atlas: TrainedAtlas) -> list[tuple[str, str]]:
     """What a model is and how it was trained, name by name."""
     about, source = atlas.config, atlas.provenance
     options = source["training"]
+    mirrored = source.get("mirrored", ())
+    turned = f", {len(mirrored)} shapes mirrored" if mirrored else ""
     return [
         ("method", about.model.method),
         ("code size", str(about.model.code_size)),
         ("templates", f"{atlas.templates} (used by {atlas.template_usage()} training shapes)"),
         ("parameters", f"{atlas.parameters:,}"),
-        ("training shapes", f"{len(about.names)} and {options['warps']} warped copies"),
+        ("training shapes", f"{len(about.names)} and {options['warps']} warped copies{turned}"),
         ("labels", ", ".join(map(str, about.labels)) or "all above 0"),
         ("frame", f"{about.frame}, margin {about.margin:g}, resolution {about.resolution}"),
         ("mean size", " x ".join(f"{size:.1f}" for size in about.size_mm) + " mm"),

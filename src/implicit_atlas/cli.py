@@ -12,6 +12,7 @@ import typer
 
 from implicit_atlas import (
     __version__,
+    cli_convert,
     cli_dicom,
     cli_organs,
     cli_report,
@@ -128,21 +129,26 @@ def train(  # noqa: PLR0913 (each is an option of the command)
         bool, typer.Option("--overwrite", help="replace a model or an unfinished training of this name")
     ] = False,
     only: Only = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(help="names of cases of the other side, to be mirrored: a list as for --only"),
+    ] = None,
 ) -> None:
     """Learn an atlas. The run's state and log lie beside it in OUTPUT with the suffix .run."""
-    plan = Plan(method, max_minutes, steps, warps, seed, resume, only, overwrite)
+    plan = Plan(method, max_minutes, steps, warps, seed, resume, only, overwrite, mirror)
     problems, total = learn(source, output, labels_of(label, source), plan)
     finish(problems, total)
 
 
 @app.command()
-def reconstruct(
+def reconstruct(  # noqa: PLR0913 (each is an option of the command)
     model: cli_uses.Model,
     masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
     output: Output,
     label: cli_uses.Labels = "",
     iterations: Iterations = 100,
     local: Local = False,
+    mirror: cli_uses.Side = "no",
 ) -> None:
     """Fit masks and write each as the atlas sees it: a mask on the original grid, and a mesh in millimetres."""
     from implicit_atlas import console
@@ -154,7 +160,8 @@ def reconstruct(
     results_folder(output, [*paths, *masks])
     config = fit_config(iterations, local)
     with console.task("reconstruct") as report:
-        for found in fit_all(atlas, paths, config, labels_of(label, masks[0]), problems.append, report):
+        told = labels_of(label, masks[0]), problems.append, report
+        for found in fit_all(atlas, paths, config, *told, mirror=mirror):
             rows.append(dataclasses.asdict(write_reconstruction(found, output)))
     add_to_csv(output / "reconstructions.csv", rows)
     say_doubts(output, rows, "masks and meshes")
@@ -173,6 +180,7 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
         bool, typer.Option("--known", help="score training shapes by their training codes")
     ] = False,
     only: Only = None,
+    mirror: cli_uses.Side = "no",
 ) -> None:
     """Score an atlas on masks: DSC, NSD, HD95 and ASSD, with the protocol that they follow."""
     from implicit_atlas import console
@@ -192,9 +200,9 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
     labels = labels_of(label, folder)
     with console.task("evaluate") as report:
         if known:
-            result = evaluate_known(atlas, paths, labels, report)
+            result = evaluate_known(atlas, paths, labels, report, mirror)
         else:
-            result = score_all(atlas, paths, fit_config(iterations, local), labels, report)
+            result = score_all(atlas, paths, fit_config(iterations, local), labels, report, mirror=mirror)
     result = dataclasses.replace(result, problems=(*problems, *result.problems))
     print(result.table())
     learned = sum(case.learned for case in result.cases)
@@ -235,6 +243,7 @@ for use in (
     app.command()(use)
 app.command()(cli_report.report)
 app.command()(cli_statistics.statistics)
+app.command()(cli_convert.convert)
 app.command("dicom-seg")(cli_dicom.dicom_seg)
 app.add_typer(cli_transfer.app, name="transfer")
 app.add_typer(cli_organs.app, name="organs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,18 @@ def chosen(sources: list[Any], only: str | None) -> list[Any]:
     wanted = wanted_names(only)
     _refuse_missing(wanted - {_name(source) for source in sources}, only)
     return [source for source in sources if _name(source) in wanted]
+
+
+def mirrored(shapes: Sequence[Any], names: str) -> list[Any]:
+    """Shapes, those that a file names mirrored; it may name others, too.
+
+    Raises:
+        InputError: it names none of them.
+    """
+    wanted = wanted_names(names)
+    if not wanted & {shape.name for shape in shapes}:
+        raise InputError(names, "names none of the cases", "Correct the list.")
+    return [shape.mirrored() if shape.name in wanted else shape for shape in shapes]
 
 
 def _refuse_missing(missing: set[str], only: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from implicit_atlas.cli_cases import chosen, sources_of
+from implicit_atlas.cli_cases import chosen, mirrored, sources_of
 from implicit_atlas.errors import InputError
 
 FEW_SHAPES = 5
@@ -26,6 +26,7 @@ class Plan:
     resume: bool = False
     only: str | None = None
     overwrite: bool = False
+    mirror: str | None = None
 
 
 def _keep_trained(output: Path, run: Path) -> None:
@@ -79,6 +80,8 @@ def learn(
                 progress=console.counted(report),
                 on_problem=problems.append,
             )
+    if plan.mirror is not None:
+        shapes = mirrored(shapes, plan.mirror)
     config = default_config(len(shapes), best_device(), plan.max_minutes, plan.seed, plan.method)
     given = {"steps": plan.steps, "warps": plan.warps}
     config = dataclasses.replace(

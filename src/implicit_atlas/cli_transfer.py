@@ -10,7 +10,7 @@ import typer
 
 from implicit_atlas.cli_cases import labels_of, load_atlas, mask_paths
 from implicit_atlas.cli_output import add_to_csv, finish, results_folder, say_doubts
-from implicit_atlas.cli_uses import Labels, Local, Model, Output
+from implicit_atlas.cli_uses import Labels, Local, Model, Output, Side
 
 app = typer.Typer(
     help="Carry landmarks or labels from cases to cases through the template.", no_args_is_help=True
@@ -26,6 +26,7 @@ def landmarks(  # noqa: PLR0913 (each is an option of the command)
     output: Output,
     label: Labels = "",
     local: Local = True,
+    mirror: Side = "no",
 ) -> None:
     """Carry landmarks of one case to others: a .mrk.json each, and a table with the error of every point."""
     from implicit_atlas.transfer import Alike, carry_landmarks
@@ -34,7 +35,7 @@ def landmarks(  # noqa: PLR0913 (each is an option of the command)
     paths = mask_paths(targets, problems)
     unusable = len(problems)
     results_folder(output, [source, points, *paths, *targets])
-    alike = Alike(atlas, labels_of(label, source), local, problems)
+    alike = Alike(atlas, labels_of(label, source), local, problems, mirror=mirror)
     rows = carry_landmarks(alike, source, points, paths, output)
     add_to_csv(output / "landmarks.csv", rows, "case")
     doubtful = [row for row in rows if row["doubt"]]
@@ -45,7 +46,7 @@ def landmarks(  # noqa: PLR0913 (each is an option of the command)
 
 
 @app.command()
-def labels(
+def labels(  # noqa: PLR0913 (each is an option of the command)
     model: Model,
     sources: Annotated[
         Path, typer.Argument(help="folder of label maps whose parts are known (or one label map)")
@@ -54,6 +55,7 @@ def labels(
     output: Output,
     label: Labels = "",
     local: Local = True,
+    mirror: Side = "no",
 ) -> None:
     """Carry the parts of labelled cases to masks: label maps on the targets' own grids."""
     from implicit_atlas.transfer import Alike, carry_labels
@@ -62,7 +64,7 @@ def labels(
     known, wanted = mask_paths([sources], problems), mask_paths(targets, problems)
     unusable = len(problems)
     results_folder(output, [*known, *wanted, sources, *targets])
-    alike = Alike(atlas, labels_of(label, sources), local, problems)
+    alike = Alike(atlas, labels_of(label, sources), local, problems, mirror=mirror)
     rows = carry_labels(alike, known, wanted, output)
     add_to_csv(output / "labels.csv", rows, "case")
     say_doubts(output, rows, f"label maps, from {len(known)} labelled cases", "case")

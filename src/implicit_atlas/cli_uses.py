@@ -19,6 +19,12 @@ Local = Annotated[
     bool,
     typer.Option("--local/--no-local", help="closer to the masks, with some thousand more numbers a shape"),
 ]
+Side = Annotated[
+    Literal["no", "auto", "all"],
+    typer.Option(
+        "--mirror", help="which are of the other side, mirror images of the atlas's organs: auto finds out"
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="seed of the random numbers")]
 
 
@@ -46,6 +52,7 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
         int, typer.Option(min=0, max=64, help="other probable shapes, to see what is uncertain")
     ] = 0,
     label: Labels = "",
+    mirror: Side = "no",
 ) -> None:
     """Complete an organ from clicks, a few slices, or a mask that the field of view cut off."""
     from implicit_atlas import console
@@ -69,7 +76,7 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
     with console.task("complete") as report:
         rows = [
             row
-            for done, told in complete_each(atlas, known, len(files), draws, problems, report)
+            for done, told in complete_each(atlas, known, len(files), draws, problems, report, mirror)
             if (row := write_completion(done, output, problems, grid, told.drawn, told.source))
         ]
     add_to_csv(output / "completions.csv", rows)
@@ -88,6 +95,7 @@ def clean(
             help="labels nearer to the likely surface stay; default: 0.6 of a voxel, and where little differs"
         ),
     ] = None,
+    mirror: Side = "no",
 ) -> None:
     """Repair annotations: holes, islands, stairs, cut-off ends, outlines; detail near the likely surface stays."""
     from implicit_atlas import console
@@ -98,10 +106,9 @@ def clean(
     paths = mask_paths(masks, problems)
     results_folder(output, [*paths, *masks])
     with console.task("clean") as report:
-        rows = [
-            write_repair(done, output)
-            for done in repair(atlas, paths, labels_of(label, masks[0]), keep_mm, problems.append, report)
-        ]
+        told = problems.append, report, mirror
+        found = repair(atlas, paths, labels_of(label, masks[0]), keep_mm, *told)
+        rows = [write_repair(done, output) for done in found]
     add_to_csv(output / "repairs.csv", rows)
     say_doubts(output, rows, "masks")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])
@@ -170,13 +177,14 @@ def interpolate(
     print(f"{output}: {len(rows)} shapes and steps.png")
 
 
-def correspond(
+def correspond(  # noqa: PLR0913 (each is an option of the command)
     model: Model,
     masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
     output: Output,
     label: Labels = "",
     local: Local = True,
     resolution: Annotated[int, typer.Option(min=16, max=256, help="of the template's mesh")] = 64,
+    mirror: Side = "no",
 ) -> None:
     """Give all masks meshes of one topology: vertex i is the same place in each, as statistics need it."""
     from implicit_atlas import console
@@ -186,7 +194,7 @@ def correspond(
     paths = mask_paths(masks, problems)
     results_folder(output, [*paths, *masks])
     with console.task("correspond") as report:
-        alike = Alike(atlas, labels_of(label, masks[0]), local, problems, report)
+        alike = Alike(atlas, labels_of(label, masks[0]), local, problems, report, mirror)
         rows = correspond_all(alike, paths, output, resolution)
     add_to_csv(output / "correspondence.csv", rows)
     say_doubts(output, rows, "meshes of one topology")

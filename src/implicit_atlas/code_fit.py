@@ -71,6 +71,7 @@ class CodeFit:
         residual: (k,) lengths of a local residual in cube units, or None.
         residual_nodes: a side of its lattice.
         frame: where its cube lies, where that was found, too.
+        improbability: of a completion: negative log probability, up to a constant of its observations; else 0.
     """
 
     code: Float[np.ndarray, " c"] = field(repr=False)
@@ -86,6 +87,7 @@ class CodeFit:
     residual: Float[np.ndarray, " k"] | None = field(default=None, repr=False)
     residual_nodes: int = 0
     frame: Frame | None = field(default=None, repr=False)
+    improbability: float = 0.0
 
     def checked(self, name: str) -> CodeFit:
         """The fit itself.

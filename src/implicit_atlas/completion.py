@@ -21,6 +21,7 @@ from implicit_atlas.pieces import largest_pieces, without_specks, without_strays
 from implicit_atlas.pose import of_organ
 from implicit_atlas.sampling import Observations
 from implicit_atlas.shapes import restore_on
+from implicit_atlas.sides import Mirror, check_mirror
 from implicit_atlas.surface import to_world, volume_mesh
 from implicit_atlas.voxel_grid import Grid
 
@@ -113,6 +114,7 @@ def complete(
     observations: Sequence[Observations],
     draws: int = 0,
     progress: Progress | None = None,
+    mirror: Mirror = "no",
 ) -> list[Completion]:
     """Complete organs that were observed in part, in RAS millimetres of their scans.
 
@@ -121,18 +123,40 @@ def complete(
         observations: what is known of each.
         draws: how many other probable shapes to find, each at about half the cost of the first.
         progress: told how far it is.
+        mirror: "no": as `Observations.mirrored` says; "all": all are mirror images of the atlas's organs; "auto": those
+            that are likelier so, at three times the cost.
 
     Raises:
-        InputError: nothing was observed, or points that cannot be of one such organ.
+        InputError: nothing was observed, points that cannot be of one such organ, or no way to mirror.
     """
+    check_mirror(mirror)
     for seen in observations:
         _check_span(atlas, seen)
+    observations = _sided(atlas, observations, mirror)
     found, pieces = [], pieces_of(atlas)
     completed = atlas.complete_and_draw(observations, draws, progress=progress)
     for seen, (fit, *others) in zip(observations, completed, strict=True):
         usable = tuple(other for other in others if other.failure is None)
         found.append(_judged(atlas, seen, pieces, fit, usable))
     return found
+
+
+def _sided(
+    atlas: TrainedAtlas, observations: Sequence[Observations], mirror: Mirror
+) -> Sequence[Observations]:
+    """Observations, mirrored where they are to be or where that is likelier."""
+    if mirror == "no":
+        return observations
+    images = [replace(seen, mirrored=True) for seen in observations]
+    if mirror == "all":
+        return images
+    sides = [[replace(seen, mirrored=False) for seen in observations], images]
+    own, other = ([fit.found for fit in atlas.complete_in_scan(side)] for side in sides)
+    likelier = [
+        image.failure is None and (itself.failure is not None or image.improbability < itself.improbability)
+        for itself, image in zip(own, other, strict=True)
+    ]
+    return [replace(seen, mirrored=is_image) for seen, is_image in zip(observations, likelier, strict=True)]
 
 
 def _check_span(atlas: TrainedAtlas, seen: Observations) -> None:

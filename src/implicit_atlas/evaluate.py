@@ -19,6 +19,7 @@ from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Problem, printable
 from implicit_atlas.metrics import NSD_DEFINITION, score
 from implicit_atlas.shapes import Shape, prepare, restore_lattice
+from implicit_atlas.sides import Mirror
 from implicit_atlas.tasks import Case, Reconstruction, problem_of, read_case, reconstruct
 
 TOLERANCE_VOX = 1.0
@@ -120,18 +121,19 @@ class Evaluation:
         }
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 (options of a main verb)
     atlas: TrainedAtlas,
     sources: Sequence[Path] | Sequence[Shape],
     config: FitConfig | None = None,
     labels: Sequence[int] = (),
     report: Report = lambda share, text: None,
     on_case: Callable[[Reconstruction], object] = lambda found: None,
+    mirror: Mirror = "no",
 ) -> Evaluation:
-    """Fit masks that the atlas has not seen, and score them."""
+    """Fit masks that the atlas has not seen, and score them; `mirror` says which are mirror images of its organs."""
     config, problems = config or FitConfig(), []
     scores, files = [], set(atlas.provenance["content_sha256"].values())
-    for found in reconstruct(atlas, sources, config, labels, problems.append, report):
+    for found in reconstruct(atlas, sources, config, labels, problems.append, report, mirror=mirror):
         shape = found.case.shape
         learned = shape.name in atlas.config.names or shape.content_hash in files
         scores.append(dataclasses.replace(score_fit(found.case, found.fit), learned=learned))
@@ -144,12 +146,13 @@ def evaluate_known(
     sources: Sequence[Path] | Sequence[Shape],
     labels: Sequence[int] = (),
     report: Report = lambda share, text: None,
+    mirror: Mirror = "no",
 ) -> Evaluation:
     """Score training shapes as their training codes stand (the paper's "known" shapes)."""
     scores, problems = [], []
     for index, source in enumerate(sources):
         try:
-            case = read_case(source, atlas, labels)
+            case = read_case(source, atlas, labels, mirror)
             found = score_fit(case, atlas.known(case.shape.name, case.shape.frame))
             scores.append(dataclasses.replace(found, learned=True))
             report((index + 1) / len(sources), case.shape.name)

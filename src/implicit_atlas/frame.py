@@ -41,6 +41,7 @@ class Frame:
         resolution: nodes per axis.
         kind: "box" (each axis stretched to the cube) or "isotropic" (one scale in mm for all axes).
         margin: empty border, as a fraction of the organ's box, added on each side.
+        mirrored: the cube's first axis runs to the left, so that a left organ looks like a right one.
     """
 
     grid: Grid
@@ -49,6 +50,7 @@ class Frame:
     resolution: int
     kind: FrameKind
     margin: float
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", frozen(self.start))
@@ -61,8 +63,8 @@ class Frame:
 
     @cached_property
     def _scale(self) -> Float[np.ndarray, "3"]:
-        """Voxels per cube unit."""
-        return self.step * (self.resolution / 2)
+        """Voxels per cube unit; negative along an axis that is turned round."""
+        return self.step * (self.resolution / 2) * ((-1, 1, 1) if self.mirrored else (1, 1, 1))
 
     @cached_property
     def _centre(self) -> Float[np.ndarray, "3"]:
@@ -124,7 +126,7 @@ class Frame:
 
     def to_json(self) -> dict[str, Any]:
         """Return the frame as JSON values; `from_json` gives back the same numbers, bit for bit."""
-        return {
+        values = {
             "shape": list(self.grid.shape),
             "affine": self.grid.affine.tolist(),
             "start": self.start.tolist(),
@@ -133,6 +135,7 @@ class Frame:
             "kind": self.kind,
             "margin": self.margin,
         }
+        return {**values, "mirrored": True} if self.mirrored else values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], source: str | Path = "frame") -> Frame:
@@ -141,11 +144,11 @@ class Frame:
         Raises:
             InputError: a key is missing or unknown, or a value cannot be.
         """
-        record = records.from_json(_FrameRecord, values, source, FRAME_REMEDY)
+        record = records.from_json(_FrameRecord, {"mirrored": False, **values}, source, FRAME_REMEDY)
         try:
             grid = Grid(record.shape, np.array(record.affine))
             start, step = np.array(record.start), np.array(record.step)
-            return cls(grid, start, step, record.resolution, record.kind, record.margin)
+            return cls(grid, start, step, record.resolution, record.kind, record.margin, record.mirrored)
         except InputError as error:
             raise InputError(source, f"{error.source} {error.problem}", FRAME_REMEDY) from error
 
@@ -161,6 +164,7 @@ class _FrameRecord:
     resolution: int
     kind: FrameKind
     margin: float
+    mirrored: bool
 
 
 def bounding_box(occupancy: Bool[np.ndarray, "x y z"], grid: Grid) -> Box:

@@ -40,8 +40,11 @@ class Start:
     put_back: int = 0
 
 
-def mended(atlas: TrainedAtlas, mask: Mask, pieces: int) -> Start:
-    """A mask of so many pieces without the stairs of thick slices, or with what a plane cut off."""
+def mended(atlas: TrainedAtlas, mask: Mask, pieces: int, mirrored: bool = False) -> Start:
+    """A mask of so many pieces without the stairs of thick slices, or with what a plane cut off.
+
+    `mirrored` says that it is a mirror image of the atlas's organs.
+    """
     spacing_mm, occupancy = mask.grid.spacing_mm, mask.occupancy
     stairs = stairs_of(occupancy)
     if stairs is not None:
@@ -49,11 +52,11 @@ def mended(atlas: TrainedAtlas, mask: Mask, pieces: int) -> Start:
         # Their first and last slices are flat ends that nobody cut off.
         return Start(occupancy, stairs.apart * float(spacing_mm[stairs.axis]))
     organ = largest_pieces(occupancy, pieces)[0]
-    whole = rounded_off(atlas, replace(mask, occupancy=organ))
+    whole = rounded_off(atlas, replace(mask, occupancy=organ), mirrored)
     return Start(occupancy | whole, 0.0, int((whole & ~occupancy).sum()))
 
 
-def rounded_off(atlas: TrainedAtlas, mask: Mask) -> Bool[np.ndarray, "x y z"]:
+def rounded_off(atlas: TrainedAtlas, mask: Mask, mirrored: bool = False) -> Bool[np.ndarray, "x y z"]:
     """An organ with what the most probable whole one has beyond its flat end; as it is where that is hardly anything.
 
     What lies beyond the end is unobserved then, not background. Nothing is put back that is mostly a guess.
@@ -67,7 +70,7 @@ def rounded_off(atlas: TrainedAtlas, mask: Mask) -> Bool[np.ndarray, "x y z"]:
         return occupancy
     seen = Drawn(mask, ~np.any(beyond, axis=0)).observations(case_name(mask.path))
     try:
-        done = complete(atlas, [seen])[0]
+        done = complete(atlas, [seen], mirror="all" if mirrored else "no")[0]
     except InputError:  # far too large for this organ, as the fit to it will say
         return occupancy
     if done.doubt is not None:

@@ -5,13 +5,14 @@ Voxels that nobody looked at are unobserved, not background.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import maximum_filter, minimum_filter
 
+from implicit_atlas.drawn_slices import Slices, drawn_slices
 from implicit_atlas.errors import InputError
 from implicit_atlas.flat_ends import FLAT, flat_ends
 from implicit_atlas.io import Landmarks, Mask
@@ -53,7 +54,7 @@ def from_mask(mask: Mask, seen: Seen, name: str) -> Observations:
 
     Args:
         mask: the organ as far as it is known.
-        seen: "slices": slices of the axis along which fewest hold the organ, all of each such slice; "volume": the
+        seen: "slices": all of each slice that was drawn, in one direction or in several (`drawn_slices`); "volume": the
             whole volume, so that an organ that touches its border goes on beyond it; of one that does not, all but
             what lies beyond its flat end.
         name: of the case.
@@ -72,13 +73,13 @@ class Drawn:
         mask: the organ as far as it is known.
         observed: voxels that were drawn, or seen to be empty.
         ends: True where the volume ends within the organ, so that what is added needs a larger grid.
-        across: the axis of the array across drawn slices; None where not slices were drawn.
+        slices: those that were drawn, by the axis of the array across them; none where not slices were.
     """
 
     mask: Mask
     observed: Bool[np.ndarray, "x y z"]
     ends: bool = False
-    across: int | None = None
+    slices: Slices = field(default_factory=dict)
 
     @classmethod
     def of(cls, mask: Mask, seen: Seen) -> Drawn:
@@ -89,16 +90,15 @@ class Drawn:
         """
         if seen == "volume":
             return cls(mask, _seen_of_volume(mask), ends=True)
-        axis, planes = annotated_slices(mask)
+        slices = drawn_slices(mask)
         observed = np.zeros(mask.grid.shape, bool)
-        np.moveaxis(observed, axis, 0)[planes] = True
-        return cls(mask, observed, across=axis)
+        for axis, planes in slices.items():
+            np.moveaxis(observed, axis, 0)[planes] = True
+        return cls(mask, observed, slices=slices)
 
     def observations(self, name: str) -> Observations:
         """Voxels near the border of what was drawn, and some of the others, in RAS millimetres."""
-        # What is next to the border is judged within a slice.
-        reach = tuple(0 if axis == self.across else REACH_VOXELS for axis in range(3))
-        voxels = _chosen(self.mask.occupancy, self.observed, reach)
+        voxels = _chosen(self.mask.occupancy, self.observed, self.slices)
         inside = self.mask.occupancy[tuple(voxels.T)].astype(np.float64)
         points = voxels @ self.mask.grid.affine[:3, :3].T + self.mask.grid.affine[:3, 3]
         return Observations(points, inside, name=name)
@@ -142,48 +142,39 @@ def _seen_of_volume(mask: Mask) -> Bool[np.ndarray, "x y z"]:
     return mask.occupancy | ~end.beyond(mask.grid.shape, mask.grid.spacing_mm)
 
 
-def annotated_slices(mask: Mask) -> tuple[int, Int[np.ndarray, " n"]]:
-    """The axis of the array along which few slices are annotated, and these slices.
-
-    Raises:
-        InputError: along no axis are slices left out between the first and the last. Two thick parts with one gap
-            between them are taken for an organ of two pieces.
-    """
-    best: tuple[float, int, np.ndarray] | None = None
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        planes = np.flatnonzero(mask.occupancy.any(axis=others))
-        starts = np.flatnonzero(np.r_[True, np.diff(planes) > 1, True])
-        runs = np.diff(starts)  # how many slices lie side by side
-        drawn = len(planes) == 1 or len(runs) > 2 or (len(runs) == 2 and runs.min() == 1)
-        if drawn and (best is None or runs.mean() < best[0]):
-            best = float(runs.mean()), axis, planes
-    if best is None:
-        problem = "has slices left out between its first and last along none of its axes"
-        raise InputError(
-            mask.path,
-            problem,
-            "Draw parallel slices with gaps between them, reconstruct it as a whole mask, or say that its "
-            "volume was seen: --seen volume.",
-        )
-    return best[1], best[2]
-
-
 def _chosen(
-    occupancy: Bool[np.ndarray, "x y z"], observed: Bool[np.ndarray, "x y z"], reach: tuple[int, ...]
+    occupancy: Bool[np.ndarray, "x y z"],
+    observed: Bool[np.ndarray, "x y z"],
+    slices: Slices,
 ) -> Int[np.ndarray, "n 3"]:
-    """Observed voxels: at most `NEAR` next to the border, and at most `FAR` of the others around the organ."""
+    """Observed voxels: at most `NEAR` next to the border, and at most `FAR` of the others around the organ.
+
+    What is next to the border is judged within a slice, where slices were drawn.
+    """
     corners = np.argwhere(occupancy)
     low, high = corners.min(0), corners.max(0) + 1
-    border = np.ceil((high - low) * MARGIN_SHARE).astype(int) + max(reach)
+    border = np.ceil((high - low) * MARGIN_SHARE).astype(int) + REACH_VOXELS
     first = np.maximum(low - border, 0)
     box = tuple(slice(a, b) for a, b in zip(first, np.minimum(high + border, occupancy.shape), strict=True))
     inside, visible = occupancy[box], observed[box]
-    sizes = tuple(2 * r + 1 for r in reach)
-    near = maximum_filter(inside, sizes) != minimum_filter(inside, sizes)
+    if slices:
+        near = np.zeros(inside.shape, bool)
+        for axis, planes in slices.items():
+            own = planes[(planes >= first[axis]) & (planes < first[axis] + inside.shape[axis])] - first[axis]
+            np.moveaxis(near, axis, 0)[own] |= np.moveaxis(_next_to_border(inside, axis), axis, 0)[own]
+    else:
+        near = _next_to_border(inside) & visible
     rng = np.random.default_rng(SEED)
     chosen = []
-    for part, most in ((near & visible, NEAR), (~near & visible, FAR)):
+    for part, most in ((near, NEAR), (~near & visible, FAR)):
         voxels = np.argwhere(part)
         chosen.append(rng.permutation(voxels)[:most] if len(voxels) > most else voxels)
     return np.concatenate(chosen) + first
+
+
+def _next_to_border(
+    inside: Bool[np.ndarray, "x y z"], across: int | None = None
+) -> Bool[np.ndarray, "x y z"]:
+    """Voxels within reach of the other side; in their own slice across an axis, if one is given."""
+    sizes = tuple(1 if axis == across else 2 * REACH_VOXELS + 1 for axis in range(3))
+    return maximum_filter(inside, sizes) != minimum_filter(inside, sizes)

@@ -26,6 +26,7 @@ from implicit_atlas.io import (
 )
 from implicit_atlas.metrics import dsc
 from implicit_atlas.shapes import Shape, prepare, restore, restore_lattice
+from implicit_atlas.sides import sided
 from implicit_atlas.sizes import unlike_size
 from implicit_atlas.voxel_grid import Grid
 
@@ -188,6 +189,7 @@ def _merged(case: _Case, atlases: Mapping[str, TrainedAtlas]) -> Merged:
     doubts = {
         name: all_doubts(
             unlike_mask(dsc(claims[ids[name]][1], restore(case.shapes[name]))),
+            sided(atlases[name], case.shapes[name], "no")[1],
             unlike_size(atlases[name].config, case.shapes[name].frame),
         )
         for name in case.fits

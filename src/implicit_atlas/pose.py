@@ -22,6 +22,7 @@ from implicit_atlas.sizes import size_factor
 from implicit_atlas.voxel_grid import TurnedGrid
 
 FREE, SIZES = 9, slice(3, 6)  # numbers of a pose: centre, logarithms of the sizes, vector of rotation
+MIRROR = np.array([-1.0, 1.0, 1.0])
 CENTRE = 0.25  # standard deviation of a centre about where it starts, as a share of the mean size
 TURN = 0.12  # standard deviation of the rotation vector's entries, in radians
 MISSING = 0.15  # of the mean size, along an axis of which the end may not have been seen
@@ -89,10 +90,12 @@ class Poses:
         prior: their distribution.
         origin_mm: (n, 3) RAS points, in double precision, from which the millimetres of each shape are counted, so that
             single precision does and it does not matter where a scanner has its origin.
+        mirrored: of each shape, whether its millimetres are counted to the left.
     """
 
     prior: PosePrior
     origin_mm: Float[np.ndarray, "n 3"]
+    mirrored: Sequence[bool]
 
     def sizes_mm(self, free: Float[Tensor, "n 9"]) -> Float[Tensor, "n 3"]:
         """Sizes of the cubes along their axes."""
@@ -115,29 +118,37 @@ class Poses:
 
     def frames(self, free: Float[Tensor, "n 9"]) -> list[Frame]:
         """The cubes as frames, each on a grid of its own: the cube's lattice."""
-        centres = self.centres_mm(free).double().cpu() + torch.from_numpy(self.origin_mm)
+        signs = torch.from_numpy(np.where(np.array(self.mirrored)[:, None], MIRROR, 1.0))
+        centres = self.centres_mm(free).double().cpu() * signs + torch.from_numpy(self.origin_mm)
         sizes = self.sizes_mm(free).double().cpu()
         turns = rotations(free[:, 6:].double().cpu() * TURN)
         out = []
         side = self.prior.resolution
-        for centre, size, turn in zip(centres, sizes, turns, strict=True):
+        for centre, size, turn, mirrored in zip(centres, sizes, turns, self.mirrored, strict=True):
             affine = np.eye(4)
             affine[:3, :3] = (turn * (size / side)).numpy()
+            if mirrored:  # in space, and along the cube's first axis: the grid's axes stay right-handed
+                affine[:3, :3] = MIRROR[:, None] * affine[:3, :3] * MIRROR
             affine[:3, 3] = centre.numpy() - affine[:3, :3].sum(1) * ((side - 1) / 2)
             grid = TurnedGrid((side, side, side), affine)  # its axes are the template's, at any angle
-            frame = Frame(grid, np.zeros(3), np.ones(3), side, self.prior.kind, self.prior.margin)
-            out.append(frame)
+            out.append(
+                Frame(grid, np.zeros(3), np.ones(3), side, self.prior.kind, self.prior.margin, mirrored)
+            )
         return out
 
 
 def counted_from_middle(observations: Sequence[Observations]) -> tuple[list[Observations], np.ndarray]:
-    """Observations counted from the middle of the box of their points in and on the organ, and these middles (n, 3)."""
+    """Observations counted from the middle of the box of their points in and on the organ, and these middles (n, 3).
+
+    Those of mirrored organs are counted to the left.
+    """
     middles = []
     for seen in observations:
         points = of_organ(seen.points, seen.occupancy)
         middles.append((points.min(0) + points.max(0)) / 2)
     moved = [
-        replace(seen, points=seen.points - middle) for seen, middle in zip(observations, middles, strict=True)
+        replace(seen, points=(seen.points - middle) * (MIRROR if seen.mirrored else 1.0))
+        for seen, middle in zip(observations, middles, strict=True)
     ]
     return moved, np.stack(middles)
 

@@ -30,7 +30,8 @@ from implicit_atlas.mending import Start, mended
 from implicit_atlas.metrics import dsc
 from implicit_atlas.outlines import depths, smoothed
 from implicit_atlas.pieces import largest_pieces
-from implicit_atlas.shapes import prepare
+from implicit_atlas.shapes import Shape, prepare
+from implicit_atlas.sides import Mirror, sided
 from implicit_atlas.sizes import unlike_size
 
 KEEP_VOXELS = 0.6
@@ -76,13 +77,14 @@ class Repair:
     doubt: str | None
 
 
-def repair(
+def repair(  # noqa: PLR0913 (options of a main verb)
     atlas: TrainedAtlas,
     sources: Sequence[Path],
     labels: Sequence[int] = (),
     keep_mm: float | None = None,
     on_problem: Callable[[Problem], object] = lambda problem: None,
     report: Report = lambda share, text: None,
+    mirror: Mirror = "no",
 ) -> Iterator[Repair]:
     """Repair masks of an atlas's organ; what cannot be read or fitted goes to `on_problem`.
 
@@ -97,6 +99,7 @@ def repair(
             voxel, and all where mask and shape differ little.
         on_problem: told of what cannot be used.
         report: told how far it is.
+        mirror: which are mirror images of the atlas's organs.
 
     Raises:
         InputError: a distance that is none.
@@ -106,49 +109,71 @@ def repair(
     # A hole is not to be followed.
     config = FitConfig(code_weight=CODE_WEIGHT, strays=0.0, batch=at_once(atlas.device.type))
     for first in range(0, len(sources), config.batch):
-        masks = []
+        begun = []
         for source in sources[first : first + config.batch]:
             try:
-                masks.append(read_mask(source, tuple(labels) or atlas.config.labels))
+                mask = read_mask(source, tuple(labels) or atlas.config.labels)
+                begun.append(_begun(atlas, mask, keep_mm, mirror))
             except InputError as error:
                 on_problem(Problem(case_name(source), source, str(error)))
 
-        def overall(share: float, text: str, done: int = first, count: int = len(masks)) -> None:
+        def overall(share: float, text: str, done: int = first, count: int = len(begun)) -> None:
             report((done + share * count) / len(sources), text)
 
-        yield from _repaired(atlas, masks, keep_mm, config, on_problem, overall)
+        yield from _repaired(atlas, begun, keep_mm, config, on_problem, overall)
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A mask, what it says by itself, and that as a shape, with a doubt about its side."""
+
+    mask: Mask
+    start: Start
+    shape: Shape
+    doubt: str | None
+
+
+def _begun(atlas: TrainedAtlas, mask: Mask, keep_mm: float | None, mirror: Mirror) -> _Begun:
+    most, start = pieces_of(atlas), Start(mask.occupancy)
+    shape, doubt = sided(atlas, _shape_of(atlas, mask, mask.occupancy, most), mirror)
+    if keep_mm is None:
+        start = mended(atlas, mask, most, shape.frame.mirrored)
+        whole = _shape_of(atlas, mask, start.occupancy, most)
+        shape = whole.mirrored() if shape.frame.mirrored else whole
+    return _Begun(mask, start, shape, doubt)
 
 
 def _repaired(
     atlas: TrainedAtlas,
-    masks: Sequence[Mask],
+    begun: Sequence[_Begun],
     keep_mm: float | None,
     config: FitConfig,
     on_problem: Callable[[Problem], object],
     report: Report,
 ) -> Iterator[Repair]:
-    about, most, usable, shapes = atlas.config, pieces_of(atlas), [], []
-    for mask in masks:
-        start = Start(mask.occupancy) if keep_mm is not None else mended(atlas, mask, most)
-        piece = replace(mask, occupancy=largest_pieces(start.occupancy, most)[0])
-        try:
-            shapes.append(
-                prepare(piece, about.resolution, about.margin, about.frame, case_name(mask.path), "")
-            )
-            usable.append((mask, start))
-        except InputError as error:
-            on_problem(Problem(case_name(mask.path), mask.path, str(error)))
-    fits = atlas.fit(shapes, config, report) if shapes else []
-    for (mask, start), fit in zip(usable, fits, strict=True):
+    most = pieces_of(atlas)
+    fits = atlas.fit([one.shape for one in begun], config, report) if begun else []
+    for one, fit in zip(begun, fits, strict=True):
+        mask = one.mask
         if not np.isfinite(fit.found.code).all():
             on_problem(Problem(fit.name, mask.path, f"the fit failed: {fit.failure}"))
             continue
         # That a shape says little of a mask is for `doubt` to tell: the mask is not to be believed.
-        found = repaired(mask, replace(fit, found=replace(fit.found, failure=None)), keep_mm, most, start)
+        trusted = replace(fit, found=replace(fit.found, failure=None))
+        found = repaired(mask, trusted, keep_mm, most, one.start)
         if found.likeness < REFUSED_DSC:
-            on_problem(Problem(fit.name, mask.path, f"{found.doubt}. {WRONG_ORGAN}"))
+            problem = all_doubts(found.doubt, one.doubt)
+            on_problem(Problem(fit.name, mask.path, f"{problem}. {WRONG_ORGAN}"))
         else:
-            yield replace(found, doubt=all_doubts(found.doubt, unlike_size(about, found.fit.placed())))
+            size = unlike_size(atlas.config, trusted.placed())
+            yield replace(found, doubt=all_doubts(found.doubt, one.doubt, size))
+
+
+def _shape_of(atlas: TrainedAtlas, mask: Mask, occupancy: Bool[np.ndarray, "x y z"], pieces: int) -> Shape:
+    """The largest pieces of an occupancy on a mask's grid, in the atlas's frame."""
+    about = atlas.config
+    organ = replace(mask, occupancy=largest_pieces(occupancy, pieces)[0])
+    return prepare(organ, about.resolution, about.margin, about.frame, case_name(mask.path), "")
 
 
 def repaired(

@@ -165,6 +165,7 @@ class Observations:
         weight: (n,) non-negative, one by default.
         spread: standard deviation of the points' distance to the boundary, in their own unit, where they were picked
             close to it (clicks, contours); of each point (infinite where nothing is said) or of all; None says nothing.
+        mirrored: the organ is a mirror image of the atlas's, of the other side; for points in millimetres.
 
     Raises:
         InputError: fewer than four different points, sizes that differ, or values that are not finite or out of range.
@@ -175,8 +176,14 @@ class Observations:
     weight: Float[np.ndarray, " n"] | None = None
     name: str = "observations"
     spread: float | Float[np.ndarray, " n"] | None = None
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("points", "occupancy"):
+            try:
+                object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64))
+            except (TypeError, ValueError) as error:
+                raise InputError(self.name, f"{name} are no numbers ({error})", "Give arrays of them.") from error
         count = len(self.points)
         weight = np.ones(count) if self.weight is None else np.asarray(self.weight)
         object.__setattr__(self, "weight", weight)

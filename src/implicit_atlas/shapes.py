@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,14 @@ class Shape:
     def occupancy(self) -> Bool[np.ndarray, "r r r"]:
         """The unpacked cube; a new array on every call."""
         return unpack(self.packed, self.frame.resolution)
+
+    def mirrored(self) -> Shape:
+        """The same organ at the same place in a cube whose first axis is turned round: a left one as if it were right.
+
+        For atlases of the other side; what is made of it lies where the organ itself is.
+        """
+        turned = replace(self.frame, mirrored=not self.frame.mirrored)
+        return replace(self, packed=np.packbits(self.occupancy[::-1]), frame=turned)
 
 
 def unpack(packed: UInt8[np.ndarray, " bytes"], resolution: int) -> Bool[np.ndarray, "r r r"]:
@@ -130,6 +138,7 @@ def restore_lattice(
     if values.shape != (frame.resolution,) * 3:
         problem = f"have shape {values.shape}, not {(frame.resolution,) * 3}"
         raise InputError("values", problem, "Give values on the frame's own lattice.")
+    values = values[::-1] if frame.mirrored else values
     window = frame.voxel_window()
     axes = [
         linear_axis(

@@ -93,9 +93,13 @@ def _most_probable(
     count = 1 if template is None else len(template) // len(observations)
     batch = SparseBatch(network, [o for o in observations for _ in range(count)], prior, config)
     found, free = batch.run(report, start, template)
-    best = batch.improbability(free, template).view(-1, count).argmin(1)
+    value = batch.improbability(free, template)
+    best = value.view(-1, count).argmin(1)
     best += count * torch.arange(len(best), device=best.device)
-    chosen = [replace(found[i], seconds=count * found[i].seconds) for i in best.tolist()]
+    chosen = [
+        replace(found[i], seconds=count * found[i].seconds, improbability=float(value[i]))
+        for i in best.tolist()
+    ]
     return chosen, free[best], None if template is None else template[best]
 
 

@@ -95,10 +95,11 @@ class SparseBatch:
         self.device = next(network.parameters()).device
         self.poses, self.unit = None, 1.0
         if prior.pose is not None:
+            mirrored = [seen.mirrored for seen in observations]
             observations, origin_mm = counted_from_middle(observations)
             size_mm = prior.pose.log_size.exp().double().cpu().numpy()
             observations = [uncrowded(seen, size_mm) for seen in observations]
-            self.poses = Poses(prior.pose, origin_mm)
+            self.poses = Poses(prior.pose, origin_mm, mirrored)
             self.unit = 2 / float(prior.pose.log_size.mean().exp())
         self.sharpens = not draw  # draws begin near their ends
         if draw:

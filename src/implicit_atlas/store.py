@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
+import numpy as np
+
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import lock_folder
 from implicit_atlas.frame import Frame
-from implicit_atlas.io import Problem, case_name, find_cases, read_mask
+from implicit_atlas.io import Mask, Problem, case_name, find_cases, read_mask
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.manifest import (
     MANIFEST_NAME,
@@ -26,6 +28,7 @@ from implicit_atlas.manifest import (
 from implicit_atlas.preparation import MaskSource, Progress, prepare_cases, prepare_each
 from implicit_atlas.shapes import Shape, hash_source, prepare
 from implicit_atlas.shards import ShardReader, StoreWriter, remove_leftovers
+from implicit_atlas.voxel_grid import Grid
 
 _log = logging.getLogger(__name__)
 
@@ -212,6 +215,37 @@ def load_shapes(  # noqa: PLR0913 (options of a main verb)
         where = single if single is not None else "masks"
         raise InputError(where, f"none can be used; the first: {problems[0].message}", "Correct the masks.")
     return shapes
+
+
+def shape_from_array(
+    occupancy: np.ndarray,
+    affine: np.ndarray | None = None,
+    *,
+    name: str = "shape",
+    like: PrepareConfig | None = None,
+) -> Shape:
+    """The shape of a mask in memory.
+
+    Args:
+        occupancy: (x, y, z), booleans or numbers; all above 0 is the organ, or the labels of `like`.
+        affine: (4, 4) from voxel indices to RAS millimetres; voxels of 1 mm along its axes by default.
+        name: of the case.
+        like: how to prepare it; `atlas.config.prepared` of an atlas that it is to be fitted by.
+
+    Raises:
+        InputError: an array of another number of axes or of no numbers, an empty mask, or an affine that is none.
+    """
+    values, config = np.asarray(occupancy), like or PrepareConfig()
+    if values.ndim != 3 or values.dtype.kind not in "biuf":
+        problem = f"is an array of {values.ndim} axes of {values.dtype}"
+        raise InputError(name, problem, "Give three axes of booleans or numbers, above 0 inside.")
+    inside = np.isin(values, config.labels) if config.labels else values > 0
+    if not inside.any():
+        raise InputError(name, "is empty", "Give a mask with voxels above 0, or with the labels of `like`.")
+    grid = Grid(values.shape, np.eye(4) if affine is None else np.asarray(affine))
+    dtype = values.dtype if values.dtype.kind in "iu" else np.dtype(np.uint8)
+    mask = Mask(inside, grid, Path(name), config.labels, dtype)
+    return prepare(mask, config.resolution, config.margin, config.kind, name=name)
 
 
 def _store_with(folder: Path, labels: Sequence[int], resolution: int | None) -> ShapeStore:

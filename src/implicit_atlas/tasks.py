@@ -22,6 +22,7 @@ from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_m
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.metrics import dsc
 from implicit_atlas.shapes import Shape, prepare, restore, restore_lattice
+from implicit_atlas.sides import Mirror, sided
 from implicit_atlas.sizes import unlike_size
 from implicit_atlas.surface import CubeMesh, to_world, volume_mesh
 from implicit_atlas.voxel_grid import Grid
@@ -87,11 +88,16 @@ class Written:
     seconds: float
     template: int | None
     start: str
+    mirrored: bool
     doubt: str
 
 
-def read_case(source: Path | Shape, atlas: TrainedAtlas, labels: Sequence[int] = ()) -> Case:
+def read_case(
+    source: Path | Shape, atlas: TrainedAtlas, labels: Sequence[int] = (), mirror: Mirror = "no"
+) -> Case:
     """Read a mask and prepare it as the atlas's training shapes were; a shape of a store is taken as it is.
+
+    Either is mirrored where it is to be taken for one of the other side.
 
     Raises:
         InputError: the mask cannot be used, or the shape was prepared in another way.
@@ -100,14 +106,18 @@ def read_case(source: Path | Shape, atlas: TrainedAtlas, labels: Sequence[int] =
     wanted = (about.resolution, about.margin, about.frame)
     if isinstance(source, Path):
         mask = read_mask(source, tuple(labels) or about.labels)
-        shape = prepare(mask, *wanted, name=case_name(source))
-        return Case(mask, shape, unlike_size(about, shape.frame))
+        return _case(atlas, mask, prepare(mask, *wanted, name=case_name(source)), mirror)
     if (source.frame.resolution, source.frame.margin, source.frame.kind) != wanted:
         problem = "was prepared with another resolution, margin or kind of frame than the atlas"
         raise InputError(source.name, problem, "Give the folder of masks instead of the store.")
     dtype = np.dtype(source.dtype)
     mask = Mask(restore(source), source.frame.grid, Path(source.source), (), dtype)
-    return Case(mask, source, unlike_size(about, source.frame))
+    return _case(atlas, mask, source, mirror)
+
+
+def _case(atlas: TrainedAtlas, mask: Mask, shape: Shape, mirror: Mirror) -> Case:
+    shape, unlike = sided(atlas, shape, mirror)
+    return Case(mask, shape, all_doubts(unlike, unlike_size(atlas.config, shape.frame)))
 
 
 def reconstruct(  # noqa: PLR0913 (options of a main verb)
@@ -118,11 +128,12 @@ def reconstruct(  # noqa: PLR0913 (options of a main verb)
     on_problem: Callable[[Problem], object] = lambda problem: None,
     report: Report = lambda share, text: None,
     template: int | None = None,
+    mirror: Mirror = "no",
 ) -> Iterator[Reconstruction]:
     """Fit cases in batches, yielding each with its fit; what cannot be read or fitted goes to `on_problem`.
 
-    With `template`, all deform that one, so that they can be compared place by place. Memory does not grow with the
-    number of cases.
+    With `template`, all deform that one, so that they can be compared place by place; `mirror` says which are mirror
+    images of the atlas's organs. Memory does not grow with the number of cases.
     """
     config = config or FitConfig()
     for first in range(0, len(sources), config.batch):
@@ -130,7 +141,7 @@ def reconstruct(  # noqa: PLR0913 (options of a main verb)
         cases = []
         for source in part:
             try:
-                cases.append(read_case(source, atlas, labels))
+                cases.append(read_case(source, atlas, labels, mirror))
             except InputError as error:
                 on_problem(problem_of(source, str(error)))
         if not cases:
@@ -144,7 +155,8 @@ def reconstruct(  # noqa: PLR0913 (options of a main verb)
             if fit.failure is None:
                 yield Reconstruction(case, fit)
             else:
-                on_problem(Problem(fit.name, case.mask.path, f"the fit failed: {fit.failure}. {WRONG_ORGAN}"))
+                why = all_doubts(fit.failure, case.unlike)
+                on_problem(Problem(fit.name, case.mask.path, f"the fit failed: {why}. {WRONG_ORGAN}"))
 
 
 def problem_of(source: Path | Shape, message: str) -> Problem:
@@ -177,6 +189,7 @@ def write_reconstruction(found: Reconstruction, folder: Path) -> Written:
         round(code.seconds, 2),
         code.template,
         code.start,
+        fit.placed().mirrored,
         found.doubt or "",
     )
 

@@ -34,6 +34,7 @@ from implicit_atlas.observe import Drawn, Seen, from_landmarks
 from implicit_atlas.pieces import largest_pieces
 from implicit_atlas.repair import Repair
 from implicit_atlas.sampling import Observations
+from implicit_atlas.sides import Mirror
 from implicit_atlas.tasks import MESH_FOLDER, MESH_SUFFIX, writable
 from implicit_atlas.voxel_grid import Grid
 
@@ -99,15 +100,18 @@ def observation_files(sources: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def complete_each(
+def complete_each(  # noqa: PLR0913 (options of a main verb)
     atlas: TrainedAtlas,
     known: Iterable[Told],
     total: int,
     draws: int,
     problems: list[Problem],
     report: Report = lambda share, text: None,
+    mirror: Mirror = "no",
 ) -> Iterator[tuple[Completion, Told]]:
     """Complete one case after the other; what cannot be of such an organ goes to `problems`.
+
+    `mirror` says which are mirror images of the atlas's organs.
 
     Memory does not grow with the number of cases, where they are read one by one.
     """
@@ -117,7 +121,7 @@ def complete_each(
             report((number + share) / total, text)
 
         try:
-            done = complete(atlas, [told.seen], draws, overall)[0]
+            done = complete(atlas, [told.seen], draws, overall, mirror)[0]
         except InputError as error:
             problems.append(Problem(output_name(told.source), told.source, str(error)))
             continue
@@ -187,6 +191,7 @@ def write_completion(
         "inside": int((done.seen.occupancy > 0.5).sum()),
         "outside": int((done.seen.occupancy < 0.5).sum()),
         "degrees_of_freedom": fit.found.degrees_of_freedom,
+        "mirrored": fit.placed().mirrored,
         "doubt": done.doubt or "",
     }
 
@@ -218,6 +223,7 @@ def write_repair(done: Repair, folder: Path) -> dict[str, Any]:
         "put_back_ml": round(done.put_back * to_ml, 3),
         "slice_mm": round(done.slice_mm, 3),
         "dsc": round(100 * done.likeness, 2),
+        "mirrored": done.fit.placed().mirrored,
         "doubt": done.doubt or "",
     }
 

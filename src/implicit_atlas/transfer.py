@@ -39,6 +39,7 @@ from implicit_atlas.io import (
 )
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.local import LocalConfig
+from implicit_atlas.sides import Mirror
 from implicit_atlas.surface import CubeMesh
 from implicit_atlas.tasks import MESH_FOLDER, MESH_SUFFIX, Reconstruction, reconstruct
 
@@ -58,6 +59,7 @@ class Alike:
         local: with a local residual, closer to the masks.
         problems: masks that cannot be used are added here.
         report: told how far it is.
+        mirror: which masks are mirror images of the atlas's organs.
     """
 
     atlas: TrainedAtlas
@@ -65,15 +67,15 @@ class Alike:
     local: bool = True
     problems: list[Problem] = field(default_factory=list)
     report: Report = lambda share, text: None
+    mirror: Mirror = "no"
 
     def fits(self, paths: Sequence[Path]) -> Iterator[Reconstruction]:
         """Fit masks, batch by batch."""
         local = LocalConfig() if self.local else None
         config = FitConfig(local=local, batch=at_once(self.atlas.device.type))
         template = reference_template(self.atlas)
-        yield from reconstruct(
-            self.atlas, paths, config, self.labels, self.problems.append, self.report, template
-        )
+        told = self.problems.append, self.report
+        yield from reconstruct(self.atlas, paths, config, self.labels, *told, template, self.mirror)
 
 
 def correspond_all(
@@ -110,6 +112,7 @@ def correspond_all(
                 "not_found": round(1 - places.solved, 4),
                 "folds": round(share_of_folds(mapped, places.points[::step]), 4),
                 "dsc": round(100 * found.likeness, 2),
+                "mirrored": frame.mirrored,
                 "doubt": found.doubt or "",
             }
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from implicit_atlas.statistics.modes import (
     specificity,
 )
 
+_log = logging.getLogger(__name__)
+
 DEVIATIONS = 2.0  # of the meshes of modes
 REMEDY = "Give meshes that one call of `implicit-atlas correspond` wrote."
 
@@ -31,6 +34,8 @@ def corresponding(
     paths: Sequence[Path], store: Path
 ) -> tuple[Float[np.ndarray, "n v 3"], Int[np.ndarray, "f 3"]]:
     """Vertices of meshes in RAS mm, on disk, and their common faces; they are read one by one.
+
+    Meshes of organs of the other side than the first one's, whose faces run the other way round, are mirrored.
 
     Args:
         paths: PLY files.
@@ -43,11 +48,18 @@ def corresponding(
         raise InputError("meshes", "are none", REMEDY)
     first = read_stored(paths[0])
     shapes = np.lib.format.open_memmap(store, "w+", np.float64, (len(paths), *first.vertices.shape))
+    others = 0
     for index, path in enumerate(paths):
         mesh = read_stored(path)
-        if mesh.vertices.shape != first.vertices.shape or not np.array_equal(mesh.faces, first.faces):
+        other = np.array_equal(mesh.faces, first.faces[:, ::-1])
+        if mesh.vertices.shape != first.vertices.shape or not (
+            other or np.array_equal(mesh.faces, first.faces)
+        ):
             raise InputError(path, f"has another topology than {paths[0].name}", REMEDY)
-        shapes[index] = mesh.vertices
+        shapes[index] = mesh.vertices * ((-1, 1, 1) if other else (1, 1, 1))
+        others += other
+    if others:
+        _log.warning("%d of %d meshes are of the other side than %s: mirrored", others, len(paths), paths[0])
     return shapes, first.faces
 
 

@@ -1,0 +1,78 @@
+"""The command that writes masks, label maps and surfaces in another format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from implicit_atlas.cli_cases import labels_of, mask_paths
+from implicit_atlas.cli_output import finish, keep_files, results_folder
+
+Format = Literal["nii.gz", "nii", "nrrd", "mha", "stl", "ply", "obj", "vtp", "glb"]
+
+
+def convert(
+    sources: Annotated[list[Path], typer.Argument(help="masks, label maps or surfaces, or folders of them")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder where results are written")],
+    to: Annotated[Format, typer.Option(help="format of the results, volumes or surfaces")],
+    label: Annotated[str, typer.Option("--label", help="label ids (1,2) or a name; default: all")] = "",
+) -> None:
+    """Write masks and surfaces in another format, at the same place in the scanner (RAS and LPS as formats have it)."""
+    from implicit_atlas.errors import InputError
+    from implicit_atlas.io import Problem, case_name
+
+    problems: list[Problem] = []
+    paths = mask_paths(sources, problems)
+    total = len(paths) + len(problems)
+    results_folder(output, [path for path in sources if path.is_dir()])
+    labels, done = labels_of(label, sources[0]), []
+    for path in paths:
+        result = output / f"{case_name(path)}.{to}"
+        keep_files(result, [path])
+        try:
+            write_converted(path, result, labels)
+            done.append(case_name(path))
+        except InputError as error:
+            problems.append(Problem(case_name(path), path, str(error)))
+    print(f"{output}: {len(done)} files")
+    finish(problems, total, output, done)
+
+
+def write_converted(source: Path, result: Path, labels: tuple[int, ...]) -> None:
+    """Write a mask, label map or surface as another file, by its suffix.
+
+    Surfaces of masks have the voxels' steps; masks of surfaces lie on a grid around them. Vertices of a PLY keep their
+    order, so that meshes of one topology stay so.
+
+    Raises:
+        InputError: the source cannot be read, or has not these labels.
+    """
+    from implicit_atlas.io import (
+        read_labels,
+        read_mesh,
+        read_stored,
+        select_mask,
+        write_label_map,
+        write_mask,
+        write_mesh,
+    )
+    from implicit_atlas.io.formats import MESH_SUFFIXES, suffix_of
+    from implicit_atlas.surface import occupancy_mesh
+
+    is_surface = suffix_of(source) in MESH_SUFFIXES
+    if suffix_of(result) in (*MESH_SUFFIXES, ".glb"):
+        if is_surface:
+            mesh = read_stored(source) if suffix_of(source) == ".ply" else read_mesh(source)
+        else:
+            mask = select_mask(read_labels(source), labels)
+            mesh = occupancy_mesh(mask.occupancy, mask.grid)
+        write_mesh(result, mesh)
+        return
+    found = read_labels(source)
+    if labels:
+        mask = select_mask(found, labels)
+        write_mask(result, mask.occupancy, mask.grid)
+    else:
+        write_label_map(result, found.values, found.grid)
