@@ -17,7 +17,14 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.files import lock_folder
 from implicit_atlas.io import read_mask
 from implicit_atlas.shapes import prepare, restore
-from implicit_atlas.store import PrepareConfig, load_shapes, open_store, prepare_cases, prepare_folder
+from implicit_atlas.store import (
+    PrepareConfig,
+    load_shapes,
+    open_store,
+    prepare_cases,
+    prepare_folder,
+    shape_from_array,
+)
 
 CONFIG = PrepareConfig(16)
 
@@ -202,3 +209,32 @@ def test_labels_choose_the_organ(tmp_path):
     whole, half = load_shapes(masks, resolution=16), load_shapes(masks, (3,), 16)
     assert restore(half[0]).sum() < restore(whole[0]).sum()
     assert_same_shapes(whole, load_shapes(masks, (6, 3), 16))
+
+
+def test_a_mask_in_memory_is_prepared_as_one_in_a_file(masks, tmp_path):
+    (path, *_) = sorted(masks.glob("*.nii.gz"))
+    read = read_mask(path)
+    like = PrepareConfig(32, 0.05)
+    shape = shape_from_array(read.occupancy.astype(np.float32), read.grid.affine, name="memory", like=like)
+    assert np.array_equal(shape.packed, prepare(read, 32, 0.05).packed) and shape.name == "memory"
+    assert np.array_equal(
+        shape.frame.affine_cube_to_world, prepare(read, 32, 0.05).frame.affine_cube_to_world
+    )
+    again = shape_from_array(read.occupancy, read.grid.affine, name="other", like=like)
+    assert again.content_hash == shape.content_hash and again.frame.grid.spacing_mm.any()
+    labelled = shape_from_array(np.where(read.occupancy, 3, 1), like=PrepareConfig(32, labels=(3,)))
+    assert np.array_equal(restore(labelled).any((1, 2)), read.occupancy.any((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("array", "affine", "named"),
+    [
+        (np.zeros((4, 4, 4)), None, "is empty"),
+        (np.ones((4, 4)), None, "2 axes"),
+        (np.full((4, 4, 4), "organ"), None, "numbers"),
+        (np.ones((4, 4, 4), bool), np.diag([0.0, 1, 1, 1]), "affine"),
+    ],
+)
+def test_arrays_that_are_no_masks_are_refused(array, affine, named):
+    with pytest.raises(InputError, match=named):
+        shape_from_array(array, affine)

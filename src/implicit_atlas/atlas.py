@@ -27,6 +27,7 @@ from implicit_atlas.pose import pose_prior
 from implicit_atlas.prior import CodePrior
 from implicit_atlas.sampling import Observations, ShapeSet
 from implicit_atlas.shapes import Shape
+from implicit_atlas.sizes import check_shapes
 from implicit_atlas.sparse import ShapePrior, SparseConfig, complete_codes
 from implicit_atlas.starts import candidates
 from implicit_atlas.surface import ValuesAt, sparse_volume
@@ -309,14 +310,5 @@ class TrainedAtlas:
         return self._residual_nodes[nodes]
 
     def _target(self, shapes: Sequence[Shape]) -> ShapeSet:
-        for other in (shape for shape in shapes if not isinstance(shape, Shape)):
-            remedy = "Give shapes: load_shapes(folder), or shape_from_array(array, affine)."
-            raise InputError("fit", f"was given a {type(other).__name__}", remedy)
-        resolutions = {shape.frame.resolution for shape in shapes}
-        if len(resolutions) > 1:
-            raise InputError("shapes", f"have resolutions {sorted(resolutions)}", "Prepare them at one.")
-        frames = {(shape.frame.margin, shape.frame.kind) for shape in shapes}
-        if frames != {(self.config.margin, self.config.frame)}:
-            problem = "were prepared with another margin or kind of frame than the atlas's training shapes"
-            raise InputError("shapes", problem, "Load them by load_shapes(..., like=atlas.config.prepared).")
-        return ShapeSet(np.stack([shape.packed for shape in shapes]), resolutions.pop(), self.device)
+        check_shapes(self.config, shapes)
+        return ShapeSet(np.stack([shape.packed for shape in shapes]), shapes[0].frame.resolution, self.device)

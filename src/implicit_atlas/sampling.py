@@ -183,7 +183,9 @@ class Observations:
             try:
                 object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64))
             except (TypeError, ValueError) as error:
-                raise InputError(self.name, f"{name} are no numbers ({error})", "Give arrays of them.") from error
+                raise InputError(
+                    self.name, f"{name} are no numbers ({error})", "Give arrays of them."
+                ) from error
         count = len(self.points)
         weight = np.ones(count) if self.weight is None else np.asarray(self.weight)
         object.__setattr__(self, "weight", weight)

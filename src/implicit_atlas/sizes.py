@@ -6,14 +6,17 @@ hippocampi's heights vary, their codes say four fifths.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from implicit_atlas.atlas_folder import AtlasConfig
+from implicit_atlas.errors import InputError
 from implicit_atlas.frame import Frame, FrameKind
 from implicit_atlas.prior import MANY
+from implicit_atlas.shapes import Shape
 
 UNLIKE = 2.0  # times a side of the largest and of the smallest training shape: no organ of that kind
 SIZE = 0.15  # standard deviation of the logarithm of a size, where only the mean is known
@@ -104,3 +107,20 @@ def regress(
         least = np.where(better, (left_out**2).sum(0), least)
         slopes[better], missed[:, better] = (weights.T @ about)[better], left_out[:, better]
     return slopes, missed
+
+
+def check_shapes(config: AtlasConfig, shapes: Sequence[Shape]) -> None:
+    """Refuse shapes that an atlas's fits cannot be compared with.
+
+    Raises:
+        InputError: other things than shapes, of different resolutions, or of other frames than the training shapes.
+    """
+    for other in (shape for shape in shapes if not isinstance(shape, Shape)):
+        remedy = "Give shapes: load_shapes(folder), or shape_from_array(array, affine)."
+        raise InputError("fit", f"was given a {type(other).__name__}", remedy)
+    resolutions = {shape.frame.resolution for shape in shapes}
+    if len(resolutions) > 1:
+        raise InputError("shapes", f"have resolutions {sorted(resolutions)}", "Prepare them at one.")
+    if {(shape.frame.margin, shape.frame.kind) for shape in shapes} != {(config.margin, config.frame)}:
+        problem = "were prepared with another margin or kind of frame than the atlas's training shapes"
+        raise InputError("shapes", problem, "Load them by load_shapes(..., like=atlas.config.prepared).")

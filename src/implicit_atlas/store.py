@@ -244,7 +244,7 @@ def shape_from_array(
         raise InputError(name, "is empty", "Give a mask with voxels above 0, or with the labels of `like`.")
     grid = Grid(values.shape, np.eye(4) if affine is None else np.asarray(affine))
     dtype = values.dtype if values.dtype.kind in "iu" else np.dtype(np.uint8)
-    mask = Mask(inside, grid, Path(name), config.labels, dtype)
+    mask = Mask(inside, grid, Path(f"{name} (in memory)"), config.labels, dtype)
     return prepare(mask, config.resolution, config.margin, config.kind, name=name)
 
 
