@@ -14,10 +14,18 @@ from atlas_samples import CODE, FIT, RESOLUTION, dsc, phantom_shapes, tiny_atlas
 from implicit_atlas.code_fit import CodeFit, FitConfig
 from implicit_atlas.errors import FitError
 from implicit_atlas.fit import Fit
+from implicit_atlas.fit_watch import chance_errors, chance_loss, doubt_of, errors, failure_of
 from implicit_atlas.fitting import RACE, fit_codes
 from implicit_atlas.losses import generalised_cross_entropy
 from implicit_atlas.methods import build
-from implicit_atlas.sampling import FEWER_POINTS, FEWEST_POINTS, Observations, ObservationSet, ShapeSet
+from implicit_atlas.sampling import (
+    FEWER_POINTS,
+    FEWEST_POINTS,
+    Observations,
+    ObservationSet,
+    Samples,
+    ShapeSet,
+)
 from implicit_atlas.starts import Starts
 
 SHAPES = phantom_shapes(8)
@@ -73,7 +81,24 @@ def test_where_nothing_is_deformed_the_best_template_is_no_failure():
         assert fit.failure is None and fit.loss == pytest.approx(fit.mean_loss, rel=1e-3)
     other = shape_set(SHAPES[:1])
     (fit,) = fit_codes(network, other, mean_starts(1), dataclasses.replace(FIT, iterations=20))
-    assert fit.failure is not None and "no shape at all" in fit.failure
+    assert fit.failure is None and fit.doubt is not None and "weighs more than what it can" in fit.doubt
+
+
+def test_failures_are_judged_by_errors_and_doubts_by_losses():
+    """A network that is sure of itself, wrong at a tenth of the points: of use, and not to be trusted."""
+    occupancy = torch.tensor([[0.0, 1.0] * 10])
+    logits = 50 * (2 * occupancy - 1)
+    logits[:, :2] *= -1
+    samples = Samples(torch.zeros(1, 20, 3), occupancy, torch.ones(1, 20))
+    loss = float(F.binary_cross_entropy_with_logits(logits, occupancy))
+    assert errors(logits, samples).tolist() == pytest.approx([0.1])
+    assert chance_errors(samples).tolist() == pytest.approx([0.5]) and loss > float(chance_loss(samples))
+    assert failure_of(loss, 2 * loss, 0.1, 0.5) is None and doubt_of(loss, float(chance_loss(samples)))
+    assert "no shape at all" in str(failure_of(loss, 2 * loss, 0.48, 0.5))
+    assert "mean shape" in str(failure_of(loss, loss, 0.1, 0.5)) and "finite" in str(
+        failure_of(float("nan"), 1.0, 0.0, 1.0)
+    )
+    assert doubt_of(0.1, 0.69) is None
 
 
 class Asked(ShapeSet):

@@ -68,6 +68,7 @@ class CodeFit:
         mean_loss: the same for the mean code with its best template.
         degrees_of_freedom: numbers that were free at test time.
         failure: why the fit is not valid, or None.
+        doubt: why it is not to be trusted, or None.
         residual: (k,) lengths of a local residual in cube units, or None.
         residual_nodes: a side of its lattice.
         frame: where its cube lies, where that was found, too.
@@ -84,6 +85,7 @@ class CodeFit:
     seconds: float
     degrees_of_freedom: int
     failure: str | None = None
+    doubt: str | None = None
     residual: Float[np.ndarray, " k"] | None = field(default=None, repr=False)
     residual_nodes: int = 0
     frame: Frame | None = field(default=None, repr=False)

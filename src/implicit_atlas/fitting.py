@@ -20,7 +20,7 @@ from torch import Tensor
 
 from implicit_atlas.code_fit import CodeFit, FitConfig
 from implicit_atlas.errors import InputError
-from implicit_atlas.fit_watch import Watch, chance_loss, failure_of
+from implicit_atlas.fit_watch import Watch, chance_errors, chance_loss, doubt_of, errors, failure_of
 from implicit_atlas.local import FLOOR, ResidualNodes, fit_residuals
 from implicit_atlas.losses import generalised_cross_entropy
 from implicit_atlas.model import Atlas, Expanded, Field
@@ -178,7 +178,11 @@ class _Batch:
         expanded, residual = self.refine(best, template)
         samples = self.sample(RACE, self.config.seed + CHECK_SEED)
         with torch.no_grad():
-            final, chance = self.losses_of(expanded, samples, 0), chance_loss(samples)
+            final, wrong = (
+                self.losses_of(expanded, samples, 0),
+                errors(self.network.query(expanded, samples.points).logits, samples),
+            )
+            chance, guessed = chance_loss(samples), chance_errors(samples)
         free = best.shape[1] + (0 if residual is None or self.nodes is None else self.nodes.free)
         seconds = (time.perf_counter() - begun) / len(self.ids)
         beside = [None if self.network.is_static else float(loss) for loss in mean_loss]
@@ -195,7 +199,8 @@ class _Batch:
                     iterations=int(counts[i]),
                     seconds=seconds,
                     degrees_of_freedom=free,
-                    failure=failure_of(float(final[i]), beside[i], float(chance[i])),
+                    failure=failure_of(float(final[i]), beside[i], float(wrong[i]), float(guessed[i])),
+                    doubt=doubt_of(float(final[i]), float(chance[i])),
                     residual=None if residual is None else residual[i].cpu().numpy(),
                     residual_nodes=0 if self.nodes is None else self.nodes.nodes,
                 )

@@ -189,6 +189,7 @@ def _merged(case: _Case, atlases: Mapping[str, TrainedAtlas]) -> Merged:
     doubts = {
         name: all_doubts(
             unlike_mask(dsc(claims[ids[name]][1], restore(case.shapes[name]))),
+            case.fits[name].found.doubt,
             sided(atlases[name], case.shapes[name], "no")[1],
             unlike_size(atlases[name].config, case.shapes[name].frame),
         )

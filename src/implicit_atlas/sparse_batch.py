@@ -286,7 +286,7 @@ class SparseBatch:
         fits = []
         for i in range(self.count):
             beside = None if only_chosen else float(before[i])
-            failure = failure_of(float(after[i]), beside, math.inf)
+            failure = failure_of(float(after[i]), beside, 0.0, math.inf)
             fits.append(
                 CodeFit(
                     code=(codes if failure is None else means)[i].cpu().numpy(),

@@ -62,8 +62,8 @@ class Reconstruction:
 
     @property
     def doubt(self) -> str | None:
-        """Why not to trust it, or None: unlike its mask, or a box of another size than the atlas's organs'."""
-        return all_doubts(unlike_mask(self.likeness), self.case.unlike)
+        """Why not to trust it, or None: unlike its mask or the atlas's organs, or of another size or side."""
+        return all_doubts(unlike_mask(self.likeness), self.fit.found.doubt, self.case.unlike)
 
     def mask(self) -> Bool[np.ndarray, "x y z"]:
         """On the grid of the case's file."""
