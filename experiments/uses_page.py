@@ -233,6 +233,22 @@ def sides(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def both_sides(found: dict[str, Any]) -> list[str]:
+    """The table of one atlas of organs of both sides."""
+    about, rows = found["about"], found["both_sides"]
+    lines = [
+        f"\n{_titled(about)} Five of both sides, {about['steps']} steps, the product's defaults; all unseen ones, on "
+        f"the margin-free 128³ box grid. `python -m experiments.both_sides --steps {about['steps']}`. "
+        f"{next(iter(rows.values()))['protocol']}.\n",
+        "| shapes | unseen cases | DSC / NSD | HD95 / ASSD mm | fits that failed |",
+        "|---|---|---|---|---|",
+    ]
+    for way, row in rows.items():
+        cells = "{dsc:.2f} / {nsd:.2f} | {hd95_mm:.2f} / {assd_mm:.2f}".format(**row)
+        lines.append(f"| {way} | {row['cases']} | {cells} | {row['failed']} |")
+    return lines
+
+
 def _titled(about: dict[str, Any]) -> str:
     """The organ, which begins what is said of it."""
     return f"**{str(about['organ']).capitalize()}.**"
@@ -247,6 +263,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "populations": ("populations", populations),
     "organs": ("organs", organs),
     "sides": ("sides", sides),
+    "both_sides": ("both-sides", both_sides),
 }
 """What stands between the marks, of which result files."""
 

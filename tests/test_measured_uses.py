@@ -8,11 +8,13 @@ import json
 import numpy as np
 import pytest
 from atlas_samples import tiny_atlas
-from experiments import populations, repairs, several, sides, uses, uses_page
+from experiments import both_sides, populations, repairs, several, sides, uses, uses_page
+from experiments.data import Split
 
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.io import find_cases, read_mask
 from implicit_atlas.phantoms import PhantomConfig, write_phantoms
+from implicit_atlas.shapes import prepare
 
 ABOUT = {
     "organ": "phantom",
@@ -96,3 +98,24 @@ def test_organs_of_the_other_side(masks, tmp_path):
     (tmp_path / "sides-phantom.json").write_text(json.dumps({"about": about, "sides": rows}))
     section = uses_page.section("sides", tmp_path)
     assert "2 unseen cases: 0 of them" in section and "| as it is | " in section and "| 1 |" in section
+
+
+def test_one_atlas_of_both_sides(masks, tmp_path, monkeypatch):
+    shapes = [
+        prepare(mask, 32, name=f"case_{i}_{side}")
+        for i, (mask, side) in enumerate(zip(masks, "LRLRL", strict=True))
+    ]
+    asked = []
+
+    def made(path, given, steps):
+        asked.append([shape.frame.mirrored for shape in given])
+        return tiny_atlas()
+
+    monkeypatch.setattr(both_sides, "load_split", lambda organ, data: Split(tuple(shapes), tuple(shapes[:2])))
+    monkeypatch.setattr(both_sides, "model_of", made)
+    found = both_sides.measure(tmp_path, tmp_path, 3)
+    assert asked == [[False] * 5, [False, True, False, True, False]]
+    assert {row["cases"] + row["failed"] for row in found.values()} == {2}
+    about = {"organ": "phantom", "steps": 3}
+    (tmp_path / "both-sides-phantom.json").write_text(json.dumps({"about": about, "both_sides": found}))
+    assert "| the right ones mirrored | 2 | " in uses_page.section("both_sides", tmp_path)
