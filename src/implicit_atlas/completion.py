@@ -32,6 +32,7 @@ TRUSTED_SHARE = 0.1  # of the organ's mean size, that clicks on the boundary may
 # 75 %, half of a hippocampus 41 %; completions of the latter two are off by a third and by a quarter.
 FAR = 0.2  # of the organ's mean size: what is farther from all that was observed is a guess
 TRUSTED_GUESS = 0.25  # share of the surface that may be one
+OTHER = "of another organ, or of the other side (--mirror auto)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,9 +198,9 @@ def _judged(
 def _doubt(atlas: TrainedAtlas, kept: float | None, near_mm: float | None, guessed: float) -> str | None:
     size_mm = float(np.mean(atlas.config.size_mm))
     if kept is not None and kept < TRUSTED_LABELS:
-        return f"it contradicts {100 * (1 - kept):.0f} % of the labels: they may contradict each other"
+        return f"it contradicts {100 * (1 - kept):.0f} % of the labels: they contradict each other, or are {OTHER}"
     if near_mm is not None and near_mm > TRUSTED_SHARE * size_mm:
-        return f"clicks on the boundary lie {near_mm:.1f} mm from it on average: they may be of another organ"
+        return f"clicks on the boundary lie {near_mm:.1f} mm from it on average: they may be {OTHER}"
     if guessed > TRUSTED_GUESS:
         return f"{100 * guessed:.0f} % of its surface lies more than {FAR * size_mm:.0f} mm from all that was observed"
     return None
