@@ -22,12 +22,13 @@ COMPONENTS = 128
 NODES = 64  # an axis, at which a spline is evaluated: livers have ten million voxels
 
 
-def smooth_function(seen: Observations, mask: Mask) -> np.ndarray:
+def smooth_function(seen: Observations, mask: Mask, neighbors: int | None = 64) -> np.ndarray:
     """What labels alone say: the thin-plate spline through them (radial basis functions), where it is above 1/2.
 
-    It is evaluated at every voxel of the points' box, or at `NODES` places an axis and linearly between them.
+    At each place it is that of so many nearest labels, or of all. It is evaluated at every voxel of the points' box, or
+    at `NODES` places an axis and linearly between them.
     """
-    spline = RBFInterpolator(seen.points, seen.occupancy - 0.5, neighbors=64, smoothing=1.0)
+    spline = RBFInterpolator(seen.points, seen.occupancy - 0.5, neighbors=neighbors, smoothing=1.0)
     inverse, last = np.linalg.inv(mask.grid.affine), np.array(mask.grid.shape) - 1
     voxels = seen.points @ inverse[:3, :3].T + inverse[:3, 3]
     low, high = np.ceil(voxels.min(0)).clip(0, last), np.floor(voxels.max(0)).clip(0, last)

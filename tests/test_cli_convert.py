@@ -79,6 +79,11 @@ def test_what_cannot_be_read_is_named_and_inputs_are_kept(labels, tmp_path, caps
     said = capsys.readouterr()
     assert "broken.nrrd" in said.err and (tmp_path / "out" / "organ.stl").exists()
     assert run("convert", labels, "-o", labels.parent, "--to", "nii.gz") == 1
+    assert (
+        run("convert", tmp_path / "out" / "organ.stl", "-o", tmp_path / "ply", "--to", "ply", "--label", 5)
+        == 1
+    )
+    assert "Leave --label out" in capsys.readouterr().err and not (tmp_path / "ply" / "organ.ply").exists()
     assert run("convert", labels.parent, "-o", labels.parent, "--to", "stl") == 1
     assert "taken for cases the next time" in capsys.readouterr().err
     assert not (labels.parent / "organ.stl").exists()

@@ -32,6 +32,20 @@ def drawn_on(whole: np.ndarray, slices: dict[int, list[int]]) -> np.ndarray:
     return kept
 
 
+def bent_organ() -> np.ndarray:
+    """One that slices across one axis leave and enter again, so that a slice sticks out beyond those across another."""
+    x, y, z = np.indices((40, 36, 30)) - np.array([20, 17, 14]).reshape(3, 1, 1, 1)
+    return ((y - 6 + 0.06 * x**2) / 7) ** 2 + (z / 6) ** 2 + (x / 18) ** 2 < 1
+
+
+@pytest.mark.parametrize(
+    "slices", [{0: [8, 20, 32], 1: [21]}, {0: [6, 13, 20, 27, 34], 2: [14]}, {1: [12, 21]}]
+)
+def test_lines_in_planes_that_nobody_drew_are_no_slices(slices):
+    kept = drawn_on(bent_organ(), slices)
+    assert {axis: planes.tolist() for axis, planes in drawn_slices(mask_of(kept)).items()} == slices
+
+
 @pytest.mark.parametrize(
     "slices",
     [

@@ -84,6 +84,13 @@ def test_where_nothing_is_deformed_the_best_template_is_no_failure():
     assert fit.failure is None and fit.doubt is not None and "weighs more than what it can" in fit.doubt
 
 
+def test_noise_is_no_shape():
+    bits = np.random.default_rng(0).random((1, RESOLUTION, RESOLUTION, RESOLUTION)) < 0.5
+    target = ShapeSet(np.packbits(bits.reshape(1, -1), axis=1), RESOLUTION)
+    (fit,) = fit_codes(tiny_atlas().network, target, mean_starts(1), dataclasses.replace(FIT, iterations=20))
+    assert fit.failure is not None and "no shape at all" in fit.failure
+
+
 def test_failures_are_judged_by_errors_and_doubts_by_losses():
     """A network that is sure of itself, wrong at a tenth of the points: of use, and not to be trusted."""
     occupancy = torch.tensor([[0.0, 1.0] * 10])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -156,6 +157,22 @@ def test_completions_of_the_other_side_are_images_of_those_of_the_own():
     assert np.linalg.det(other.fit.placed().grid.affine) > 0 and signed_volume(other.mesh()) > 0
 
 
+def test_where_the_side_cannot_be_told_it_is_said():
+    """Clicks in the plane about which both sides are images of each other; and an organ that has no side."""
+    mask = wedge(9)
+    y, z = np.meshgrid(np.linspace(-12, 12, 9), np.linspace(-12, 12, 9), indexing="ij")
+    centre = mask.grid.affine[:3] @ np.array([*np.argwhere(mask.occupancy).mean(0), 1])
+    points = centre + np.stack([np.zeros(y.size), y.ravel(), z.ravel()], axis=1)
+    seen = Observations(points, (np.hypot(y, z).ravel() < 8).astype(float))
+    (done,) = complete(wedges(), [seen], mirror="auto")
+    assert done.doubt is not None and "--mirror no or all" in done.doubt
+    shape = phantom_shapes(8)[6]
+    points = shape.frame.cube_to_world(np.random.default_rng(0).uniform(-1, 1, (40, 3)))
+    inside = shape.occupancy[tuple(np.rint(16 * (shape.frame.world_to_cube(points) + 1) - 0.5).astype(int).T)]
+    (done,) = complete(tiny_atlas(), [Observations(points, inside.astype(float))], mirror="auto")
+    assert not done.fit.placed().mirrored and "--mirror no" not in str(done.doubt)
+
+
 def test_training_shapes_may_be_mirrored(files, tmp_path, capsys):
     both = tmp_path / "both"
     for folder, prefix in zip(files, ("l", "r"), strict=True):
@@ -170,14 +187,23 @@ def test_training_shapes_may_be_mirrored(files, tmp_path, capsys):
     capsys.readouterr()
     assert run("info", tmp_path / "w.atlas") == 0
     assert "2 shapes mirrored" in capsys.readouterr().out
-    atlas = TrainedAtlas.load(tmp_path / "w.atlas")
-    known = evaluate_known(atlas, sorted(both.iterdir()), mirror="no").cases
-    shape = prepare(read_mask(both / "r-wedge8.nii.gz"))
-    fits = [atlas.known("r-wedge8", one.frame) for one in (shape, shape.mirrored())]
-    assert fits[1].placed().mirrored and len(known) == 4
     right.write_text("nobody\n")
     assert run(*words, "--mirror", right, "--overwrite") == 1
     assert "names none of the cases" in capsys.readouterr().err
+
+
+def test_known_shapes_are_scored_as_they_were_learned(tmp_path):
+    """An atlas that has learned every second shape mirrored, from masks of both sides."""
+    paths = [tmp_path / f"w{i}.nii.gz" for i in range(8)]
+    for i, path in enumerate(paths):
+        mask = wedge(i, other=i % 2 == 1)
+        write_mask(path, mask.occupancy, mask.grid)
+    shapes = [prepare(read_mask(path), RESOLUTION) for path in paths]
+    shapes = [shape.mirrored() if i % 2 else shape for i, shape in enumerate(shapes)]
+    atlas = train(shapes, tiny_model(), tiny_training(steps=150))
+    cases = evaluate_known(atlas, paths).cases
+    assert [case.mirrored for case in cases] == [False, True] * 4
+    assert min(case.dsc for case in cases) > 85 and has_side(atlas)
 
 
 def test_meshes_of_the_other_side_are_compared_mirrored(tmp_path, caplog):
@@ -197,6 +223,18 @@ def test_commands_say_what_was_mirrored(files, tmp_path, capsys):
     out = tmp_path / "out"
     assert run("correspond", model, files[1], "-o", out, "--mirror", "auto", "--no-local") == 0
     assert [row["mirrored"] for row in csv.DictReader((out / "correspondence.csv").open())] == ["True"] * 2
-    assert run("reconstruct", model, files[1], "-o", tmp_path / "rec") in (0, 1)
+    run("reconstruct", model, files[1], "-o", tmp_path / "rec")  # followed badly, or not at all
     said = capsys.readouterr()
-    assert "--mirror auto" in said.out + said.err
+    assert (said.out + said.err).count("--mirror auto") == 2
+    one, other = files[1] / "wedge8.nii.gz", files[1] / "wedge9.nii.gz"
+    assert (
+        run("interpolate", model, one, other, "-o", tmp_path / "line", "--steps", 2, "--mirror", "all") == 0
+    )
+    assert "DOUBTFUL" not in capsys.readouterr().out
+    assert run("evaluate", model, files[0], "--known", "--mirror", "all") == 1
+    assert run("evaluate", model, files[0], "--mirror", "all", "--json", tmp_path / "e.json") == 0
+    assert "no --mirror" in capsys.readouterr().out
+    assert [case["mirrored"] for case in json.loads((tmp_path / "e.json").read_text())["cases"]] == [
+        True,
+        True,
+    ]

@@ -232,6 +232,9 @@ def test_a_mask_in_memory_is_prepared_as_one_in_a_file(masks, tmp_path):
         (np.zeros((4, 4, 4)), None, "is empty"),
         (np.ones((4, 4)), None, "2 axes"),
         (np.full((4, 4, 4), "organ"), None, "numbers"),
+        (np.full((4, 4, 4), 0.5), None, "no whole numbers"),
+        (np.full((4, 4, 4), -1), None, "negative"),
+        (np.ones((4, 4, 4), bool), np.eye(3), "its affine one of"),
         (np.ones((4, 4, 4), bool), np.diag([0.0, 1, 1, 1]), "affine"),
     ],
 )

@@ -186,21 +186,22 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas import console
     from implicit_atlas.evaluate import evaluate as score_all
     from implicit_atlas.evaluate import evaluate_known
+    from implicit_atlas.io import printable
     from implicit_atlas.io.output import make_folder
 
     lists = None if only is None else list_file(only)[0]
     keep_files(json_file, [folder, lists])
     if json_file is not None:
         make_folder(json_file.parent)  # that it cannot be written is better known now
-    if known and local:
-        remedy = "Leave one of the two options out."
-        raise InputError("--known --local", "known shapes are scored by their codes as they stand", remedy)
+    if known and (local or mirror != "no"):
+        remedy = "Leave --local and --mirror out."
+        raise InputError("--known", "known shapes are scored by their codes as they stand", remedy)
     atlas, problems = load_atlas(model), []
     paths = chosen(sources_of(folder, problems), only)
     labels = labels_of(label, folder)
     with console.task("evaluate") as report:
         if known:
-            result = evaluate_known(atlas, paths, labels, report, mirror)
+            result = evaluate_known(atlas, paths, labels, report)
         else:
             result = score_all(atlas, paths, fit_config(iterations, local), labels, report, mirror=mirror)
     result = dataclasses.replace(result, problems=(*problems, *result.problems))
@@ -209,6 +210,9 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
     if learned and not known:
         what = "training shapes, by their name or their file: not unseen ones"
         print(f"WARNING: {learned} of {len(result.cases)} cases are {what}")
+    for case in result.cases:
+        if case.doubt:
+            print(f"DOUBTFUL {printable(case.name)}: {case.doubt}")
     write_json(json_file, result.to_json())
     finish(result.problems, len(result.cases) + len(result.problems))
 

@@ -96,15 +96,16 @@ def chosen(sources: list[Any], only: str | None) -> list[Any]:
     return [source for source in sources if _name(source) in wanted]
 
 
-def mirrored(shapes: Sequence[Any], names: str) -> list[Any]:
-    """Shapes, those that a file names mirrored; it may name others, too.
+def mirrored(shapes: Sequence[Any], wanted: set[str], source: str) -> list[Any]:
+    """Shapes, those of some names mirrored, and how many are said; other names may be of cases that were left out.
 
     Raises:
-        InputError: it names none of them.
+        InputError: no shape has one of the names.
     """
-    wanted = wanted_names(names)
-    if not wanted & {shape.name for shape in shapes}:
-        raise InputError(names, "names none of the cases", "Correct the list.")
+    count = len(wanted & {shape.name for shape in shapes})
+    if not count:
+        raise InputError(source, "names none of the cases", "Correct the list.")
+    print(f"{source}: {count} of {len(shapes)} shapes are mirrored; it has {len(wanted)} names")
     return [shape.mirrored() if shape.name in wanted else shape for shape in shapes]
 
 

@@ -49,6 +49,7 @@ def write_converted(source: Path, result: Path, labels: tuple[int, ...]) -> None
     Raises:
         InputError: the source cannot be read, or has not these labels.
     """
+    from implicit_atlas.errors import InputError
     from implicit_atlas.io import (
         read_labels,
         read_mesh,
@@ -64,6 +65,8 @@ def write_converted(source: Path, result: Path, labels: tuple[int, ...]) -> None
     is_surface = suffix_of(source) in MESH_SUFFIXES
     if suffix_of(result) in (*MESH_SUFFIXES, ".glb"):
         if is_surface:
+            if labels:
+                raise InputError(source, "is a surface, without labels", "Leave --label out.")
             mesh = read_stored(source) if suffix_of(source) == ".ply" else read_mesh(source)
         else:
             mask = select_mask(read_labels(source), labels)

@@ -12,6 +12,7 @@ import typer
 from implicit_atlas.cli_cases import fit_config, load_atlas, mask_paths
 from implicit_atlas.cli_output import add_to_csv, finish, results_folder
 from implicit_atlas.cli_train import Plan, learn
+from implicit_atlas.cli_uses import Side
 from implicit_atlas.errors import AtlasError, InputError
 
 SUFFIX = ".atlas"
@@ -106,6 +107,7 @@ def reconstruct(
     local: Annotated[
         bool, typer.Option("--local", help="closer to the masks, with some thousand more numbers a shape")
     ] = False,
+    mirror: Side = "no",
 ) -> None:
     """Fit every organ by its atlas, and write one label map a case; voxels that two claim are given to one."""
     from implicit_atlas import console
@@ -117,7 +119,8 @@ def reconstruct(
     unusable = len(problems)
     results_folder(output, [*paths, *masks])
     with console.task("reconstruct") as report:
-        for case in reconstruct_organs(atlases, paths, fit_config(100, local), problems.append, report):
+        told = problems.append, report, mirror
+        for case in reconstruct_organs(atlases, paths, fit_config(100, local), *told):
             write_label_map(output / f"{case.name}.nii.gz", case.labels, case.grid)
             rows += [_row(case, name) for name in atlases]
             if len(case.absent) == len(atlases):

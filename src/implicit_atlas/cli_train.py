@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from implicit_atlas.cli_cases import chosen, mirrored, sources_of
+from implicit_atlas.cli_cases import chosen, mirrored, sources_of, wanted_names
 from implicit_atlas.errors import InputError
 
 FEW_SHAPES = 5
@@ -68,6 +68,7 @@ def learn(
     if is_store(source):
         labels = labels or open_store(source).config.labels  # the atlas is to know what it stands for
     model = ModelConfig(method=plan.method)
+    others = set() if plan.mirror is None else wanted_names(plan.mirror)
     listed = None if plan.only is None else chosen(sources_of(source, problems), plan.only)
     make_folder(output.resolve().parent)
     with console.task(f"prepare {organ}".strip()) as report:
@@ -81,7 +82,7 @@ def learn(
                 on_problem=problems.append,
             )
     if plan.mirror is not None:
-        shapes = mirrored(shapes, plan.mirror)
+        shapes = mirrored(shapes, others, plan.mirror)
     config = default_config(len(shapes), best_device(), plan.max_minutes, plan.seed, plan.method)
     given = {"steps": plan.steps, "warps": plan.warps}
     config = dataclasses.replace(

@@ -135,13 +135,14 @@ def generate(
     print(f"{output}: {len(rows)} shapes")
 
 
-def interpolate(
+def interpolate(  # noqa: PLR0913 (each is an option of the command)
     model: Model,
     first: Annotated[Path, typer.Argument(help="mask at one end")],
     last: Annotated[Path, typer.Argument(help="mask at the other end")],
     output: Output,
     steps: Annotated[int, typer.Option(min=2, max=1000, help="shapes, both ends counted")] = 7,
     label: Labels = "",
+    mirror: Side = "no",
 ) -> None:
     """Make the shapes between two masks: meshes, masks and a contact sheet."""
     from implicit_atlas.correspondence import reference_template
@@ -155,11 +156,16 @@ def interpolate(
     atlas, problems = load_atlas(model), []
     common = reference_template(atlas) if atlas.templates else None
     labels = labels_of(label, first)
-    ends = list(reconstruct(atlas, [first, last], None, labels, problems.append, template=common))
+    ends = list(
+        reconstruct(atlas, [first, last], None, labels, problems.append, template=common, mirror=mirror)
+    )
     if problems:
         first_bad, message = problems[0].path, problems[0].message
         raise AtlasError(message if message.startswith(str(first_bad)) else f"{first_bad}: {message}")
     results_folder(output, [first, last])
+    for end in ends:
+        if end.doubt:
+            print(f"DOUBTFUL {end.fit.name}: {end.doubt}")
     fits = between(atlas, ends[0].fit, ends[1].fit, steps)
     most = pieces_of(atlas)
     remove_results(output, "step-*")

@@ -13,7 +13,7 @@ from scipy.spatial import KDTree
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.correction import corrected, values_at
 from implicit_atlas.errors import InputError
-from implicit_atlas.fit import Fit
+from implicit_atlas.fit import Fit, all_doubts
 from implicit_atlas.fitting import Progress
 from implicit_atlas.generation import pieces_of
 from implicit_atlas.io import Mesh
@@ -21,7 +21,7 @@ from implicit_atlas.pieces import largest_pieces, without_specks, without_strays
 from implicit_atlas.pose import of_organ
 from implicit_atlas.sampling import Observations
 from implicit_atlas.shapes import restore_on
-from implicit_atlas.sides import Mirror, check_mirror
+from implicit_atlas.sides import Mirror, check_mirror, has_side
 from implicit_atlas.surface import to_world, volume_mesh
 from implicit_atlas.voxel_grid import Grid
 
@@ -32,6 +32,8 @@ TRUSTED_SHARE = 0.1  # of the organ's mean size, that clicks on the boundary may
 # 75 %, half of a hippocampus 41 %; completions of the latter two are off by a third and by a quarter.
 FAR = 0.2  # of the organ's mean size: what is farther from all that was observed is a guess
 TRUSTED_GUESS = 0.25  # share of the surface that may be one
+SURE = 3.0  # by how much the logarithms of two sides' probabilities must differ
+UNSURE = "of which side it is was not seen: say --mirror no or all"
 OTHER = "of another organ, or of the other side (--mirror auto)"
 
 
@@ -133,31 +135,35 @@ def complete(
     check_mirror(mirror)
     for seen in observations:
         _check_span(atlas, seen)
-    observations = _sided(atlas, observations, mirror)
+    observations, unsure = _sided(atlas, observations, mirror)
     found, pieces = [], pieces_of(atlas)
     completed = atlas.complete_and_draw(observations, draws, progress=progress)
-    for seen, (fit, *others) in zip(observations, completed, strict=True):
+    for seen, side, (fit, *others) in zip(observations, unsure, completed, strict=True):
         usable = tuple(other for other in others if other.failure is None)
-        found.append(_judged(atlas, seen, pieces, fit, usable))
+        done = _judged(atlas, seen, pieces, fit, usable)
+        found.append(replace(done, doubt=all_doubts(done.doubt, side)))
     return found
 
 
 def _sided(
     atlas: TrainedAtlas, observations: Sequence[Observations], mirror: Mirror
-) -> Sequence[Observations]:
-    """Observations, mirrored where they are to be or where that is likelier."""
-    if mirror == "no":
-        return observations
+) -> tuple[Sequence[Observations], Sequence[str | None]]:
+    """Observations, mirrored where they are to be or where that is likelier, and doubts whether it is."""
+    sure = [None] * len(observations)
+    if mirror == "no" or (mirror == "auto" and not has_side(atlas)):
+        return observations, sure
     images = [replace(seen, mirrored=True) for seen in observations]
     if mirror == "all":
-        return images
+        return images, sure
     sides = [[replace(seen, mirrored=False) for seen in observations], images]
     own, other = ([fit.found for fit in atlas.complete_in_scan(side)] for side in sides)
-    likelier = [
-        image.failure is None and (itself.failure is not None or image.improbability < itself.improbability)
-        for itself, image in zip(own, other, strict=True)
-    ]
-    return [replace(seen, mirrored=is_image) for seen, is_image in zip(observations, likelier, strict=True)]
+    out, doubts = [], []
+    for seen, itself, image in zip(observations, own, other, strict=True):
+        more = itself.improbability - image.improbability
+        likelier = image.failure is None and (itself.failure is not None or more > 0)
+        out.append(replace(seen, mirrored=likelier))
+        doubts.append(UNSURE if abs(more) < SURE else None)
+    return out, doubts
 
 
 def _check_span(atlas: TrainedAtlas, seen: Observations) -> None:

@@ -11,18 +11,20 @@ from implicit_atlas.io import Mask
 Slices = dict[int, Int[np.ndarray, " _"]]
 """Indices of slices, by the axis of the array across them."""
 
-MOST = 1 / 3  # of the slices of the organ's smallest extent, that slices of several directions may be
+MOST = 1 / 2  # of the slices of the organ's largest extent, that slices of several directions may be
 
 
 def drawn_slices(mask: Mask) -> Slices:
-    """The slices on which a mask was drawn.
+    """The slices on which a mask was drawn: as parallel or crossing ones, whichever are fewer.
+
+    A slice that sticks out beyond another leaves lines in planes that nobody drew, and gaps between them.
 
     Raises:
         InputError: parallel or crossing, no slices with gaps between them hold all of it. Two thick parts with one gap
             between them are taken for an organ of two pieces.
     """
-    found = _parallel(mask.occupancy) or _crossing(mask.occupancy)
-    if not found:
+    readings = [found for found in (_parallel(mask.occupancy), _crossing(mask.occupancy)) if found]
+    if not readings:
         problem = "has slices left out between its first and last along none of its axes"
         raise InputError(
             mask.path,
@@ -30,7 +32,7 @@ def drawn_slices(mask: Mask) -> Slices:
             "Draw slices with gaps between them, reconstruct it as a whole mask, or say that its volume was seen: "
             "--seen volume.",
         )
-    return found
+    return min(readings, key=lambda slices: sum(map(len, slices.values())))
 
 
 def _runs(planes: Int[np.ndarray, " n"]) -> Int[np.ndarray, " runs"]:
@@ -61,7 +63,7 @@ def _crossing(occupancy: Bool[np.ndarray, "x y z"]) -> Slices:
     left = np.argwhere(occupancy)
     if not len(left):
         return {}
-    most, found = MOST * (np.ptp(left, axis=0) + 1).min(), []
+    most, found = MOST * (np.ptp(left, axis=0) + 1).max(), []
     while len(left):
         if len(found) >= most:
             return {}

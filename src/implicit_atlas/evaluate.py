@@ -29,7 +29,8 @@ TOLERANCE_VOX = 1.0
 class CaseScore:
     """Scores of one case: DSC and NSD in percent on the protocol's lattice, distances in mm on its own grid.
 
-    `learned` says that the atlas was trained on it: on a shape of its name, or on a copy of its file.
+    `learned` says that the atlas was trained on it: on a shape of its name, or on a copy of its file; `mirrored` that
+    it was taken for a mirror image of the atlas's organs; `doubt` why its fit is not to be trusted, or nothing.
     """
 
     name: str
@@ -43,6 +44,8 @@ class CaseScore:
     template: int | None
     start: str
     learned: bool = False
+    mirrored: bool = False
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,9 @@ def evaluate(  # noqa: PLR0913 (options of a main verb)
     for found in reconstruct(atlas, sources, config, labels, problems.append, report, mirror=mirror):
         shape = found.case.shape
         learned = shape.name in atlas.config.names or shape.content_hash in files
-        scores.append(dataclasses.replace(score_fit(found.case, found.fit), learned=learned))
+        scores.append(
+            dataclasses.replace(score_fit(found.case, found.fit), learned=learned, doubt=found.doubt or "")
+        )
         on_case(found)
     return Evaluation(_protocol(atlas, config, False, sources), tuple(scores), tuple(problems))
 
@@ -146,13 +151,14 @@ def evaluate_known(
     sources: Sequence[Path] | Sequence[Shape],
     labels: Sequence[int] = (),
     report: Report = lambda share, text: None,
-    mirror: Mirror = "no",
 ) -> Evaluation:
-    """Score training shapes as their training codes stand (the paper's "known" shapes)."""
-    scores, problems = [], []
+    """Score training shapes as their codes stand (the paper's "known" shapes), mirrored where they were learned so."""
+    scores, problems, mirrored = [], [], set(atlas.provenance.get("mirrored", ()))
     for index, source in enumerate(sources):
         try:
-            case = read_case(source, atlas, labels, mirror)
+            case = read_case(source, atlas, labels)
+            if case.shape.name in mirrored and not case.shape.frame.mirrored:
+                case = dataclasses.replace(case, shape=case.shape.mirrored())
             found = score_fit(case, atlas.known(case.shape.name, case.shape.frame))
             scores.append(dataclasses.replace(found, learned=True))
             report((index + 1) / len(sources), case.shape.name)
@@ -187,6 +193,7 @@ def score_fit(case: Case, fit: Fit) -> CaseScore:
         iterations=fit.found.iterations,
         template=fit.found.template,
         start=fit.found.start,
+        mirrored=case.shape.frame.mirrored,
     )
 
 

@@ -144,7 +144,9 @@ class Frame:
         Raises:
             InputError: a key is missing or unknown, or a value cannot be.
         """
-        record = records.from_json(_FrameRecord, {"mirrored": False, **values}, source, FRAME_REMEDY)
+        if isinstance(values, Mapping):  # frames of one side do not say so
+            values = {"mirrored": False, **values}
+        record = records.from_json(_FrameRecord, values, source, FRAME_REMEDY)
         try:
             grid = Grid(record.shape, np.array(record.affine))
             start, step = np.array(record.start), np.array(record.step)

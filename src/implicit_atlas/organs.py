@@ -26,7 +26,7 @@ from implicit_atlas.io import (
 )
 from implicit_atlas.metrics import dsc
 from implicit_atlas.shapes import Shape, prepare, restore, restore_lattice
-from implicit_atlas.sides import sided
+from implicit_atlas.sides import Mirror, sided
 from implicit_atlas.sizes import unlike_size
 from implicit_atlas.voxel_grid import Grid
 
@@ -108,6 +108,7 @@ def reconstruct_organs(
     config: FitConfig | None = None,
     on_problem: Callable[[Problem], object] = lambda problem: None,
     report: Report = lambda share, text: None,
+    mirror: Mirror = "no",
 ) -> Iterator[Merged]:
     """Fit every organ of label maps by its own atlas, and merge them, case by case.
 
@@ -120,6 +121,7 @@ def reconstruct_organs(
         config: how to fit.
         on_problem: told of what cannot be used.
         report: told how far it is.
+        mirror: which organs are mirror images of their atlas's.
 
     Raises:
         InputError: two atlases share a label, or one was trained on all labels.
@@ -128,7 +130,9 @@ def reconstruct_organs(
     config = config or FitConfig()
     for first in range(0, len(sources), config.batch):
         part = sources[first : first + config.batch]
-        cases = [case for source in part if (case := _organs_of(source, atlases, on_problem)) is not None]
+        cases = [
+            case for source in part if (case := _organs_of(source, atlases, on_problem, mirror)) is not None
+        ]
         for number, (name, atlas) in enumerate(atlases.items()):
             having = [case for case in cases if name in case.shapes]
             done = (first + len(part) * number / len(atlases)) / len(sources)
@@ -138,7 +142,8 @@ def reconstruct_organs(
                 if fit.failure is None:
                     case.fits[name] = fit
                 else:
-                    on_problem(Problem(f"{fit.name}, {name}", case.path, f"the fit failed: {fit.failure}"))
+                    why = all_doubts(fit.failure, case.sides[name])
+                    on_problem(Problem(f"{fit.name}, {name}", case.path, f"the fit failed: {why}"))
         for case in cases:
             yield _merged(case, atlases)
     report(1.0, "")
@@ -149,12 +154,16 @@ class _Case:
     path: Path
     grid: Grid
     shapes: dict[str, Shape]
+    sides: dict[str, str | None]
     fits: dict[str, Fit]
     absent: tuple[str, ...]
 
 
 def _organs_of(
-    source: Path, atlases: Mapping[str, TrainedAtlas], on_problem: Callable[[Problem], object]
+    source: Path,
+    atlases: Mapping[str, TrainedAtlas],
+    on_problem: Callable[[Problem], object],
+    mirror: Mirror,
 ) -> _Case | None:
     """A label map's organs, each in its atlas's frame; None for a file that cannot be read."""
     name = case_name(source)
@@ -164,7 +173,7 @@ def _organs_of(
     except InputError as error:
         on_problem(Problem(name, source, str(error)))
         return None
-    shapes, absent = {}, []
+    shapes, sides, absent = {}, {}, []
     for organ, atlas in atlases.items():
         about = atlas.config
         if there.isdisjoint(about.labels):
@@ -172,10 +181,11 @@ def _organs_of(
             continue
         try:
             mask = select_mask(whole, about.labels)
-            shapes[organ] = prepare(mask, about.resolution, about.margin, about.frame, name, "")
+            shape = prepare(mask, about.resolution, about.margin, about.frame, name, "")
+            shapes[organ], sides[organ] = sided(atlas, shape, mirror)
         except InputError as error:
             on_problem(Problem(f"{name}, {organ}", source, str(error)))
-    return _Case(source, whole.grid, shapes, {}, tuple(absent))
+    return _Case(source, whole.grid, shapes, sides, {}, tuple(absent))
 
 
 def _merged(case: _Case, atlases: Mapping[str, TrainedAtlas]) -> Merged:
@@ -190,7 +200,7 @@ def _merged(case: _Case, atlases: Mapping[str, TrainedAtlas]) -> Merged:
         name: all_doubts(
             unlike_mask(dsc(claims[ids[name]][1], restore(case.shapes[name]))),
             case.fits[name].found.doubt,
-            sided(atlases[name], case.shapes[name], "no")[1],
+            case.sides[name],
             unlike_size(atlases[name].config, case.shapes[name].frame),
         )
         for name in case.fits

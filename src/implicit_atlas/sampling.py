@@ -186,6 +186,9 @@ class Observations:
                 raise InputError(
                     self.name, f"{name} are no numbers ({error})", "Give arrays of them."
                 ) from error
+        if self.points.ndim != 2 or self.occupancy.ndim != 1:
+            problem = f"are arrays of {self.points.ndim} and {self.occupancy.ndim} axes"
+            raise InputError(self.name, f"points and occupancy {problem}", "Give (n, 3) and (n,).")
         count = len(self.points)
         weight = np.ones(count) if self.weight is None else np.asarray(self.weight)
         object.__setattr__(self, "weight", weight)

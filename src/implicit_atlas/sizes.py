@@ -115,6 +115,8 @@ def check_shapes(config: AtlasConfig, shapes: Sequence[Shape]) -> None:
     Raises:
         InputError: other things than shapes, of different resolutions, or of other frames than the training shapes.
     """
+    if isinstance(shapes, Shape):
+        raise InputError("fit", "was given one shape", "Give a list of them: [shape].")
     for other in (shape for shape in shapes if not isinstance(shape, Shape)):
         remedy = "Give shapes: load_shapes(folder), or shape_from_array(array, affine)."
         raise InputError("fit", f"was given a {type(other).__name__}", remedy)

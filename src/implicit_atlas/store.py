@@ -14,7 +14,7 @@ import numpy as np
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import lock_folder
 from implicit_atlas.frame import Frame
-from implicit_atlas.io import Mask, Problem, case_name, find_cases, read_mask
+from implicit_atlas.io import LabelMap, Problem, case_name, find_cases, read_mask, select_mask
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.manifest import (
     MANIFEST_NAME,
@@ -227,24 +227,32 @@ def shape_from_array(
     """The shape of a mask in memory.
 
     Args:
-        occupancy: (x, y, z), booleans or numbers; all above 0 is the organ, or the labels of `like`.
+        occupancy: (x, y, z), booleans or whole numbers; all above 0 is the organ, or the labels of `like`.
         affine: (4, 4) from voxel indices to RAS millimetres; voxels of 1 mm along its axes by default.
         name: of the case.
         like: how to prepare it; `atlas.config.prepared` of an atlas that it is to be fitted by.
 
     Raises:
-        InputError: an array of another number of axes or of no numbers, an empty mask, or an affine that is none.
+        InputError: an array of another number of axes or of other values, an empty mask, an image, or an affine or
+            `like` that is none.
     """
-    values, config = np.asarray(occupancy), like or PrepareConfig()
-    if values.ndim != 3 or values.dtype.kind not in "biuf":
-        problem = f"is an array of {values.ndim} axes of {values.dtype}"
-        raise InputError(name, problem, "Give three axes of booleans or numbers, above 0 inside.")
-    inside = np.isin(values, config.labels) if config.labels else values > 0
-    if not inside.any():
-        raise InputError(name, "is empty", "Give a mask with voxels above 0, or with the labels of `like`.")
-    grid = Grid(values.shape, np.eye(4) if affine is None else np.asarray(affine))
+    config = PrepareConfig() if like is None else like
+    if not isinstance(config, PrepareConfig):
+        raise InputError(name, "`like` is no PrepareConfig", "Give atlas.config.prepared.")
+    try:
+        values = np.asarray(occupancy)
+        matrix = np.eye(4) if affine is None else np.asarray(affine, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(name, f"is no array of numbers ({error})", "Give (x, y, z) and (4, 4).") from error
+    if values.ndim != 3 or values.dtype.kind not in "biuf" or matrix.shape != (4, 4):
+        problem = f"is an array of {values.ndim} axes of {values.dtype}, its affine one of {matrix.shape}"
+        raise InputError(name, problem, "Give (x, y, z) of booleans or whole numbers, and (4, 4).")
+    whole = values if values.dtype.kind in "iu" else np.rint(np.nan_to_num(values)).astype(np.int64)
+    if not np.array_equal(whole, values):
+        raise InputError(name, "has values that are no whole numbers", "Give booleans: values > 0.5.")
     dtype = values.dtype if values.dtype.kind in "iu" else np.dtype(np.uint8)
-    mask = Mask(inside, grid, Path(f"{name} (in memory)"), config.labels, dtype)
+    labels = LabelMap(whole, Grid(values.shape, matrix), Path(f"{name} (in memory)"), dtype)
+    mask = select_mask(labels, config.labels)
     return prepare(mask, config.resolution, config.margin, config.kind, name=name)
 
 

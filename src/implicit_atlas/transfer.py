@@ -182,6 +182,7 @@ def carry_landmarks(
                     "z": z,
                     "left_mm": round(float(left), 3),
                     "off_surface_mm": round(float(off), 3),
+                    "mirrored": found.fit.placed().mirrored,
                     "doubt": doubt,
                 }
             )
@@ -218,7 +219,7 @@ def carry_labels(
         values = np.zeros(mask.grid.shape, parts.dtype)
         values[tuple(voxels.T)] = parts
         write_label_map(folder / f"{found.fit.name}.nii.gz", values, mask.grid)
-        row: dict[str, Any] = {"case": found.fit.name}
+        row: dict[str, Any] = {"case": found.fit.name, "mirrored": found.fit.placed().mirrored}
         for part in np.unique(np.concatenate([own.labels for own in known])):
             row[f"voxels_{part}"] = int((parts == part).sum())
         rows.append({**row, "doubt": found.doubt or ""})
