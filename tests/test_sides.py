@@ -88,6 +88,8 @@ def test_the_image_in_space_of_an_organ_is_the_same_shape_mirrored():
 def test_the_other_side_is_found_where_an_atlas_has_one():
     atlas = wedges()
     assert has_side(atlas) and not has_side(tiny_atlas())
+    few = train([prepared(wedge(i)) for i in range(3)], tiny_model(), tiny_training(steps=2))
+    assert not has_side(few)
     for index in range(8, 12):
         own, other = prepared(wedge(index)), prepared(wedge(index, other=True))
         assert side_ratio(atlas, own) == pytest.approx(1 / side_ratio(atlas, other), rel=1e-4)

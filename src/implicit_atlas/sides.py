@@ -20,7 +20,7 @@ Mirror = Literal["no", "auto", "all"]
 # A shape and its mirror image are encoded linearly, and their distances from the mean code compared. An atlas has a
 # side where the mean shape's mirror image is farther than so many times the median of the training codes: hippocampi,
 # livers and pancreases 2.8 to 3.6, prostates 0.7, kidneys of both sides 1.0.
-SIDED = 1.5
+SIDED, FEW = 1.5, 5
 # Then a shape is of the other side where its image's distance is below this share of its own. Of `val`, with atlases of
 # `train`, images of hippocampi and livers come to 0.21 to 0.58, the shapes themselves to 1.7 to 4.7; with five training
 # shapes one hippocampus of 39 is missed, and no shape of 89 wrongly found.
@@ -45,7 +45,9 @@ def sided(atlas: TrainedAtlas, shape: Shape, mirror: Mirror) -> tuple[Shape, str
 
 
 def has_side(atlas: TrainedAtlas) -> bool:
-    """Whether an atlas's organs differ from their mirror images, and all are of one side."""
+    """Whether an atlas's organs differ from their mirror images, and all are of one side; of few, that is not known."""
+    if len(atlas.codes) < FEW:
+        return False
     if atlas not in _has_side:
         mean = atlas.codes.mean(0)
         occupancy = atlas.shape_of("mean", mean).occupancy(WORKING)
