@@ -264,8 +264,13 @@ def run_measurement(  # noqa: PLR0913 (what differs between measurements)
     about |= {"every": options.every, "seconds": seconds}
     path = RESULTS / f"{name}-{options.organ}.json"
     if keep and path.exists():
-        about["measured_again"] = list(found)
-        found = json.loads(path.read_text())[key] | found
+        before = json.loads(path.read_text())
+        about |= {
+            "measured_again": list(found),
+            "seconds_again": seconds,
+            "seconds": before["about"]["seconds"],
+        }
+        found = before[key] | found
     write_atomic(path, (json.dumps({"about": about, key: found}, indent=1) + "\n").encode())
 
 

@@ -35,7 +35,12 @@ def completion(found: dict[str, Any]) -> list[str]:
     """A table for each kind of completion of one organ."""
     about = found["about"]
     again = about.get("measured_again", [])
-    later = f" Later, and beside them as they were: --tasks {' '.join(map(repr, again))}." if again else ""
+    took = about.get("seconds_again", 0.0)
+    later = (
+        f" Later ({took:.0f} s), beside them as they were: --tasks {' '.join(map(repr, again))}."
+        if again
+        else ""
+    )
     lines = [
         f"\n{_titled(about)} "
         f"{about['cases']} unseen cases; an atlas of {about['training_shapes']} training shapes and {about['steps']} "

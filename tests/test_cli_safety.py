@@ -135,7 +135,7 @@ def test_check_counts_cases_of_one_name(copies, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("evaluate", "MODEL", "MASKS", "--known", "--local"), "Leave one of the two"),
+        (("evaluate", "MODEL", "MASKS", "--known", "--local"), "Leave --local and --mirror out"),
         (("train", "MASKS", "-o", "OUT", "--max-minutes", "nan"), "nan is not a time"),
         (("train", "MASKS", "-o", "OUT", "--max-minutes", "inf"), "inf is not a time"),
         (("train", "MASKS", "-o", "OUT", "--warps", "-5"), "not a number of copies"),
