@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 
 from experiments.applications import TOLERANCE_MM, run_measurement
+from experiments.data import HERE
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.code_fit import FEW_AT_ONCE, FitConfig
-from implicit_atlas.io import Mask, case_name
+from implicit_atlas.io import Mask, Mesh, case_name
 from implicit_atlas.metrics import score
+from implicit_atlas.pictures import Panel, surfaces
 from implicit_atlas.shapes import Shape, prepare
 from implicit_atlas.sides import sided
+from implicit_atlas.surface import occupancy_mesh
 from implicit_atlas.voxel_grid import Grid
 
 WAYS = "as it is", "mirrored"
@@ -39,7 +42,10 @@ def shape_of(atlas: TrainedAtlas, mask: Mask) -> Shape:
 
 
 def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> list[dict[str, Any]]:
-    """Of each case whether it is taken for the other side, whether its image is, and the image's scores in percent."""
+    """Of each case whether it is taken for the other side, whether its image is, and the image's scores in percent.
+
+    The first one's image is drawn, docs/uses/sides-ORGAN.png.
+    """
     images = [image_of(mask) for mask in masks]
     chosen = [sided(atlas, shape_of(atlas, image), "auto")[0] for image in images]
     rows: list[dict[str, Any]] = [
@@ -51,6 +57,7 @@ def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], obje
         for mask, shape in zip(masks, chosen, strict=True)
     ]
     unturned = [shape.mirrored() if shape.frame.mirrored else shape for shape in chosen]
+    panels = [panel_of(occupancy_mesh(images[0].occupancy, images[0].grid), "mirror image of a mask")]
     for way, shapes in zip(WAYS, (unturned, chosen), strict=True):
         fits = atlas.fit(shapes, FitConfig(batch=FEW_AT_ONCE))
         for row, image, fit in zip(rows, images, fits, strict=True):
@@ -58,8 +65,16 @@ def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], obje
             if fit.failure is None:
                 scores = score(image.occupancy, fit.mask(), image.grid.spacing_mm.tolist(), TOLERANCE_MM)
                 row[way] = [round(100 * scores.dsc, 3), round(100 * scores.nsd, 3)]
+        panels.append(panel_of(fits[0].mesh(), f"followed {way}"))
         report(f"{way}: {[row[way] for row in rows]}")
+    organ = masks[0].path.parent.parent.name  # of ORGAN/masks
+    surfaces(HERE.parent / "docs" / "uses" / f"sides-{organ}.png", [panels])
     return rows
+
+
+def panel_of(mesh: Mesh, caption: str) -> Panel:
+    """A surface to draw."""
+    return Panel(mesh.vertices, mesh.faces, caption)
 
 
 def main() -> int:

@@ -87,12 +87,16 @@ def test_pictures_of_uses(masks, tmp_path, monkeypatch):
     assert set(uses.KINDS) | set(uses.CUTS) <= set(repairs.KINDS)
 
 
-def test_organs_of_the_other_side(masks, tmp_path):
+def test_organs_of_the_other_side(masks, tmp_path, monkeypatch):
+    monkeypatch.setattr(sides, "HERE", tmp_path / "experiments")
+    (tmp_path / "docs" / "uses").mkdir(parents=True)
     rows = sides.measure(tiny_atlas(), masks[:2], lambda line: None)
     images = [sides.image_of(mask) for mask in masks[:2]]
     assert all(a.grid.same_as(sides.image_of(b).grid) for a, b in zip(masks[:2], images, strict=True))
     assert [row["image found"] for row in rows] == [False, False]  # two lobes have no side
     assert rows[0]["as it is"] == rows[0]["mirrored"]
+    (picture,) = (tmp_path / "docs" / "uses").glob("sides-*.png")
+    assert picture.stat().st_size > 5000
     rows[1]["as it is"] = None
     about = ABOUT | {"every": 1}
     (tmp_path / "sides-phantom.json").write_text(json.dumps({"about": about, "sides": rows}))
