@@ -31,6 +31,8 @@ class ScoredCase:
     template: int | None
     start: str
     learned: bool
+    mirrored: bool
+    doubt: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,10 @@ class Scores:
         if abs(protocol.training_seconds - source["seconds"]) > SECONDS_TOLERANCE:
             found.append(f"training of {protocol.training_seconds:g} s, here {source['seconds']:g} s")
         sentences = [f"These are scores of another model: {'; '.join(found)}."] if found else []
+        unsure = [case.name for case in self.cases if case.doubt]
+        if unsure:
+            first = ", ".join(unsure[:3]) + (", ..." if len(unsure) > 3 else "")
+            sentences.append(f"Fits of {len(unsure)} cases are not to be trusted ({first}).")
         seen = sum(case.learned for case in self.cases)
         if seen and not protocol.known:
             sentences.append(
