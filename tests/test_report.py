@@ -187,6 +187,10 @@ def test_scores_of_another_model_are_doubted(tmp_path, model, evaluation):
     said = written(tmp_path, model, dataclasses.replace(evaluation, protocol=other)).text
     assert "another model: parameters 1, here" in said
     assert "Cases that are training shapes, by their name or their file: 3 of 3" in said
+    first = dataclasses.replace(evaluation.cases[0], doubt="another organ")
+    doubtful = dataclasses.replace(evaluation, cases=(first, *evaluation.cases[1:]))
+    said = written(tmp_path, model, doubtful).text
+    assert "Fits of 1 cases are not to be trusted" in said and first.name in said
 
 
 @pytest.mark.parametrize(
