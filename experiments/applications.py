@@ -265,11 +265,12 @@ def run_measurement(  # noqa: PLR0913 (what differs between measurements)
     path = RESULTS / f"{name}-{options.organ}.json"
     if keep and path.exists():
         before = json.loads(path.read_text())
-        about |= {
+        again = {
             "measured_again": list(found),
             "seconds_again": seconds,
-            "seconds": before["about"]["seconds"],
+            "degrees_again": about["degrees_of_freedom"],
         }
+        about = before["about"] | again  # what was measured before keeps what is said of it
         found = before[key] | found
     write_atomic(path, (json.dumps({"about": about, key: found}, indent=1) + "\n").encode())
 

@@ -35,9 +35,9 @@ def completion(found: dict[str, Any]) -> list[str]:
     """A table for each kind of completion of one organ."""
     about = found["about"]
     again = about.get("measured_again", [])
-    took = about.get("seconds_again", 0.0)
+    took, numbers = about.get("seconds_again", 0.0), about.get("degrees_again", 0)
     later = (
-        f" Later ({took:.0f} s), beside them as they were: --tasks {' '.join(map(repr, again))}."
+        f" Later ({took:.0f} s, {numbers} numbers), beside them: --tasks {' '.join(map(repr, again))}."
         if again
         else ""
     )

@@ -9,6 +9,7 @@ import typer
 
 from implicit_atlas.cli_cases import labels_of, mask_paths
 from implicit_atlas.cli_output import finish, keep_files, results_folder
+from implicit_atlas.errors import InputError
 
 Format = Literal["nii.gz", "nii", "nrrd", "mha", "stl", "ply", "obj", "vtp", "glb"]
 
@@ -20,7 +21,6 @@ def convert(
     label: Annotated[str, typer.Option("--label", help="label ids (1,2) or a name; default: all")] = "",
 ) -> None:
     """Write masks and surfaces in another format, at the same place in the scanner (RAS and LPS as formats have it)."""
-    from implicit_atlas.errors import InputError
     from implicit_atlas.io import Problem, case_name
 
     problems: list[Problem] = []
@@ -49,7 +49,6 @@ def write_converted(source: Path, result: Path, labels: tuple[int, ...]) -> None
     Raises:
         InputError: the source cannot be read, or has not these labels.
     """
-    from implicit_atlas.errors import InputError
     from implicit_atlas.io import (
         read_labels,
         read_mesh,
