@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import trimesh
+from trimesh.sample import sample_surface
 
 import implicit_atlas
 from experiments.cell import RESULTS
 from experiments.completion import BAND_WIDTH_VOX, observe
 from experiments.data import DEFAULT_DATA
 from experiments.others import COMPONENTS, BoxedComponents, in_box, shape_based, smooth_function
+from experiments.through_clicks import through_clicks
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.completion import complete
 from implicit_atlas.console import exit_status
@@ -31,11 +34,12 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.files import write_atomic
 from implicit_atlas.io import Mask, case_name, find_cases, read_mask
 from implicit_atlas.metrics import score
-from implicit_atlas.observe import Drawn
+from implicit_atlas.observe import CLICK_MM, Drawn
 from implicit_atlas.pose import FREE
 from implicit_atlas.sampling import Observations
 from implicit_atlas.shapes import Shape, prepare
 from implicit_atlas.sparse import SparseConfig
+from implicit_atlas.surface import occupancy_mesh
 
 COUNTS, SLICES, CROSSING, CUT = (64, 256, 1024), (1, 3, 5, 9), (1, 2), (10, 30, 50)
 TOLERANCE_MM = 1.0
@@ -61,6 +65,13 @@ def clicks(mask: Mask, count: int) -> Observations:
     seen = observe(shape, count)
     spread_mm = BAND_WIDTH_VOX * float(shape.frame.lattice_spacing_mm.mean())
     return replace(seen, points=shape.frame.cube_to_world(seen.points), spread=spread_mm)
+
+
+def boundary_clicks(mask: Mask, count: int) -> Observations:
+    """Points in millimetres anywhere on the mask's surface, with no word of where inside is."""
+    surface = occupancy_mesh(mask.occupancy, mask.grid)
+    points, _ = sample_surface(trimesh.Trimesh(surface.vertices, surface.faces, process=False), count, seed=0)
+    return Observations(np.asarray(points), np.full(count, 0.5), name=case_name(mask.path), spread=CLICK_MM)
 
 
 def long_axis(mask: Mask) -> tuple[int, np.ndarray]:
@@ -103,6 +114,12 @@ def by_clicks(mask: Mask, count: int) -> Told:
     return Told(seen, {"radial basis functions": smooth_function(seen, mask)})
 
 
+def by_boundary(mask: Mask, count: int) -> Told:
+    """Clicks on the boundary, and what surfaces pass through them."""
+    seen = boundary_clicks(mask, count)
+    return Told(seen, through_clicks(seen, mask))
+
+
 def by_slices(mask: Mask, count: int) -> Told:
     """Slices, and what lies between them."""
     kept, planes = kept_slices(mask, count)
@@ -132,6 +149,7 @@ def by_part(mask: Mask, percent: int) -> Told:
 
 TASKS: dict[str, tuple[Callable[[Mask, int], Told], tuple[int, ...], str]] = {
     "clicks": (by_clicks, COUNTS, "points"),
+    "boundary clicks": (by_boundary, COUNTS, "points"),
     "slices": (by_slices, SLICES, "slices"),
     "crossing slices": (by_crossing, CROSSING, "slices across each axis"),
     "cut off": (by_part, CUT, "% missing"),
@@ -265,12 +283,13 @@ def run_measurement(  # noqa: PLR0913 (what differs between measurements)
     path = RESULTS / f"{name}-{options.organ}.json"
     if keep and path.exists():
         before = json.loads(path.read_text())
-        again = {
-            "measured_again": list(found),
-            "seconds_again": seconds,
-            "degrees_again": about["degrees_of_freedom"],
+        once_more = {
+            "measured": list(found),
+            "seconds": seconds,
+            "degrees_of_freedom": about["degrees_of_freedom"],
         }
-        about = before["about"] | again  # what was measured before keeps what is said of it
+        about = before["about"]  # what was measured before keeps what is said of it
+        about["again"] = [*about.get("again", []), once_more]
         found = before[key] | found
     write_atomic(path, (json.dumps({"about": about, key: found}, indent=1) + "\n").encode())
 

@@ -75,13 +75,13 @@ class LinearModel:
         voxel = voxel_at(torch.from_numpy(seen.points).float(), resolution).numpy()
         offset, matrix = self.mean[voxel], (self.basis[:, voxel] * self.deviation[:, None]).T
         sign = 2 * seen.occupancy - 1
-        near = 0.0 if seen.spread is None else 1 / ((seen.spread * resolution / 2) ** 2 + SLACK_VOX**2)
+        near = 1 / ((seen.spreads * resolution / 2) ** 2 + SLACK_VOX**2)
 
         def negative_log_posterior(z: np.ndarray) -> tuple[float, np.ndarray]:
             field = offset + matrix @ z
             margin = sign * field
             slope = near * field - sign / (1 + np.exp(np.clip(margin, -50, 50)))
-            surprise = np.logaddexp(0, -margin).sum() + near * (field @ field) / 2
+            surprise = np.logaddexp(0, -margin).sum() + (near * field) @ field / 2
             return float(surprise + z @ z / 2), matrix.T @ slope + z
 
         z = minimize(negative_log_posterior, np.zeros(len(self.deviation)), jac=True, method="L-BFGS-B").x

@@ -10,7 +10,6 @@ from scipy.interpolate import RBFInterpolator
 from scipy.ndimage import zoom
 
 from experiments.classical import LinearModel, linear_model
-from experiments.completion import BAND_WIDTH_VOX
 from implicit_atlas.frame import Frame
 from implicit_atlas.grid import sample_volume
 from implicit_atlas.io import Mask
@@ -52,9 +51,10 @@ def shape_based(kept: Mask, planes: np.ndarray, axis: int) -> np.ndarray:
 
 def in_box(seen: Observations, frame: Frame) -> Observations:
     """Points in RAS mm as points of a cube whose place is told; those outside are left out."""
-    spread = None if seen.spread is None else 2 * BAND_WIDTH_VOX / frame.resolution
+    half_mm = frame.lattice_spacing_mm.mean() * frame.resolution / 2
     points = frame.world_to_cube(seen.points)
     within = (np.abs(points) < 1).all(1)
+    spread = seen.spreads[within] / half_mm
     return Observations(points[within], seen.occupancy[within], name=seen.name, spread=spread)
 
 

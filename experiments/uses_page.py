@@ -34,20 +34,13 @@ HOW = {
 def completion(found: dict[str, Any]) -> list[str]:
     """A table for each kind of completion of one organ."""
     about = found["about"]
-    again = about.get("measured_again", [])
-    took, numbers = about.get("seconds_again", 0.0), about.get("degrees_again", 0)
-    later = (
-        f" Later ({took:.0f} s, {numbers} numbers), beside them: --tasks {' '.join(map(repr, again))}."
-        if again
-        else ""
-    )
     lines = [
         f"\n{_titled(about)} "
         f"{about['cases']} unseen cases; an atlas of {about['training_shapes']} training shapes and {about['steps']} "
         f"steps, seed {about['seed']}; {about['degrees_of_freedom']} numbers of a completion, all under a prior; "
         f"{about['device']}; {about['seconds']:.0f} s for all below, beside other work; MODEL with a margin of "
         f"{100 * about['margin']:g} %. `python -m experiments.applications MODEL --organ {about['organ']} "
-        f"--every {about['every']}`.{later}"
+        f"--every {about['every']}`.{_later(about, '--tasks')}"
     ]
     for task, (_, _, unit) in TASKS.items():
         amounts = found["completion"].get(task)
@@ -63,6 +56,15 @@ def completion(found: dict[str, Any]) -> list[str]:
             scores = " | ".join(f"{dsc:.2f} / {nsd:.2f}" for dsc, nsd in means(rows).values())
             lines.append(f"| {amount} | {scores} | {sum(bool(row['doubt']) for row in rows)} |")
     return lines
+
+
+def _later(about: dict[str, Any], option: str) -> str:
+    """What was measured in later runs, and took the place of earlier numbers or stands beside them."""
+    out = ""
+    for run in about.get("again", []):
+        took = f"{run['seconds']:.0f} s, " if "seconds" in run else ""
+        out += f" Later ({took}{run['degrees_of_freedom']} numbers): {option} {' '.join(map(repr, run['measured']))}."
+    return out
 
 
 def parts(found: dict[str, Any]) -> list[str]:
@@ -89,8 +91,6 @@ def repairs(found: dict[str, Any]) -> list[str]:
     """The table of repaired annotations."""
     about, table = found["about"], found["repairs"]
     methods = list(next(iter(table.values())))
-    again = about.get("measured_again", [])
-    later = f" Later, and beside them as they were: --kinds {' '.join(again)}." if again else ""
     lines = [
         f"\n{_titled(about)} "
         f"{about['cases']} unseen masks, changed on purpose (`experiments/corrupt.py`, `experiments/repairs.py`), "
@@ -99,7 +99,8 @@ def repairs(found: dict[str, Any]) -> list[str]:
         f"surface stay, and all where mask and shape differ little; {about['degrees_of_freedom']} numbers of a "
         f"fit, an atlas of {about['training_shapes']} "
         f"training shapes and {about['steps']} steps, seed {about['seed']}; {about['device']}. "
-        f"`python -m experiments.repairs MODEL --organ {about['organ']} --every {about['every']}`.{later}\n",
+        f"`python -m experiments.repairs MODEL --organ {about['organ']} --every {about['every']}`."
+        f"{_later(about, '--kinds')}\n",
         "| change | " + " | ".join(methods) + " |",
         "|---" * (len(methods) + 1) + "|",
     ]

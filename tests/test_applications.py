@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from implicit_atlas.drawn_slices import drawn_slices
 from implicit_atlas.errors import InputError
 from implicit_atlas.frame import Frame
 from implicit_atlas.io import Mask, find_cases, read_mask
-from implicit_atlas.observe import from_mask
+from implicit_atlas.observe import CLICK_MM, from_mask
 from implicit_atlas.phantoms import PhantomConfig, write_phantoms
 from implicit_atlas.shapes import prepare
 from implicit_atlas.voxel_grid import Grid
@@ -88,6 +89,44 @@ def test_components_in_the_true_box_complete_what_they_have_learned(folder, mask
     assert len(components.model.deviation) == len(known) - 1
     found = components.complete(applications.clicks(mask, 256), mask)
     assert found.shape == mask.grid.shape and dsc(found, mask.occupancy) > 0.9
+
+
+def test_clicks_on_the_boundary_lie_there_and_say_no_more(mask):
+    seen = applications.boundary_clicks(mask, 200)
+    voxels = (seen.points - mask.grid.affine[:3, 3]) @ np.linalg.inv(mask.grid.affine[:3, :3]).T
+    nearest = np.rint(voxels).astype(int)
+    around = nearest[:, None] + np.indices((3, 3, 3)).reshape(3, -1).T - 1
+    labels = mask.occupancy[tuple(np.moveaxis(around, -1, 0))]
+    assert len(voxels) == 200 and labels.any(1).all() and not labels.all(1).any()
+    assert (seen.occupancy == 0.5).all() and (seen.spreads == CLICK_MM).all()
+    sides = np.sign(seen.points - seen.points.mean(0))
+    assert len(np.unique(sides, axis=0)) == 8  # on all sides of it
+
+
+def test_points_in_a_box_keep_how_near_to_the_boundary_they_are(mask):
+    frame = prepare(mask).frame
+    boxed = others.in_box(applications.boundary_clicks(mask, 50), frame)
+    size_mm = frame.lattice_spacing_mm * frame.resolution
+    assert np.allclose(boxed.spreads, 2 * CLICK_MM / size_mm.mean()) and (np.abs(boxed.points) < 1).all()
+
+
+def test_components_pass_through_clicks_on_the_boundary(folder, mask):
+    components = others.BoxedComponents([prepare(read_mask(path)) for path in find_cases(folder).paths])
+    found = components.complete(applications.boundary_clicks(mask, 256), mask)
+    assert dsc(found, mask.occupancy) > 0.9
+
+
+def test_surfaces_through_many_clicks_are_the_organ(mask):
+    pytest.importorskip("open3d", exc_type=ImportError)
+    told = applications.by_boundary(mask, 1024)
+    assert list(told.others) == ["radial basis functions", "Poisson surface"]
+    assert all(dsc(found, mask.occupancy) > 0.9 for found in told.others.values())
+
+
+def test_surfaces_through_clicks_need_a_package_and_say_which(mask, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    with pytest.raises(InputError, match="pip install open3d-cpu"):
+        applications.by_boundary(mask, 64)
 
 
 def test_results_become_a_page(mask, tmp_path, monkeypatch):
