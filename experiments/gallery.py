@@ -21,7 +21,7 @@ from implicit_atlas.fit import Fit
 from implicit_atlas.generation import generate, interpolate
 from implicit_atlas.io import find_cases, read_mask
 from implicit_atlas.pictures import Panel, hidden, surfaces
-from implicit_atlas.shapes import Shape, prepare
+from implicit_atlas.shapes import Shape
 from implicit_atlas.shipped import shipped_models
 from implicit_atlas.surface import occupancy_mesh
 from implicit_atlas.tasks import templates
@@ -58,11 +58,9 @@ COMPLETION = (
 def _shown(atlas: TrainedAtlas, masks: Path) -> list[Shape]:
     """Some shapes, evenly spread over the names."""
     paths = find_cases(masks).paths
-    about = atlas.config
+    prepared = atlas.config.prepared
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, SHOWN).astype(int)]
-    return [
-        prepare(read_mask(path, about.labels), about.resolution, about.margin, about.frame) for path in chosen
-    ]
+    return [prepared.shape_of(read_mask(path, prepared.labels)) for path in chosen]
 
 
 def _panel(fit: Fit, caption: str, colour: tuple[float, float, float]) -> Panel:

@@ -21,7 +21,6 @@ from implicit_atlas.code_fit import FEW_AT_ONCE, FitConfig
 from implicit_atlas.io import Mask, Mesh, case_name
 from implicit_atlas.metrics import score
 from implicit_atlas.pictures import Panel, surfaces
-from implicit_atlas.shapes import Shape, prepare
 from implicit_atlas.sides import sided
 from implicit_atlas.surface import occupancy_mesh
 from implicit_atlas.voxel_grid import Grid
@@ -35,23 +34,19 @@ def image_of(mask: Mask) -> Mask:
     return replace(mask, grid=Grid(mask.grid.shape, REFLECTION @ mask.grid.affine))
 
 
-def shape_of(atlas: TrainedAtlas, mask: Mask) -> Shape:
-    """A mask in the atlas's frame."""
-    about = atlas.config
-    return prepare(mask, about.resolution, about.margin, about.frame, case_name(mask.path), "")
-
-
 def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> list[dict[str, Any]]:
     """Of each case whether it is taken for the other side, whether its image is, and the image's scores in percent.
 
     The first one's image is drawn, docs/uses/sides-ORGAN.png.
     """
     images = [image_of(mask) for mask in masks]
-    chosen = [sided(atlas, shape_of(atlas, image), "auto")[0] for image in images]
+    chosen = [sided(atlas, atlas.config.prepared.shape_of(image), "auto")[0] for image in images]
     rows: list[dict[str, Any]] = [
         {
             "name": case_name(mask.path),
-            "taken for the other side": sided(atlas, shape_of(atlas, mask), "auto")[0].frame.mirrored,
+            "taken for the other side": sided(atlas, atlas.config.prepared.shape_of(mask), "auto")[
+                0
+            ].frame.mirrored,
             "image found": shape.frame.mirrored,
         }
         for mask, shape in zip(masks, chosen, strict=True)

@@ -111,8 +111,7 @@ def repairs(atlas: TrainedAtlas, mask: Mask, path: Path, kinds: Mapping[str, str
 
 def generation(atlas: TrainedAtlas, masks: Sequence[Mask], path: Path) -> None:
     """Random shapes, and those on the line between two unseen ones."""
-    about = atlas.config
-    shapes = [prepare(mask, about.resolution, about.margin, about.frame) for mask in (masks[0], masks[-1])]
+    shapes = [atlas.config.prepared.shape_of(mask) for mask in (masks[0], masks[-1])]
     ends = atlas.fit(shapes, template=reference_template(atlas))
     line = interpolate(atlas, ends[0], ends[1], 5)
     rows = [

@@ -14,8 +14,9 @@ from implicit_atlas import records
 from implicit_atlas.errors import InputError
 from implicit_atlas.files import write_atomic
 from implicit_atlas.frame import Frame, FrameKind, check_frame_options
+from implicit_atlas.io import Mask
 from implicit_atlas.io.labels import check_label_ids
-from implicit_atlas.shapes import packed_size
+from implicit_atlas.shapes import Shape, packed_size, prepare
 
 FORMAT = "implicit-atlas shape store"
 SCHEMA_VERSION = 1
@@ -51,6 +52,14 @@ class PrepareConfig:
         object.__setattr__(self, "labels", tuple(sorted({int(label) for label in self.labels})))
         check_frame_options(self.resolution, self.margin, self.kind)
         check_label_ids(self.labels)
+
+    def shape_of(self, mask: Mask, name: str | None = None, content_hash: str | None = None) -> Shape:
+        """A mask as such a shape; see `shapes.prepare`.
+
+        Raises:
+            InputError: an empty mask, or an organ too thin to survive at this resolution.
+        """
+        return prepare(mask, self.resolution, self.margin, self.kind, name, content_hash)
 
 
 @dataclass(frozen=True)

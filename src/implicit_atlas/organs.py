@@ -25,7 +25,7 @@ from implicit_atlas.io import (
     select_mask,
 )
 from implicit_atlas.metrics import dsc
-from implicit_atlas.shapes import Shape, prepare, restore, restore_lattice
+from implicit_atlas.shapes import Shape, restore, restore_lattice
 from implicit_atlas.sides import Mirror, sided
 from implicit_atlas.sizes import unlike_size
 from implicit_atlas.voxel_grid import Grid
@@ -181,7 +181,7 @@ def _organs_of(
             continue
         try:
             mask = select_mask(whole, about.labels)
-            shape = prepare(mask, about.resolution, about.margin, about.frame, name, "")
+            shape = about.prepared.shape_of(mask, name, "")
             shapes[organ], sides[organ] = sided(atlas, shape, mirror)
         except InputError as error:
             on_problem(Problem(f"{name}, {organ}", source, str(error)))

@@ -13,7 +13,7 @@ from implicit_atlas.errors import AbsentLabelError, InputError
 from implicit_atlas.frame import Frame
 from implicit_atlas.io import Problem, case_name, find_cases, printable, read_labels, select_mask
 from implicit_atlas.manifest import PrepareConfig
-from implicit_atlas.shapes import Shape, hash_source, prepare
+from implicit_atlas.shapes import Shape, hash_source
 from implicit_atlas.workers import START_SECONDS, Message, run_cases
 
 Progress = Callable[[int, int, str], None]
@@ -140,8 +140,7 @@ def _workers_worth(paths: tuple[Path, ...], workers: int) -> int:
 
 
 def _prepared(path: Path, config: PrepareConfig, content_hash: str) -> Shape:
-    mask = select_mask(read_labels(path), config.labels)
-    return prepare(mask, config.resolution, config.margin, config.kind, content_hash=content_hash)
+    return config.shape_of(select_mask(read_labels(path), config.labels), content_hash=content_hash)
 
 
 def _refused(error: InputError) -> Message:

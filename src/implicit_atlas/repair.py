@@ -30,7 +30,7 @@ from implicit_atlas.mending import Start, mended
 from implicit_atlas.metrics import dsc
 from implicit_atlas.outlines import depths, smoothed
 from implicit_atlas.pieces import largest_pieces
-from implicit_atlas.shapes import Shape, prepare
+from implicit_atlas.shapes import Shape
 from implicit_atlas.sides import Mirror, sided
 from implicit_atlas.sizes import unlike_size
 
@@ -171,9 +171,8 @@ def _repaired(
 
 def _shape_of(atlas: TrainedAtlas, mask: Mask, occupancy: Bool[np.ndarray, "x y z"], pieces: int) -> Shape:
     """The largest pieces of an occupancy on a mask's grid, in the atlas's frame."""
-    about = atlas.config
     organ = replace(mask, occupancy=largest_pieces(occupancy, pieces)[0])
-    return prepare(organ, about.resolution, about.margin, about.frame, case_name(mask.path), "")
+    return atlas.config.prepared.shape_of(organ, content_hash="")
 
 
 def repaired(

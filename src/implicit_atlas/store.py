@@ -26,7 +26,7 @@ from implicit_atlas.manifest import (
     read_manifest,
 )
 from implicit_atlas.preparation import MaskSource, Progress, prepare_cases, prepare_each
-from implicit_atlas.shapes import Shape, hash_source, prepare
+from implicit_atlas.shapes import Shape, hash_source
 from implicit_atlas.shards import ShardReader, StoreWriter, remove_leftovers
 from implicit_atlas.voxel_grid import Grid
 
@@ -202,7 +202,7 @@ def load_shapes(  # noqa: PLR0913 (options of a main verb)
     if single is not None and single.is_file():
         content_hash = hash_source(single)
         mask = read_mask(single, config.labels)
-        return [prepare(mask, config.resolution, config.margin, config.kind, content_hash=content_hash)]
+        return [config.shape_of(mask, content_hash=content_hash)]
     if cache is None:
         done = prepare_cases(source, config, progress=progress)
         shapes, problems = list(done.shapes), done.problems
@@ -253,7 +253,7 @@ def shape_from_array(
     dtype = values.dtype if values.dtype.kind in "iu" else np.dtype(np.uint8)
     labels = LabelMap(whole, Grid(values.shape, matrix), Path(f"{name} (in memory)"), dtype)
     mask = select_mask(labels, config.labels)
-    return prepare(mask, config.resolution, config.margin, config.kind, name=name)
+    return config.shape_of(mask, name)
 
 
 def _store_with(folder: Path, labels: Sequence[int], resolution: int | None) -> ShapeStore:

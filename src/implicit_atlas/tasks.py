@@ -21,7 +21,7 @@ from implicit_atlas.grid import as_numpy, lattice
 from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_mask, write_mesh
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.metrics import dsc
-from implicit_atlas.shapes import Shape, prepare, restore, restore_lattice
+from implicit_atlas.shapes import Shape, restore, restore_lattice
 from implicit_atlas.sides import Mirror, sided
 from implicit_atlas.sizes import unlike_size
 from implicit_atlas.surface import CubeMesh, to_world, volume_mesh
@@ -102,12 +102,12 @@ def read_case(
     Raises:
         InputError: the mask cannot be used, or the shape was prepared in another way.
     """
-    about = atlas.config
-    wanted = (about.resolution, about.margin, about.frame)
+    wanted = atlas.config.prepared
     if isinstance(source, Path):
-        mask = read_mask(source, tuple(labels) or about.labels)
-        return _case(atlas, mask, prepare(mask, *wanted, name=case_name(source)), mirror)
-    if (source.frame.resolution, source.frame.margin, source.frame.kind) != wanted:
+        mask = read_mask(source, tuple(labels) or wanted.labels)
+        return _case(atlas, mask, wanted.shape_of(mask), mirror)
+    frame = source.frame
+    if (frame.resolution, frame.margin, frame.kind) != (wanted.resolution, wanted.margin, wanted.kind):
         problem = "was prepared with another resolution, margin or kind of frame than the atlas"
         raise InputError(source.name, problem, "Give the folder of masks instead of the store.")
     dtype = np.dtype(source.dtype)
