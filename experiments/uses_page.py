@@ -25,6 +25,8 @@ from implicit_atlas.files import write_atomic
 
 HOW = {
     "clicks": "Clicks: labelled in or out, at a normal noise of 2 voxels of the 128³ box around the boundary.",
+    "boundary clicks": "Boundary clicks: anywhere on the mask's surface, with no word of where inside is; splines and "
+    "Poisson's equation know it by normals, estimated from neighbouring clicks.",
     "slices": "Slices: evenly spaced across the longest axis. Their background is known; other slices are unobserved.",
     "crossing slices": "Crossing slices: evenly spaced across each of the array's axes.",
     "cut off": "Cut off: the volume ends within the organ, across its longest axis.",

@@ -129,6 +129,10 @@ def test_surfaces_through_clicks_need_a_package_and_say_which(mask, monkeypatch)
         applications.by_boundary(mask, 64)
 
 
+def test_every_task_is_explained():
+    assert set(uses_page.HOW) == set(applications.TASKS)
+
+
 def test_results_become_a_page(mask, tmp_path, monkeypatch):
     monkeypatch.setattr(applications, "TASKS", {"clicks": (applications.by_clicks, (30,), "points")})
     monkeypatch.setattr(uses_page, "TASKS", applications.TASKS)
