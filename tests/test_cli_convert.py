@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from test_cli import run
 
 from implicit_atlas.io import (
@@ -44,6 +45,26 @@ def test_one_label_becomes_a_mask(labels, tmp_path):
     assert run("convert", labels.parent, "-o", tmp_path / "out", "--to", "nrrd", "--label", 2) == 0
     found = read_labels(tmp_path / "out" / "organ.nrrd").values
     assert np.array_equal(found == 1, read_labels(labels).values == 2)
+
+
+@pytest.mark.parametrize("to", ["nii.gz", "nrrd", "mha"])
+def test_a_mask_becomes_its_signed_distance(tmp_path, to):
+    """That of a ball of 9 mm, in voxels that are no cubes, is known."""
+    grid = Grid((40, 30, 24), np.diag([0.7, 1.0, 1.2, 1.0]))
+    places = np.indices(grid.shape).reshape(3, -1).T * (0.7, 1.0, 1.2)
+    depth = (9 - np.linalg.norm(places - (14, 15, 14), axis=1)).reshape(grid.shape)
+    write_label_map(tmp_path / "ball.nii.gz", (depth > 0).astype(np.uint8), grid)
+    assert run("convert", tmp_path / "ball.nii.gz", "-o", tmp_path / "out", "--to", to, "--distance") == 0
+    image = sitk.ReadImage(str(tmp_path / "out" / f"ball.{to}"))
+    values = sitk.GetArrayFromImage(image).T
+    np.testing.assert_allclose(image.GetSpacing(), (0.7, 1.0, 1.2), rtol=1e-6)
+    assert values.dtype == np.float32 and np.array_equal(values > 0, depth > 0)
+    assert np.abs(values - depth).mean() < 0.25 and np.abs(values - depth).max() < 0.9
+
+
+def test_surfaces_have_no_distances(labels, tmp_path, capsys):
+    assert run("convert", labels, "-o", tmp_path / "out", "--to", "stl", "--distance") == 1
+    assert "--to nii.gz" in capsys.readouterr().err and not (tmp_path / "out" / "organ.stl").exists()
 
 
 @pytest.mark.parametrize("to", ["stl", "ply", "obj", "vtp"])

@@ -244,6 +244,22 @@ def test_parts_are_carried(model, masks, tmp_path):
     assert np.array_equal(values > 0, read_mask(target).occupancy) and set(np.unique(values)) == {0, 1, 2}
 
 
+def test_labelled_cases_that_lack_parts_are_named(model, masks, tmp_path, capsys):
+    """A case with one part is a mask without parts, or half of the organ."""
+    known = tmp_path / "known"
+    known.mkdir()
+    whole, *_, target = paths(masks)
+    (known / whole.name).write_bytes(whole.read_bytes())
+    command = ("transfer", "labels", model, known, target, "-o", tmp_path / "out", "--no-local")
+    assert run(*command) == 0
+    assert "it has one part alone (1)" in capsys.readouterr().out
+    mask = read_mask(paths(masks)[1])
+    parts = mask.occupancy * np.where(np.arange(mask.grid.shape[2]) < mask.grid.shape[2] // 2, 1, 2)
+    nibabel.save(nibabel.Nifti1Image(parts.astype(np.uint8), mask.grid.affine), known / mask.path.name)
+    assert run(*command) == 0
+    assert f"{whole.name.removesuffix('.nii.gz')}: it has no part 2" in capsys.readouterr().out
+
+
 def test_models_that_ship_are_listed_and_names_are_checked(masks, tmp_path, capsys):
     assert run("models") == 0
     listed = capsys.readouterr().out

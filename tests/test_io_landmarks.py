@@ -267,3 +267,10 @@ def test_fcsv_as_slicer_5_writes_it(tmp_path: Path, ending: str) -> None:
     landmarks = read(tmp_path, ending.join([*lines, ""]), ".fcsv")
     assert landmarks.labels == ('a, "1"', 'a, "4"')
     np.testing.assert_array_equal(landmarks.points_mm, [[-1, -2, 3], [-4, -2, 3]])
+
+
+def test_tables_of_carried_landmarks_are_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "landmarks.csv"
+    path.write_text("case,landmark,x,y,z,left_mm\nliver_001,hilum,1,2,3,0.1\n")
+    found = read_landmarks(path)
+    assert found.labels == ("hilum",) and found.points_mm.tolist() == [[1, 2, 3]]

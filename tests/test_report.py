@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from test_cli import run
 
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.card import facts, model_card
+from implicit_atlas.cli_report import model_of
 from implicit_atlas.errors import InputError
 from implicit_atlas.evaluate import CaseScore, Evaluation, evaluate_known
 from implicit_atlas.io import Problem
@@ -276,3 +278,13 @@ def test_the_command_writes_a_report(tmp_path, model, evaluation, capsys):
     scores.write_text("{}")
     assert run("report", model, "-o", output, "--scores", scores) == 1
     assert "scores.json" in capsys.readouterr().err
+
+
+def test_a_run_is_reported_by_its_model(tmp_path, model):
+    atlas, run_folder = tmp_path / "mine.atlas", tmp_path / "mine.run"
+    run_folder.mkdir()
+    with pytest.raises(InputError, match="has not ended"):
+        model_of(run_folder)
+    shutil.copytree(model, atlas)
+    assert model_of(run_folder) == atlas and model_of(atlas) == atlas
+    assert model_of(Path("hippocampus")) == Path("hippocampus")

@@ -19,6 +19,12 @@ def convert(
     output: Annotated[Path, typer.Option("-o", "--output", help="folder where results are written")],
     to: Annotated[Format, typer.Option(help="format of the results, volumes or surfaces")],
     label: Annotated[str, typer.Option("--label", help="label ids (1,2) or a name; default: all")] = "",
+    distance: Annotated[
+        bool,
+        typer.Option(
+            "--distance", help="volumes of the signed distance to the surface in mm, positive inside"
+        ),
+    ] = False,
 ) -> None:
     """Write masks and surfaces in another format, at the same place in the scanner (RAS and LPS as formats have it)."""
     from implicit_atlas.io import Problem, case_name
@@ -32,7 +38,7 @@ def convert(
         result = output / f"{case_name(path)}.{to}"
         keep_files(result, [path])
         try:
-            write_converted(path, result, labels)
+            write_converted(path, result, labels, distance)
             done.append(case_name(path))
         except InputError as error:
             problems.append(Problem(case_name(path), path, str(error)))
@@ -40,14 +46,20 @@ def convert(
     finish(problems, total, output, done)
 
 
-def write_converted(source: Path, result: Path, labels: tuple[int, ...]) -> None:
+def write_converted(source: Path, result: Path, labels: tuple[int, ...], distance: bool = False) -> None:
     """Write a mask, label map or surface as another file, by its suffix.
 
     Surfaces of masks have the voxels' steps; masks of surfaces lie on a grid around them. Vertices of a PLY keep their
     order, so that meshes of one topology stay so.
 
+    Args:
+        source: of any format that is read.
+        result: its suffix is the format.
+        labels: ids that make the organ; all where there are none.
+        distance: write the depth of each voxel's centre below the surface in mm (float32, negative outside).
+
     Raises:
-        InputError: the source cannot be read, or has not these labels.
+        InputError: the source cannot be read, or has not these labels; a distance where a surface is to be written.
     """
     from implicit_atlas.io import (
         read_labels,
@@ -59,10 +71,14 @@ def write_converted(source: Path, result: Path, labels: tuple[int, ...]) -> None
         write_mesh,
     )
     from implicit_atlas.io.formats import MESH_SUFFIXES, suffix_of
+    from implicit_atlas.io.volumes import write_volume
+    from implicit_atlas.outlines import depths
     from implicit_atlas.surface import occupancy_mesh
 
     is_surface = suffix_of(source) in MESH_SUFFIXES
     if suffix_of(result) in (*MESH_SUFFIXES, ".glb"):
+        if distance:
+            raise InputError(result, "a surface has no distances", "Choose a volume's format: --to nii.gz.")
         if is_surface:
             if labels:
                 raise InputError(source, "is a surface, without labels", "Leave --label out.")
@@ -73,8 +89,11 @@ def write_converted(source: Path, result: Path, labels: tuple[int, ...]) -> None
         write_mesh(result, mesh)
         return
     found = read_labels(source)
-    if labels:
+    if labels or distance:
         mask = select_mask(found, labels)
-        write_mask(result, mask.occupancy, mask.grid)
+        if distance:
+            write_volume(result, depths(mask.occupancy, mask.grid.spacing_mm), mask.grid)
+        else:
+            write_mask(result, mask.occupancy, mask.grid)
     else:
         write_label_map(result, found.values, found.grid)

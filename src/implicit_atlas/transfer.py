@@ -199,18 +199,21 @@ def _doubt(left_mm: float, off_mm: float, is_far: bool) -> str:
 def carry_labels(
     alike: Alike, sources: Sequence[Path], targets: Sequence[Path], folder: Path
 ) -> list[dict[str, Any]]:
-    """Write a label map of each target's parts, by the vote of the labelled cases.
+    """Write a label map of each target's parts, by the vote of the labelled cases; a row for each, with doubts.
 
     Raises:
         InputError: no labelled case can be used.
     """
     atlas = alike.atlas
-    known = [_parts_of(atlas, found) for found in alike.fits(sources)]
+    labelled = [(found, _parts_of(atlas, found)) for found in alike.fits(sources)]
+    known = [parts for _, parts in labelled]
     if not known:
         why = f": {alike.problems[0].message.rstrip('.')}" if alike.problems else ""
         raise InputError(
             "labelled cases", f"cannot be used{why}", "Give at least one label map with the organ's parts."
         )
+    ids = np.unique(np.concatenate([own.labels for own in known]))
+    doubts = [_source_doubt(found, parts, ids) for found, parts in labelled]
     rows = []
     for found in alike.fits(targets):
         mask = found.case.mask
@@ -220,10 +223,18 @@ def carry_labels(
         values[tuple(voxels.T)] = parts
         write_label_map(folder / f"{found.fit.name}.nii.gz", values, mask.grid)
         row: dict[str, Any] = {"case": found.fit.name, "mirrored": found.fit.placed().mirrored}
-        for part in np.unique(np.concatenate([own.labels for own in known])):
-            row[f"voxels_{part}"] = int((parts == part).sum())
-        rows.append({**row, "doubt": found.doubt or ""})
+        row |= {f"voxels_{part}": int((parts == part).sum()) for part in ids}
+        rows.append({**row, "doubt": all_doubts(found.doubt, *doubts) or ""})
     return rows
+
+
+def _source_doubt(found: Reconstruction, parts: Labelled, ids: np.ndarray) -> str | None:
+    """Why not to trust what a labelled case says; `ids` are the parts of all of them."""
+    absent = np.setdiff1d(ids, parts.labels)
+    lacks = f"it has no part {', '.join(map(str, absent))}" if len(absent) else None
+    alone = f"it has one part alone ({ids[0]}), which says nothing" if len(ids) == 1 else None
+    doubt = all_doubts(found.doubt, lacks, alone)
+    return doubt and f"{found.fit.name}: {doubt}"
 
 
 def in_template(atlas: TrainedAtlas, found: Reconstruction, voxels: np.ndarray) -> np.ndarray:

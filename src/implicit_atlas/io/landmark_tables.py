@@ -104,7 +104,7 @@ def parse_csv(text: str, path: Path) -> Iterator[Mark]:
         row = dict(zip(columns, cells, strict=False))
         if row.get("defined") != "0":  # as Slicer exports a point that was not placed
             position = _position(row, letters, line, path, decimal_comma=delimiter != ",")
-            label = row.get("label") or row.get("name", "")
+            label = row.get("label") or row.get("name") or row.get("landmark", "")
             if "inside" in columns:
                 occupancy = _occupancy(row.get("inside", ""), line, path)
             else:

@@ -71,8 +71,8 @@ def read_landmarks(path: str | Path) -> Landmarks:
     """Read a list of points by its suffix; points without a position are left out.
 
     - `.csv`: the first line names the columns: x, y, z are RAS mm as in all CSV files of this project; r, a, s
-      and l, p, s say their space themselves. `label` or `name`, and `inside` (1, in or inside; 0, out or outside;
-      empty, on or boundary) may be there. Commas, semicolons (with decimal commas, too) or tabs separate.
+      and l, p, s say their space themselves. `label`, `name` or `landmark`, and `inside` (1, in or inside; 0, out
+      or outside; empty, on or boundary) may be there. Commas, semicolons (with decimal commas, too) or tabs separate.
     - `.mrk.json`: markups of 3D Slicer, one after another; LPS unless they say RAS. A point is inside, outside or
       on the boundary if its description, or else its label, or else the name of its markup, begins with the word
       in, inside, out, outside or boundary. If only some points say so, the others are on the boundary.
