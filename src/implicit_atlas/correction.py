@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.linalg import cho_factor, cho_solve
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
@@ -90,20 +90,32 @@ def corrected(
     Returns:
         `values`, or corrected signed distances to the surface, in shares of half the cube's mean side.
     """
-    if len(seen.points) > MOST or not (values > 0).any():
+    found = _beside(values, frame, seen)
+    if found is None:
         return values
-    if not (sides_of(seen) * values_at(values, frame, seen.points) <= 0).any():  # as all labels say
-        return values
-    half_mm = frame.lattice_spacing_mm * (frame.resolution / 2)
-    unit = 1 / float(np.exp(np.log(half_mm).mean()))
-    distance = signed_distances(values, frame.lattice_spacing_mm * unit)
-    clicks = _clicks(distance, frame, seen, half_mm * unit, unit)
+    distance, clicks, half = found
     gross = clicks.places[clicks.contradicted()]
     if not len(gross):
         return values
     share = _nearness(clicks.places, gross)
     clicks, share = clicks.part(share > FAINT), share[share > FAINT]
-    return distance + _addition(distance, half_mm * unit, clicks, share, gross)
+    return distance + _addition(distance, half, clicks, share, gross)
+
+
+def misfit(
+    values: Float[np.ndarray, "r r r"], frame: Frame, seen: Observations
+) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """How many mm each click is off a shape's field as it was found, and which of them it grossly contradicts.
+
+    Labels are off where they lie on the wrong side. Of more points than `MOST` none is.
+    """
+    found = _beside(values, frame, seen)
+    if found is None:
+        return np.zeros(len(seen.points)), np.zeros(len(seen.points), bool)
+    _, clicks, half = found
+    off = np.where(clicks.sign == 0, np.abs(clicks.distance), np.maximum(-clicks.sign * clicks.distance, 0))
+    half_mm = frame.lattice_spacing_mm[0] * (frame.resolution / 2)
+    return off * half_mm / half[0], clicks.contradicted()
 
 
 def signed_distances(
@@ -136,6 +148,20 @@ def values_at(
 def sides_of(seen: Observations) -> Float[np.ndarray, " n"]:
     """1 inside, -1 outside, 0 on the boundary."""
     return np.sign(seen.occupancy - 0.5)
+
+
+def _beside(
+    values: Float[np.ndarray, "r r r"], frame: Frame, seen: Observations
+) -> tuple[Float[np.ndarray, "r r r"], Clicks, Float[np.ndarray, "3"]] | None:
+    """A shape's signed distances, the clicks beside it and half its cube's sides; None where no click can be wrong."""
+    if len(seen.points) > MOST or not (values > 0).any():
+        return None
+    if not (sides_of(seen) * values_at(values, frame, seen.points) <= 0).any():  # as all labels say
+        return None
+    half_mm = frame.lattice_spacing_mm * (frame.resolution / 2)
+    unit = 1 / float(np.exp(np.log(half_mm).mean()))
+    distance = signed_distances(values, frame.lattice_spacing_mm * unit)
+    return distance, _clicks(distance, frame, seen, half_mm * unit, unit), half_mm * unit
 
 
 def _clicks(
