@@ -185,6 +185,7 @@ def write_completion(
         "volume_ml": round(occupancy.sum() * grid.voxel_volume_mm3 / 1000, 3),
         "labels_kept": "" if done.labels_kept is None else round(done.labels_kept, 3),
         "boundary_mm": "" if done.boundary_mm is None else round(done.boundary_mm, 3),
+        "moved": round(done.moved, 3),
         "spread_mm": spread_mm,
         "guessed": "" if done.guessed is None else round(done.guessed, 3),
         "boundary": int((done.seen.occupancy == 0.5).sum()),
