@@ -19,6 +19,7 @@ from experiments.applications import TASKS, means
 from experiments.calibration import means as calibration_means
 from experiments.cell import RESULTS
 from experiments.data import HERE
+from experiments.known_truth import lines_of as known_truth
 from experiments.parts import PARTS
 from experiments.sides import WAYS as SIDES
 from implicit_atlas.files import write_atomic
@@ -272,6 +273,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "organs": ("organs", organs),
     "sides": ("sides", sides),
     "both_sides": ("both-sides", both_sides),
+    "known_truth": ("known-truth", known_truth),
 }
 """What stands between the marks, of which result files."""
 

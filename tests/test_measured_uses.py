@@ -7,13 +7,14 @@ import json
 
 import numpy as np
 import pytest
-from atlas_samples import tiny_atlas
-from experiments import both_sides, populations, repairs, several, sides, uses, uses_page
+from atlas_samples import FIT, tiny_atlas
+from experiments import both_sides, known_truth, populations, repairs, several, sides, uses, uses_page
 from experiments.data import Split
 
 from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.correspondence import reference_template
 from implicit_atlas.io import find_cases, read_mask
-from implicit_atlas.phantoms import PhantomConfig, write_phantoms
+from implicit_atlas.phantoms import PhantomConfig, make_phantom, write_phantoms
 from implicit_atlas.shapes import prepare
 
 ABOUT = {
@@ -123,3 +124,31 @@ def test_one_atlas_of_both_sides(masks, tmp_path, monkeypatch):
     about = {"organ": "phantom", "steps": 3}
     (tmp_path / "both-sides-phantom.json").write_text(json.dumps({"about": about, "both_sides": found}))
     assert "| the right ones mirrored | 2 | " in uses_page.section("both_sides", tmp_path)
+
+
+def test_places_are_carried_exactly_to_the_same_organ(tmp_path, monkeypatch):
+    """Of an organ and itself the box leaves nothing, and the template little: where it folds, places are not unique."""
+    organ = make_phantom("two-lobe", 5, PhantomConfig(voxels=24))
+    shape = tiny_atlas().config.prepared.shape_of(organ.mask)
+    fits = tiny_atlas().fit([shape, shape], FIT, template=reference_template(tiny_atlas()))
+    found = known_truth.carried(tiny_atlas(), fits, [organ, organ])
+    assert found["surface, box"]["mean_mm"] == found["landmarks, box"]["mean_mm"] == 0
+    assert found["equation left"]["mean_mm"] < 0.05 and found["surface, template"]["mean_mm"] < 0.5
+    modes = known_truth.modes_of(tiny_atlas(), fits, [organ, organ])
+    assert modes["exact"]["rms_mm"] == modes["ours"]["rms_mm"] == 0
+
+
+def test_what_is_known_becomes_a_page():
+    errors = {"mean_mm": 1.25, "p95_mm": 2.5}
+    names = ("surface, template", "surface, box", "landmarks, template", "landmarks, box", "equation left")
+    found = {
+        "correspondence": dict.fromkeys(names, errors),
+        "modes": {way: {"rms_mm": 2.0, "shares": [0.0, 0.5, 0.75]} for way in ("exact", "ours")},
+        "volumes": {"made": [3.0, 0.5], "new": [3.1, 0.6]},
+        "completion": {"clicks": {"64": {"ours": [90.0, 95.0]}}},
+        "repairs": {"label-2": {"repaired": [91.0, 96.0, 0.3, 50.0]}},
+        "calibration": {"64 clicks": {"covered seen": 88.0}},
+    }
+    lines = known_truth.lines_of({"about": {**ABOUT, "cases": 2, "seconds": 1.0}, "known_truth": found})
+    assert "| surface | 1.25 (2.50) | 1.25 (2.50) |" in lines and "| 64 | 90.00 / 95.00 |" in lines
+    assert "| the exact surfaces | 2.00 | 50.0, 75.0 |" in lines and "| label-2 | 91.00 / 96.00 |" in lines
