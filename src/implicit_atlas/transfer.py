@@ -205,15 +205,15 @@ def carry_labels(
         InputError: no labelled case can be used.
     """
     atlas = alike.atlas
-    labelled = [(found, _parts_of(atlas, found)) for found in alike.fits(sources)]
-    known = [parts for _, parts in labelled]
+    labelled = [(found.fit.name, found.doubt, _parts_of(atlas, found)) for found in alike.fits(sources)]
+    known = [parts for *_, parts in labelled]
     if not known:
         why = f": {alike.problems[0].message.rstrip('.')}" if alike.problems else ""
         raise InputError(
             "labelled cases", f"cannot be used{why}", "Give at least one label map with the organ's parts."
         )
     ids = np.unique(np.concatenate([own.labels for own in known]))
-    doubts = [_source_doubt(found, parts, ids) for found, parts in labelled]
+    doubts = [_source_doubt(*one, ids) for one in labelled]
     rows = []
     for found in alike.fits(targets):
         mask = found.case.mask
@@ -228,13 +228,13 @@ def carry_labels(
     return rows
 
 
-def _source_doubt(found: Reconstruction, parts: Labelled, ids: np.ndarray) -> str | None:
+def _source_doubt(name: str, doubt: str | None, parts: Labelled, ids: np.ndarray) -> str | None:
     """Why not to trust what a labelled case says; `ids` are the parts of all of them."""
     absent = np.setdiff1d(ids, parts.labels)
     lacks = f"it has no part {', '.join(map(str, absent))}" if len(absent) else None
     alone = f"it has one part alone ({ids[0]}), which says nothing" if len(ids) == 1 else None
-    doubt = all_doubts(found.doubt, lacks, alone)
-    return doubt and f"{found.fit.name}: {doubt}"
+    doubt = all_doubts(doubt, lacks, alone)
+    return doubt and f"{name}: {doubt}"
 
 
 def in_template(atlas: TrainedAtlas, found: Reconstruction, voxels: np.ndarray) -> np.ndarray:
