@@ -58,7 +58,9 @@ def judged(points: np.ndarray, occupancy: np.ndarray | float = 0.5) -> Completio
     found = CodeFit(np.zeros(2, np.float32), 0, np.zeros(1, np.float32), "mean", 0.0, 0.0, 1, 0.0, 2)
     labels = np.broadcast_to(np.asarray(occupancy, np.float64), len(points)).copy()
     seen = Observations(points * node_mm, labels, spread=node_mm)
-    return completion._judged(atlas, seen, 1, Fit("ball", found, frame, 64, lambda: values), ())
+    fits = [Fit("ball", found, frame, 64, lambda: values)]
+    size_mm = float(np.mean(atlas.config.size_mm))
+    return completion._judged(atlas, seen, 1, completion._Searched.of(fits, seen, size_mm))
 
 
 MIDDLE = np.array([32.0, 32, 32])

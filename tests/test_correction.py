@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from implicit_atlas import correction
+from implicit_atlas.click_sides import Beside
 from implicit_atlas.correction import Clicks, corrected, signed_distances, values_at
 from implicit_atlas.frame import Frame
 from implicit_atlas.sampling import Observations
@@ -86,7 +87,8 @@ def test_the_addition_is_the_most_probable_one():
     places, count = RNG.uniform(-0.5, 0.5, (60, 3)), 60
     sign = RNG.choice([-1.0, 0.0, 1.0], count)
     spread = np.where(sign == 0, 0.02, np.inf)
-    clicks = Clicks(places, RNG.normal(0, 0.05, count), sign, spread, np.ones(count))
+    aim = np.where(sign == 0, RNG.choice([-0.05, 0.0, 0.05], count), 0.0)
+    clicks = Clicks(places, RNG.normal(0, 0.05, count), sign, aim, spread, np.ones(count))
     share = RNG.uniform(0.2, 1, count)
     weights = correction._most_probable(clicks, share)
     covariance = share[:, None] * correction._covariance(places, places) * share
@@ -95,10 +97,39 @@ def test_the_addition_is_the_most_probable_one():
     np.testing.assert_allclose(covariance @ weights, covariance @ -slope, atol=1e-3)
 
 
+def test_what_is_beside_clicks_is_followed():
+    """Clicks on a half of the ball whose sides are said to be swapped, as where a shape fills a bend."""
+    away = RNG.standard_normal((400, 3))
+    out = away / np.linalg.norm(away, axis=1, keepdims=True)
+    out = out[out[:, 0] > 0.3]
+    points, count = MIDDLE + RADIUS * out, len(out)
+    seen = Observations(points, np.full(count, 0.5), spread=0.3)
+    places = np.concatenate([points - 3 * out, points + 3 * out])
+    swapped = Beside(places, np.repeat([-3.0, 3.0], count), np.full(2 * count, 0.5))
+    told = swapped.distance_mm > 0
+    assert ((values_at(BALL, FRAME, places) > 0) == ~told).all()
+    assert ((values_at(corrected(BALL, FRAME, seen), FRAME, places) > 0) == ~told).mean() > 0.98
+    assert ((values_at(corrected(BALL, FRAME, seen, swapped), FRAME, places) > 0) == told).mean() > 0.98
+
+
+def test_additions_in_single_precision_are_those_in_double():
+    places, clicks = RNG.uniform(-1, 1, (700, 3)), RNG.uniform(-1, 1, (300, 3))
+    weights = 100 * RNG.standard_normal(300)
+    exact = correction._covariance(places, clicks) @ weights
+    found = correction._added_at(places, clicks, weights)
+    np.testing.assert_allclose(found, exact, atol=1e-5 * np.abs(exact).max())
+    assert correction._added_at(places[:0], clicks, weights).shape == (0,)
+
+
 def test_slopes_and_curvatures_are_those_of_the_surprise():
     sign = np.array([-1.0, 0, 1, 1])
     clicks = Clicks(
-        np.zeros((4, 3)), np.zeros(4), sign, np.where(sign == 0, 0.1, np.inf), np.array([1, 2, 0.5, 1])
+        places=np.zeros((4, 3)),
+        distance=np.zeros(4),
+        sign=sign,
+        aim=np.array([0, 0.05, 0, 0]),
+        spread=np.where(sign == 0, 0.1, np.inf),
+        weight=np.array([1, 2, 0.5, 1]),
     )
     at, step = np.array([0.003, 0.02, -0.01, 0.004]), 1e-6
     up, _, _ = clicks.surprise(at + step)

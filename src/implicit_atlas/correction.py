@@ -20,6 +20,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
+from implicit_atlas.click_sides import Beside
 from implicit_atlas.frame import Frame
 from implicit_atlas.grid import sample_volume
 from implicit_atlas.sampling import Observations
@@ -34,7 +35,7 @@ MOST = 2048  # clicks; masks have more points, which shapes follow, and what was
 COARSE = 2  # nodes of the shape's lattice from one place where the addition is evaluated to the next
 FAINT = 1e-3  # corrections of less than this share are none
 BAND = 0.3  # the addition is evaluated where the shape's surface is nearer than this
-CHUNK = 4000  # places of which kernels are held at once
+CHUNK = 256  # places of which kernels are held at once
 STEPS, SETTLED = 40, 1e-4  # of Newton's method, at most; it ends where the objective falls by less
 
 
@@ -45,14 +46,16 @@ class Clicks:
     Args:
         places: (n, 3) from the middle of the shape's cube, along its axes; equal lengths are equal in mm.
         distance: (n,) to the shape's surface, positive inside.
-        sign: (n,) 1 inside, -1 outside, 0 on the boundary.
-        spread: (n,) of clicks on the boundary, how far they may lie from it; infinite of others.
+        sign: (n,) 1 inside, -1 outside, 0 where the distance is known: on the boundary, and at both sides of clicks.
+        aim: (n,) that distance, positive inside.
+        spread: (n,) how far it may be off; infinite of others.
         weight: (n,) of each.
     """
 
     places: Float[np.ndarray, "n 3"]
     distance: Float[np.ndarray, " n"]
     sign: Float[np.ndarray, " n"]
+    aim: Float[np.ndarray, " n"]
     spread: Float[np.ndarray, " n"]
     weight: Float[np.ndarray, " n"]
 
@@ -62,7 +65,7 @@ class Clicks:
 
     def contradicted(self) -> np.ndarray:
         """Which of them the shape grossly contradicts."""
-        off = np.abs(self.distance) - np.where(np.isfinite(self.spread), self.spread, 0)
+        off = np.abs(self.distance - self.aim) - np.where(np.isfinite(self.spread), self.spread, 0)
         return np.where(self.sign == 0, off, -self.sign * self.distance) > GROSS
 
     def surprise(self, value: Float[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -71,14 +74,15 @@ class Clicks:
         wrong = np.exp(-np.logaddexp(0, margin))
         labelled = self.sign != 0
         near = np.where(labelled, 0, 1 / self.spread**2)
-        cost = np.where(labelled, np.logaddexp(0, -margin), near * value**2 / 2)
-        slope = np.where(labelled, -self.sign * wrong / SOFTNESS, near * value)
+        off = value - self.aim
+        cost = np.where(labelled, np.logaddexp(0, -margin), near * off**2 / 2)
+        slope = np.where(labelled, -self.sign * wrong / SOFTNESS, near * off)
         curvature = np.where(labelled, wrong * (1 - wrong) / SOFTNESS**2, near)
         return self.weight * cost, self.weight * slope, self.weight * curvature
 
 
 def corrected(
-    values: Float[np.ndarray, "r r r"], frame: Frame, seen: Observations
+    values: Float[np.ndarray, "r r r"], frame: Frame, seen: Observations, beside: Beside | None = None
 ) -> Float[np.ndarray, "r r r"]:
     """A shape's field with its surface moved where clicks contradict it; the same array where none does.
 
@@ -86,11 +90,12 @@ def corrected(
         values: on the lattice of the shape's cube, positive inside.
         frame: where the cube lies.
         seen: what was observed, in RAS millimetres.
+        beside: places at the sides of clicks, of which the distance to the boundary is known, too.
 
     Returns:
         `values`, or corrected signed distances to the surface, in shares of half the cube's mean side.
     """
-    found = _beside(values, frame, seen)
+    found = _compared(values, frame, seen, beside)
     if found is None:
         return values
     distance, clicks, half = found
@@ -109,7 +114,7 @@ def misfit(
 
     Labels are off where they lie on the wrong side. Of more points than `MOST` none is.
     """
-    found = _beside(values, frame, seen)
+    found = _compared(values, frame, seen)
     if found is None:
         return np.zeros(len(seen.points)), np.zeros(len(seen.points), bool)
     _, clicks, half = found
@@ -150,8 +155,8 @@ def sides_of(seen: Observations) -> Float[np.ndarray, " n"]:
     return np.sign(seen.occupancy - 0.5)
 
 
-def _beside(
-    values: Float[np.ndarray, "r r r"], frame: Frame, seen: Observations
+def _compared(
+    values: Float[np.ndarray, "r r r"], frame: Frame, seen: Observations, beside: Beside | None = None
 ) -> tuple[Float[np.ndarray, "r r r"], Clicks, Float[np.ndarray, "3"]] | None:
     """A shape's signed distances, the clicks beside it and half its cube's sides; None where no click can be wrong."""
     if len(seen.points) > MOST or not (values > 0).any():
@@ -161,22 +166,32 @@ def _beside(
     half_mm = frame.lattice_spacing_mm * (frame.resolution / 2)
     unit = 1 / float(np.exp(np.log(half_mm).mean()))
     distance = signed_distances(values, frame.lattice_spacing_mm * unit)
-    return distance, _clicks(distance, frame, seen, half_mm * unit, unit), half_mm * unit
+    clicks = _clicks(distance, frame, seen, beside or Beside.nothing(), half_mm * unit, unit)
+    return distance, clicks, half_mm * unit
 
 
 def _clicks(
     distance: Float[np.ndarray, "r r r"],
     frame: Frame,
     seen: Observations,
+    beside: Beside,
     half: Float[np.ndarray, "3"],
     unit: float,
 ) -> Clicks:
-    cube = frame.world_to_cube(seen.points)
+    points, none = np.concatenate([seen.points, beside.points]), np.zeros(len(beside.points))
+    cube = frame.world_to_cube(points)
     beyond = np.linalg.norm((cube - cube.clip(-1, 1)) * half, axis=1)
-    found = values_at(distance, frame, seen.points) - beyond
+    found = values_at(distance, frame, points) - beyond
     sign = sides_of(seen)
-    spread = np.where(sign == 0, np.hypot(np.minimum(seen.spreads * unit, REACH), ON_SURFACE), np.inf)
-    return Clicks(cube * half, found, sign, spread, np.asarray(seen.weight, np.float64))
+    near = np.where(sign == 0, np.hypot(np.minimum(seen.spreads * unit, REACH), ON_SURFACE), np.inf)
+    return Clicks(
+        places=cube * half,
+        distance=found,
+        sign=np.concatenate([sign, none]),
+        aim=np.concatenate([np.zeros(len(sign)), beside.distance_mm * unit]),
+        spread=np.concatenate([near, np.hypot(beside.spread_mm * unit, ON_SURFACE)]),
+        weight=np.concatenate([np.asarray(seen.weight, np.float64), none + 1]),
+    )
 
 
 def _addition(
@@ -197,10 +212,21 @@ def _addition(
     local = _nearness(places, gross)
     near, places, local = near[local > FAINT], places[local > FAINT], local[local > FAINT]
     out = np.zeros(n**3, np.float32)
-    for first in range(0, len(near), CHUNK):
-        some = slice(first, first + CHUNK)
-        out[near[some]] = local[some] * (_covariance(places[some], clicks.places) @ weights)
+    out[near] = local * _added_at(places, clicks.places, weights)
     return _resized(out.reshape(n, n, n), side)
+
+
+def _added_at(
+    places: Float[np.ndarray, "n 3"], clicks: Float[np.ndarray, "k 3"], weights: Float[np.ndarray, " k"]
+) -> Float[np.ndarray, " n"]:
+    """Covariance of places and clicks · weights, a few places after the other: in single precision, within a cache."""
+    scale = 3**0.5 / LENGTH
+    to, amount = (torch.from_numpy(a).float() for a in (clicks * scale, DEVIATION**2 * weights))
+    out = []
+    for some in torch.from_numpy(places * scale).float().split(CHUNK):
+        apart = torch.cdist(some, to)
+        out.append(torch.exp(-apart).mul_(apart.add_(1)) @ amount)
+    return torch.cat(out).numpy() if out else np.zeros(0, np.float32)
 
 
 def _resized(volume: Float[np.ndarray, "a a a"], side: int) -> Float[np.ndarray, "b b b"]:
