@@ -132,7 +132,9 @@ def test_nothing_is_said_where_nothing_is_known() -> None:
     labelled = Observations(points, np.ones(100))
     flat = clicks(points * [1, 1, 0])
     many = clicks(np.repeat(points, 30, axis=0))
-    for seen in (far, labelled, many):
+    turn = 2 * np.pi * np.arange(150) / 30
+    curves = clicks(20 * np.stack([np.cos(turn), np.sin(turn), np.arange(150) // 30], axis=1))
+    for seen in (far, labelled, many, curves):
         assert not len(beside_clicks(seen, filled, 74.0).points)
     for seen in (flat, clicks(np.concatenate([points, points]))):
         assert np.isfinite(beside_clicks(seen, filled, 74.0).points).all()

@@ -30,6 +30,9 @@ PULL = 3.0  # how much a shape counts beside what facets say
 APART = 0.5  # of the distance to the next click: how far from a click its two sides are told
 SURE = 0.25  # of that distance: by how much it may be off
 MOST = 2048  # clicks
+# Clicks along curves leave the normals of facets open, and would spoil shapes between them. Of a click and its nearest
+# ones, how wide they are beside how long: 5 % of random clicks have less than 0.4, of clicks on sparse contours 70 %.
+NEAREST, WIDE, ENOUGH = 8, 0.4, 0.7
 PLACES = 8  # in a tetrahedron, at which a shape is asked
 OTHERS = np.array(
     [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
@@ -136,7 +139,7 @@ class Beside:
 
 
 def beside_clicks(seen: Observations, distance: Distance, size_mm: float) -> Beside:
-    """Places at both sides of the clicks on the boundary; fewer or none where that is not sure.
+    """Places at both sides of the clicks on the boundary; fewer where that is not sure, none of clicks along curves.
 
     Args:
         seen: in RAS millimetres.
@@ -145,6 +148,8 @@ def beside_clicks(seen: Observations, distance: Distance, size_mm: float) -> Bes
     """
     clicks = seen.points[seen.occupancy == 0.5]
     if not 4 <= len(clicks) <= MOST:
+        return Beside.nothing()
+    if _wide(clicks).mean() < ENOUGH:
         return Beside.nothing()
     middle = clicks.mean(0)  # scanners' origins may be far away
     clicks = clicks - middle
@@ -155,6 +160,14 @@ def beside_clicks(seen: Observations, distance: Distance, size_mm: float) -> Bes
     inside = _inside(cells, lambda points: distance(points + middle), SOFT * size_mm / 2)
     found = _both_sides(cells, clicks, inside)
     return replace(found, points=found.points + middle)
+
+
+def _wide(clicks: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
+    """Which clicks have others in all directions of a surface, not along a curve alone."""
+    _, near = KDTree(clicks).query(clicks, k=min(NEAREST + 1, len(clicks)))
+    about = clicks[near] - clicks[near].mean(1, keepdims=True)
+    length, width, _ = np.linalg.svd(about, compute_uv=False).T
+    return width > WIDE * length
 
 
 def _inside(cells: Cells, distance: Distance, soft_mm: float) -> Bool[np.ndarray, " k"]:
