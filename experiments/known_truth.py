@@ -26,11 +26,11 @@ from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.code_fit import FEW_AT_ONCE, FitConfig
 from implicit_atlas.console import exit_status
 from implicit_atlas.correspondence import (
-    from_template,
+    places_in,
     reference_template,
+    surface_map,
     template_map,
     template_mesh,
-    transfer_points,
 )
 from implicit_atlas.files import write_atomic
 from implicit_atlas.fit import Fit
@@ -56,8 +56,11 @@ Numbers = dict[str, Any]
 def carried(atlas: TrainedAtlas, fits: list[Fit], organs: list[Phantom]) -> Numbers:
     """Errors in mm of exact places and landmarks of each organ that are carried to the next one.
 
-    Through the template, and by the place in the box and the point of the exact surface that is nearest to it.
+    Through the template by the smooth map of surfaces, by the shapes' displacements (the paper's), and by the place in
+    the box and the point of the exact surface that is nearest to it.
     """
+    template = template_mesh(atlas, reference_template(atlas))
+    maps = [(surface_map(atlas, fit, template), template_map(atlas, fit.found)) for fit in fits]
     found: dict[str, list[np.ndarray]] = {}
     left = []
     for index, source in enumerate(organs):
@@ -67,13 +70,16 @@ def carried(atlas: TrainedAtlas, fits: list[Fit], organs: list[Phantom]) -> Numb
             ("surface", source.vertices_mm, target.vertices_mm),
             ("landmarks", source.landmarks_mm, target.landmarks_mm),
         ):
-            places, missed = transfer_points(atlas, *pair, points)
-            boxed = pair[1].placed().cube_to_world(pair[0].placed().world_to_cube(points))
-            nearest = target.vertices_mm[KDTree(target.vertices_mm).query(boxed)[1]]
-            for way, there in (("template", places), ("box", nearest)):
-                error = np.linalg.norm(there - truth, axis=1)
-                found.setdefault(f"{what}, {way}", []).append(error)
-            left.append(missed)
+            own = pair[0].placed().world_to_cube(points)
+            boxed = pair[1].placed().cube_to_world(own)
+            there = {"box": target.vertices_mm[KDTree(target.vertices_mm).query(boxed)[1]]}
+            for way, first, second in zip(
+                ("template", "displacement"), maps[index], maps[after], strict=True
+            ):
+                there[way], missed = places_in(pair[1], second, first(own))
+                left.append(missed)
+            for way, places in there.items():
+                found.setdefault(f"{what}, {way}", []).append(np.linalg.norm(places - truth, axis=1))
     out: Numbers = {name: _summary(np.concatenate(errors)) for name, errors in found.items()}
     out["equation left"] = _summary(np.concatenate(left))
     return out
@@ -88,11 +94,8 @@ def _summary(errors_mm: np.ndarray) -> Numbers:
 
 def modes_of(atlas: TrainedAtlas, fits: list[Fit], organs: list[Phantom]) -> Numbers:
     """Deviation of a vertex in mm and shares of variance in the first modes, of exact surfaces and of the atlas's."""
-    vertices = template_mesh(atlas, reference_template(atlas), RESOLUTION).vertices
-    ours = [
-        fit.placed().cube_to_world(from_template(template_map(atlas, fit.found), vertices).points)
-        for fit in fits
-    ]
+    template = template_mesh(atlas, reference_template(atlas), RESOLUTION)
+    ours = [places_in(fit, surface_map(atlas, fit, template), template.vertices)[0] for fit in fits]
     out = {}
     for name, cases in (("exact", [organ.vertices_mm for organ in organs]), ("ours", ours)):
         stats = principal_modes(align(np.stack(cases)), MODES)
@@ -142,11 +145,12 @@ def lines_of(found: Numbers) -> list[str]:
         f"{about['seconds']:.0f} s. "
         f"`python -m experiments.known_truth --family {about['organ']} --steps {about['steps']}`.",
         "\nPlaces of one organ, carried to the next: mean error (95 % of places), mm.\n",
-        "| what is carried | through the template | by the place in the box, to the nearest point of the surface |",
-        "|---|---|---|",
+        "| what is carried | through the template | by the shapes' displacements alone | by the place in the box, to "
+        "the nearest point of the surface |",
+        "|---|---|---|---|",
     ]
     for what in ("surface", "landmarks"):
-        cells = (moved[f"{what}, {way}"] for way in ("template", "box"))
+        cells = (moved[f"{what}, {way}"] for way in ("template", "displacement", "box"))
         lines.append(
             f"| {what} | " + " | ".join(f"{c['mean_mm']:.2f} ({c['p95_mm']:.2f})" for c in cells) + " |"
         )

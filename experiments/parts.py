@@ -26,8 +26,9 @@ from implicit_atlas.correspondence import Labelled, transfer_labels
 from implicit_atlas.files import write_atomic
 from implicit_atlas.io import case_name, find_cases, read_labels
 from implicit_atlas.metrics import dsc
+from implicit_atlas.surface import CubeMesh
 from implicit_atlas.tasks import Reconstruction
-from implicit_atlas.transfer import Alike, in_template
+from implicit_atlas.transfer import Alike, parts_of
 
 COUNTS = (1, 3, 5)
 PARTS = {1: "anterior", 2: "posterior"}
@@ -42,18 +43,20 @@ class Described:
     template: Labelled
 
 
-def described(atlas: TrainedAtlas, found: Reconstruction) -> Described:
+def described(atlas: TrainedAtlas, found: Reconstruction, template: CubeMesh) -> Described:
     """The voxels of a labelled case."""
     mask = found.case.mask
     voxels = np.argwhere(mask.occupancy)
     parts = read_labels(mask.path).values[tuple(voxels.T)]
     box = found.fit.placed().voxel_to_cube(voxels.astype(np.float64))
-    return Described(found, Labelled(box, parts), Labelled(in_template(atlas, found, voxels), parts))
+    return Described(found, Labelled(box, parts), parts_of(atlas, found, template))
 
 
-def carried(atlas: TrainedAtlas, known: list[Reconstruction], unseen: list[Reconstruction]) -> dict[str, Any]:
+def carried(alike: Alike, known: list[Reconstruction], unseen: list[Reconstruction]) -> dict[str, Any]:
     """DSC in percent of the parts of every unseen case, for each number of labelled cases and each way."""
-    sources, targets = ([described(atlas, one) for one in cases] for cases in (known, unseen))
+    sources, targets = (
+        [described(alike.atlas, one, alike.template) for one in cases] for cases in (known, unseen)
+    )
     out = {}
     for count in COUNTS:
         few, rows = sources[:count], []
@@ -94,7 +97,7 @@ def main() -> None:
         list(alike.fits([paths[case_name(Path(n))] for n in names]))
         for names in (split["few_shot"], split["val"])
     )
-    found = carried(atlas, known, unseen)
+    found = carried(alike, known, unseen)
     about = {
         "cases": len(unseen),
         "local": options.local,

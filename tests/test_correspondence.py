@@ -12,8 +12,10 @@ from implicit_atlas.correspondence import (
     common_template,
     from_template,
     jacobians,
+    places_in,
     reference_template,
     share_of_folds,
+    surface_map,
     template_map,
     template_mesh,
     transfer_labels,
@@ -61,14 +63,29 @@ def fitted(*indices):
 
 
 def test_template_vertices_lie_on_the_surface_of_every_shape():
+    """By the smooth map of the surfaces, and by the displacement where that does not fold."""
     mesh = template_mesh(tiny_atlas(), reference_template(tiny_atlas()), 32)
     for fit in fitted(5, 7):
-        found = from_template(template_map(tiny_atlas(), fit.found), mesh.vertices)
-        assert found.solved > 0.9  # an atlas of 150 steps folds here and there
-        good = found.left < 1e-3
-        logits = fit.logits_at(found.points[good])
-        slope = np.abs(fit.logits_at(found.points[good] * 0.9) - logits)
-        assert np.median(np.abs(logits) / np.maximum(slope, 1e-3)) < 0.2
+        by_map = from_template(surface_map(tiny_atlas(), fit, mesh), mesh.vertices)
+        assert by_map.solved > 0.99
+        by_displacement = from_template(template_map(tiny_atlas(), fit.found), mesh.vertices)
+        assert by_displacement.solved > 0.9  # an atlas of 150 steps folds here and there
+        for found in (by_map, by_displacement):
+            good = found.left < 1e-3
+            logits = fit.logits_at(found.points[good])
+            slope = np.abs(fit.logits_at(found.points[good] * 0.9) - logits)
+            assert np.median(np.abs(logits) / np.maximum(slope, 1e-3)) < 0.2
+
+
+def test_what_is_carried_between_cases_by_maps_of_their_surfaces_is_what_one_call_carries():
+    first, second = fitted(5, 7)
+    mesh = template_mesh(tiny_atlas(), reference_template(tiny_atlas()))
+    points_mm = first.mesh().vertices[::200]
+    wanted = surface_map(tiny_atlas(), first, mesh)(first.placed().world_to_cube(points_mm))
+    there, left_mm = places_in(second, surface_map(tiny_atlas(), second, mesh), wanted)
+    expected, expected_mm = transfer_points(tiny_atlas(), first, second, points_mm)
+    np.testing.assert_allclose(there, expected)
+    np.testing.assert_allclose(left_mm, expected_mm)
 
 
 def test_places_go_to_another_case_and_come_back():
@@ -108,11 +125,12 @@ def test_labels_follow_the_votes():
 def test_parts_of_a_shape_follow_into_another():
     """The halves of a phantom, drawn on one, lie about where its box says in another of the family."""
     fits = fitted(5, 7)
+    mesh = template_mesh(tiny_atlas(), reference_template(tiny_atlas()))
     places, halves = [], []
     for fit in fits:
         inside = np.argwhere(fit.occupancy())
         cube = (2 * inside + 1) / fit.resolution - 1
-        places.append(template_map(tiny_atlas(), fit.found)(cube))
+        places.append(surface_map(tiny_atlas(), fit, mesh)(cube))
         halves.append((cube[:, 2] > 0).astype(int))
     found = transfer_labels([Labelled(places[0], halves[0])], places[1])
     assert dsc(found == 1, halves[1] == 1) > 0.85

@@ -87,7 +87,8 @@ class Completion:
         frame = self.fit.placed()
         values = without_specks(self.field_of(self.fit))
         own, _ = largest_pieces(values > 0, self.pieces)
-        inside = frame.world_to_cube(self.seen.points[self.seen.occupancy > 0.5])
+        beside = self.beside.points[self.beside.distance_mm > 0]
+        inside = frame.world_to_cube(np.concatenate([self.seen.points[self.seen.occupancy > 0.5], beside]))
         nodes = np.rint((inside + 1) * (frame.resolution / 2) - 0.5).astype(int)
         nodes = nodes[((nodes >= 0) & (nodes < frame.resolution)).all(1)]
         own[tuple(nodes.T)] = True

@@ -1,7 +1,8 @@
 """Dense correspondence through a template: where a place of one shape lies in another, both ways, with its error.
 
-p ↦ q = p + 𝒟(d(h), p) leads from a shape into its template (Eq. 2). The way back is solved for, and what is left of the
-equation is reported. Shapes are comparable where they deform the same template.
+p ↦ q = p + 𝒟(d(h), p) leads from a shape into its template (Eq. 2). Nothing holds such a displacement along a surface,
+though: places are carried by a smooth map of the shape's surface onto the template's instead (`alignment`). The way
+back is solved for, and what is left of the equation is reported. Shapes are comparable where they have one template.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from jaxtyping import Float, Integer
 from scipy.spatial import KDTree
 
+from implicit_atlas.alignment import align
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.code_fit import CodeFit
 from implicit_atlas.errors import InputError
@@ -178,6 +180,12 @@ def common_template(fits: list[Fit]) -> int:
     return int(used.pop())  # pyright: ignore[reportArgumentType]
 
 
+def surface_map(atlas: TrainedAtlas, fit: Fit, template: CubeMesh) -> PointMap:
+    """Where cube points of a fit lie in a template: smooth, and its surface goes to that of the template."""
+    surface = fit.placed().world_to_cube(fit.mesh().vertices)
+    return align(surface, template, np.array(atlas.config.size_mm))
+
+
 def transfer_points(
     atlas: TrainedAtlas, source: Fit, target: Fit, points_mm: Float[np.ndarray, "n 3"]
 ) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:
@@ -186,12 +194,19 @@ def transfer_points(
     Raises:
         InputError: the fits deform different templates, or have no place in a scan.
     """
-    common_template([source, target])
-    from_frame, to_frame = source.placed(), target.placed()
-    in_template = template_map(atlas, source.found)(from_frame.world_to_cube(points_mm))
-    found = from_template(template_map(atlas, target.found), in_template)
-    half_size_mm = float((to_frame.lattice_spacing_mm * to_frame.resolution).mean() / 2)
-    return to_frame.cube_to_world(found.points), found.left * half_size_mm
+    template = template_mesh(atlas, common_template([source, target]))
+    mapped = surface_map(atlas, source, template)
+    wanted = mapped(source.placed().world_to_cube(points_mm))
+    return places_in(target, surface_map(atlas, target, template), wanted)
+
+
+def places_in(
+    fit: Fit, mapped: PointMap, wanted: Float[np.ndarray, "n 3"]
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:
+    """Places in a case, RAS mm, that a map brings to those in the template, and what was left in mm."""
+    frame, found = fit.placed(), from_template(mapped, wanted)
+    half_size_mm = float((frame.lattice_spacing_mm * frame.resolution).mean() / 2)
+    return frame.cube_to_world(found.points), found.left * half_size_mm
 
 
 @dataclass(frozen=True, eq=False)

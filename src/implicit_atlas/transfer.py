@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,12 @@ from implicit_atlas.code_fit import FitConfig, at_once
 from implicit_atlas.console import Report
 from implicit_atlas.correspondence import (
     Labelled,
-    from_template,
+    places_in,
     reference_template,
     share_of_folds,
-    template_map,
+    surface_map,
     template_mesh,
     transfer_labels,
-    transfer_points,
 )
 from implicit_atlas.errors import AtlasError, InputError
 from implicit_atlas.fit import all_doubts
@@ -69,6 +69,11 @@ class Alike:
     report: Report = lambda share, text: None
     mirror: Mirror = "no"
 
+    @cached_property
+    def template(self) -> CubeMesh:
+        """The surface of that template."""
+        return template_mesh(self.atlas, reference_template(self.atlas))
+
     def fits(self, paths: Sequence[Path]) -> Iterator[Reconstruction]:
         """Fit masks, batch by batch."""
         local = LocalConfig() if self.local else None
@@ -84,33 +89,36 @@ def correspond_all(
     """Write a mesh of the reference template's topology for each mask, and the template itself; how exact each is.
 
     `dsc` is that of the mask and the shape whose surface the mesh follows, `left_mm_p95` what the search for the
-    template's vertices in it left.
+    template's vertices in it left, `off_surface_mm_p95` how far they lie from vertices of that surface.
 
     Raises:
         InputError: the folder has meshes of another topology.
     """
     atlas = alike.atlas
-    template = template_mesh(atlas, reference_template(atlas), resolution)
+    template = template_mesh(
+        atlas, reference_template(atlas), resolution
+    )  # of as many vertices as were asked for
     make_folder(folder / MESH_FOLDER)
     _keep_topology(folder / TEMPLATE, template, np.array(atlas.config.size_mm) / 2)
     rows = []
     for found in alike.fits(paths):
         fit, frame = found.fit, found.fit.placed()
-        mapped = template_map(atlas, fit.found)
-        places = from_template(mapped, template.vertices)
-        vertices = frame.cube_to_world(places.points)
+        mapped = surface_map(atlas, fit, template)
+        vertices, left_mm = places_in(fit, mapped, template.vertices)
+        places = frame.world_to_cube(vertices)
         write_mesh(
             folder / MESH_FOLDER / f"{fit.name}{MESH_SUFFIX}", Mesh(vertices, _outward(template.faces, frame))
         )
-        step = max(1, len(places.points) // FOLD_POINTS)
-        left_mm = places.left * float((frame.lattice_spacing_mm * frame.resolution).mean() / 2)
+        step = max(1, len(places) // FOLD_POINTS)
+        off_mm = KDTree(fit.mesh().vertices).query(vertices)[0]
         rows.append(
             {
                 "name": fit.name,
                 "vertices": len(vertices),
                 "left_mm_p95": round(float(np.percentile(left_mm, 95)), 4),
-                "not_found": round(1 - places.solved, 4),
-                "folds": round(share_of_folds(mapped, places.points[::step]), 4),
+                "off_surface_mm_p95": round(float(np.percentile(off_mm, 95)), 4),
+                "not_found": round(float((left_mm > LEFT_MM).mean()), 4),
+                "folds": round(share_of_folds(mapped, places[::step]), 4),
                 "dsc": round(100 * found.likeness, 2),
                 "mirrored": frame.mirrored,
                 "doubt": found.doubt or "",
@@ -155,9 +163,11 @@ def carry_landmarks(
         raise InputError(
             points, problem, "Check that they are of this case, and in the right space (LPS or RAS)."
         )
-    rows = []
+    template, rows = alike.template, []
+    places = first.fit.placed().world_to_cube(marks.points_mm)
+    wanted = surface_map(atlas, first.fit, template)(places)
     for found in alike.fits(targets):
-        places_mm, left_mm = transfer_points(atlas, first.fit, found.fit, marks.points_mm)
+        places_mm, left_mm = places_in(found.fit, surface_map(atlas, found.fit, template), wanted)
         cases = all_doubts(first.doubt and f"{first.fit.name}: {first.doubt}", found.doubt)
         doubts = [
             all_doubts(_doubt(*one), cases) or ""
@@ -205,7 +215,10 @@ def carry_labels(
         InputError: no labelled case can be used.
     """
     atlas = alike.atlas
-    labelled = [(found.fit.name, found.doubt, _parts_of(atlas, found)) for found in alike.fits(sources)]
+    template = alike.template
+    labelled = [
+        (found.fit.name, found.doubt, parts_of(atlas, found, template)) for found in alike.fits(sources)
+    ]
     known = [parts for *_, parts in labelled]
     if not known:
         why = f": {alike.problems[0].message.rstrip('.')}" if alike.problems else ""
@@ -217,10 +230,9 @@ def carry_labels(
     rows = []
     for found in alike.fits(targets):
         mask = found.case.mask
-        voxels = np.argwhere(mask.occupancy)
-        parts = transfer_labels(known, in_template(atlas, found, voxels))
+        parts = transfer_labels(known, voxels_in_template(atlas, found, template))
         values = np.zeros(mask.grid.shape, parts.dtype)
-        values[tuple(voxels.T)] = parts
+        values[mask.occupancy] = parts
         write_label_map(folder / f"{found.fit.name}.nii.gz", values, mask.grid)
         row: dict[str, Any] = {"case": found.fit.name, "mirrored": found.fit.placed().mirrored}
         row |= {f"voxels_{part}": int((parts == part).sum()) for part in ids}
@@ -237,15 +249,13 @@ def _source_doubt(name: str, doubt: str | None, parts: Labelled, ids: np.ndarray
     return doubt and f"{name}: {doubt}"
 
 
-def in_template(atlas: TrainedAtlas, found: Reconstruction, voxels: np.ndarray) -> np.ndarray:
-    """Where voxels of a case lie in the template."""
-    frame = found.fit.placed()
-    return template_map(atlas, found.fit.found)(frame.voxel_to_cube(voxels.astype(np.float64)))
+def voxels_in_template(atlas: TrainedAtlas, found: Reconstruction, template: CubeMesh) -> np.ndarray:
+    """Where the voxels of a case's mask lie in the template."""
+    voxels = np.argwhere(found.case.mask.occupancy).astype(np.float64)
+    return surface_map(atlas, found.fit, template)(found.fit.placed().voxel_to_cube(voxels))
 
 
-def _parts_of(atlas: TrainedAtlas, found: Reconstruction) -> Labelled:
+def parts_of(atlas: TrainedAtlas, found: Reconstruction, template: CubeMesh) -> Labelled:
     """Places in the template of the voxels of a labelled case, and their labels."""
     mask = found.case.mask
-    voxels = np.argwhere(mask.occupancy)
-    values = read_labels(mask.path).values
-    return Labelled(in_template(atlas, found, voxels), values[tuple(voxels.T)])
+    return Labelled(voxels_in_template(atlas, found, template), read_labels(mask.path).values[mask.occupancy])
