@@ -162,7 +162,7 @@ def test_parts_of_a_case_are_found_in_itself(folder):
     paths = find_cases(folder).paths[:2]
     alike = parts.Alike(tiny_atlas(), local=False)
     known = list(alike.fits(paths))
-    found = parts.carried(tiny_atlas(), known, known)
+    found = parts.carried(alike, known, known)
     assert not alike.problems and set(found) == {"1", "3", "5"}
     for way in ("template", "affine", "nearest shape"):
         assert found["1"][0][way][0] == 100  # of a mask with one label, that label

@@ -140,7 +140,8 @@ def test_places_are_carried_exactly_to_the_same_organ(tmp_path, monkeypatch):
 
 def test_what_is_known_becomes_a_page():
     errors = {"mean_mm": 1.25, "p95_mm": 2.5}
-    names = ("surface, template", "surface, box", "landmarks, template", "landmarks, box", "equation left")
+    ways = ("template", "displacement", "box")
+    names = (*(f"{what}, {way}" for what in ("surface", "landmarks") for way in ways), "equation left")
     found = {
         "correspondence": dict.fromkeys(names, errors),
         "modes": {way: {"rms_mm": 2.0, "shares": [0.0, 0.5, 0.75]} for way in ("exact", "ours")},
@@ -150,5 +151,7 @@ def test_what_is_known_becomes_a_page():
         "calibration": {"64 clicks": {"covered seen": 88.0}},
     }
     lines = known_truth.lines_of({"about": {**ABOUT, "cases": 2, "seconds": 1.0}, "known_truth": found})
-    assert "| surface | 1.25 (2.50) | 1.25 (2.50) |" in lines and "| 64 | 90.00 / 95.00 |" in lines
+    assert (
+        "| surface | 1.25 (2.50) | 1.25 (2.50) | 1.25 (2.50) |" in lines and "| 64 | 90.00 / 95.00 |" in lines
+    )
     assert "| the exact surfaces | 2.00 | 50.0, 75.0 |" in lines and "| label-2 | 91.00 / 96.00 |" in lines
