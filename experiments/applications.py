@@ -289,7 +289,8 @@ def run_measurement(  # noqa: PLR0913 (what differs between measurements)
             "degrees_of_freedom": about["degrees_of_freedom"],
         }
         about = before["about"]  # what was measured before keeps what is said of it
-        about["again"] = [*about.get("again", []), once_more]
+        others = [one for one in about.get("again", []) if one["measured"] != list(found)]
+        about["again"] = [*others, once_more]
         found = before[key] | found
     write_atomic(path, (json.dumps({"about": about, key: found}, indent=1) + "\n").encode())
 

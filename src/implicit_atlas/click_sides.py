@@ -22,7 +22,7 @@ from implicit_atlas.sampling import Observations
 
 Distance = Callable[[Float[np.ndarray, "n 3"]], Float[np.ndarray, " n"]]
 
-# Chosen on `val` of pancreas, hippocampus and liver (docs/LOG.md, 2026-11-29, later).
+# Chosen on `val` of pancreas and hippocampus (docs/LOG.md, 2026-11-29, later).
 SOFT = (
     3 / 64
 )  # of half the organ's mean size: how far off its surface may be where a shape is hardly believed

@@ -32,7 +32,7 @@ TRUSTED_SHARE = 0.1  # of the organ's mean size, that clicks may lie on the wron
 # Share of 64 clicks on the boundary that atlases contradict before correction: hippocampi of `val` 0 to 2 %, the same
 # clicks in the wrong space (LPS for RAS) 14 to 39 %.
 TRUSTED_MOVED = 0.1
-# Share of places beside clicks on the boundary that are grossly on a shape's wrong side: hippocampi, livers and
+# Share of places beside clicks on the boundary that are grossly on a shape's wrong side: hippocampi and
 # pancreases of `val` 0 to 3 %, one pancreas that was wrongly found 5 to 10 %. More are searched for once more.
 TRUSTED_SIDES = 0.035
 # Of `val`, shares of surface that lie farther than FAR: 64 clicks 1 to 2 %, three slices 1 to 13 %, one slice 58 to

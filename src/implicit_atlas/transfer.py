@@ -95,9 +95,7 @@ def correspond_all(
         InputError: the folder has meshes of another topology.
     """
     atlas = alike.atlas
-    template = template_mesh(
-        atlas, reference_template(atlas), resolution
-    )  # of as many vertices as were asked for
+    template = template_mesh(atlas, reference_template(atlas), resolution)
     make_folder(folder / MESH_FOLDER)
     _keep_topology(folder / TEMPLATE, template, np.array(atlas.config.size_mm) / 2)
     rows = []
