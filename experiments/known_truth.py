@@ -13,6 +13,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,35 +115,52 @@ def volumes_of(atlas: TrainedAtlas, family: str) -> Numbers:
     }
 
 
-def measure(atlas: TrainedAtlas, folder: Path, family: str, organs: list[Phantom]) -> Numbers:
-    """All that is measured of organs that were not learned."""
-    shapes = [atlas.config.prepared.shape_of(organ.mask, organ.name) for organ in organs]
-    config = FitConfig(local=LocalConfig(), batch=FEW_AT_ONCE)
-    fits = atlas.fit(shapes, config, template=reference_template(atlas))
-    out: Numbers = {"correspondence": carried(atlas, fits, organs), "modes": modes_of(atlas, fits, organs)}
-    out["volumes"] = volumes_of(atlas, family)
+def measure(atlas: TrainedAtlas, folder: Path, family: str, organs: list[Phantom], kept: Path) -> Numbers:
+    """All that is measured of organs that were not learned; each part is kept, a call that was stopped goes on."""
     masks = [read_mask(path) for path in find_cases(folder).paths[KNOWN:]]
-    print(json.dumps(out), flush=True)
-    completed = applications.run_completion(atlas, masks, print, TASKS)
-    out["completion"] = {
-        task: {amount: applications.means(rows) for amount, rows in amounts.items()}
-        for task, amounts in completed.items()
+
+    def shapes() -> Numbers:
+        prepared = [atlas.config.prepared.shape_of(organ.mask, organ.name) for organ in organs]
+        config = FitConfig(local=LocalConfig(), batch=FEW_AT_ONCE)
+        fits = atlas.fit(prepared, config, template=reference_template(atlas))
+        return {"correspondence": carried(atlas, fits, organs), "modes": modes_of(atlas, fits, organs)}
+
+    def completion() -> Numbers:
+        completed = applications.run_completion(atlas, masks, print, TASKS)
+        return {
+            task: {amount: applications.means(rows) for amount, rows in amounts.items()}
+            for task, amounts in completed.items()
+        }
+
+    def draws() -> Numbers:
+        rows = calibration.measure(atlas, masks, print)
+        return {task: calibration.means(cases) for task, cases in rows.items()}
+
+    parts: dict[str, Callable[[], Numbers]] = {
+        "shapes": shapes,
+        "volumes": lambda: volumes_of(atlas, family),
+        "completion": completion,
+        "calibration": draws,
+        "repairs": lambda: repairs.measure(atlas, masks, print, KINDS),
     }
-    out["calibration"] = {
-        task: calibration.means(rows) for task, rows in calibration.measure(atlas, masks, print).items()
-    }
-    out["repairs"] = repairs.measure(atlas, masks, print, KINDS)
+    out: Numbers = json.loads(kept.read_text()) if kept.exists() else {"seconds": 0.0}
+    for name, part in parts.items():
+        if name not in out:
+            begun = time.perf_counter()
+            out[name] = part()
+            out["seconds"] += time.perf_counter() - begun
+            write_atomic(kept, json.dumps(out).encode())
     return out
 
 
 def lines_of(found: Numbers) -> list[str]:
     """What is said of one family, for a page."""
     about, rows = found["about"], found["known_truth"]
-    moved, modes, volumes = rows["correspondence"], rows["modes"], rows["volumes"]
+    moved, modes, volumes = rows["shapes"]["correspondence"], rows["shapes"]["modes"], rows["volumes"]
     lines = [
         f"\n**{about['organ'].capitalize()}.** {about['cases']} unseen organs; an atlas of "
         f"{about['training_shapes']} and {about['steps']} steps, seed {about['seed']}; {about['device']}; "
-        f"{about['seconds']:.0f} s. "
+        f"{about['seconds']:.0f} s besides training. "
         f"`python -m experiments.known_truth --family {about['organ']} --steps {about['steps']}`.",
         "\nPlaces of one organ, carried to the next: mean error (95 % of places), mm.\n",
         "| what is carried | through the template | by the shapes' displacements alone | by the place in the box, to "
@@ -204,13 +222,13 @@ def main() -> None:
         "--runs", type=Path, default=RUNS / "known-truth", help="where organs and models are kept"
     )
     options = parser.parse_args()
-    begun, masks = time.perf_counter(), options.runs / options.family / "masks"
+    masks = options.runs / options.family / "masks"
     write_phantoms(masks, options.family, KNOWN + UNSEEN)
     atlas = model_of(options.runs / f"{options.family}.atlas", masks, options.steps)
     organs = make_phantoms(options.family, KNOWN + UNSEEN)[KNOWN:]
-    found = measure(atlas, masks, options.family, organs)
+    found = measure(atlas, masks, options.family, organs, options.runs / f"{options.family}.parts.json")
     about = applications.about_run(atlas, options.family, [organ.mask for organ in organs])
-    about |= {"seconds": round(time.perf_counter() - begun, 1)}
+    about |= {"seconds": round(found.pop("seconds"), 1)}
     text = json.dumps({"about": about, "known_truth": found}, indent=1) + "\n"
     write_atomic(RESULTS / f"known-truth-{options.family}.json", text.encode())
 

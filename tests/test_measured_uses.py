@@ -138,13 +138,40 @@ def test_places_are_carried_exactly_to_the_same_organ(tmp_path, monkeypatch):
     assert modes["exact"]["rms_mm"] == modes["ours"]["rms_mm"] == 0
 
 
+def test_measuring_what_is_known_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    organs = [make_phantom("two-lobe", seed, PhantomConfig(voxels=24)) for seed in (5, 6)]
+    write_phantoms(tmp_path / "masks", "two-lobe", known_truth.KNOWN + 1, config=PhantomConfig(voxels=24))
+    kept = tmp_path / "parts.json"
+    kept.write_text(
+        json.dumps({"seconds": 9.0, "shapes": {"modes": 1}, "volumes": {"made": 2}, "repairs": {}})
+    )
+
+    def stopped(*_):
+        raise InterruptedError
+
+    rows = {"clicks": {"64": [{"ours": [90.0, 95.0]}]}}
+    monkeypatch.setattr(known_truth.applications, "run_completion", lambda *_: rows)
+    monkeypatch.setattr(known_truth.applications, "means", lambda cases: cases[0])
+    monkeypatch.setattr(known_truth.calibration, "measure", stopped)
+    args = (tiny_atlas(), tmp_path / "masks", "two-lobe", organs, kept)
+    with pytest.raises(InterruptedError):
+        known_truth.measure(*args)
+    monkeypatch.setattr(known_truth.calibration, "measure", lambda *_: {})
+    monkeypatch.setattr(known_truth.applications, "run_completion", stopped)
+    found = known_truth.measure(*args)
+    assert found["completion"] == {"clicks": {"64": {"ours": [90.0, 95.0]}}} and found["calibration"] == {}
+    assert found["shapes"] == {"modes": 1} and found["seconds"] >= 9
+
+
 def test_what_is_known_becomes_a_page():
     errors = {"mean_mm": 1.25, "p95_mm": 2.5}
     ways = ("template", "displacement", "box")
     names = (*(f"{what}, {way}" for what in ("surface", "landmarks") for way in ways), "equation left")
     found = {
-        "correspondence": dict.fromkeys(names, errors),
-        "modes": {way: {"rms_mm": 2.0, "shares": [0.0, 0.5, 0.75]} for way in ("exact", "ours")},
+        "shapes": {
+            "correspondence": dict.fromkeys(names, errors),
+            "modes": {way: {"rms_mm": 2.0, "shares": [0.0, 0.5, 0.75]} for way in ("exact", "ours")},
+        },
         "volumes": {"made": [3.0, 0.5], "new": [3.1, 0.6]},
         "completion": {"clicks": {"64": {"ours": [90.0, 95.0]}}},
         "repairs": {"label-2": {"repaired": [91.0, 96.0, 0.3, 50.0]}},
