@@ -15,7 +15,7 @@ import numpy as np
 from experiments.data import DEFAULT_DATA, HERE
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.console import exit_status
-from implicit_atlas.correspondence import from_template, reference_template, template_map, template_mesh
+from implicit_atlas.correspondence import places_in, reference_template, surface_map, template_mesh
 from implicit_atlas.files import write_atomic
 from implicit_atlas.fit import Fit
 from implicit_atlas.generation import generate, interpolate
@@ -105,19 +105,14 @@ def correspondence(atlas: TrainedAtlas, shapes: Sequence[Shape], path: Path) -> 
     """Figure 7."""
     reference, half_mm = reference_template(atlas), np.array(atlas.config.size_mm) / 2
     mesh = template_mesh(atlas, reference, RESOLUTION // 2)
-    low, high = mesh.vertices.min(0), mesh.vertices.max(0)
-    colours = (mesh.vertices - low) / (high - low) * 0.85 + 0.1
+    colours = by_place(mesh.vertices)
     seen = np.flatnonzero(~hidden(mesh.vertices * half_mm, mesh.vertices * half_mm))
     marks = seen[_spread_out(mesh.vertices[seen], KEYPOINTS)]
-    panels = [_coloured(mesh.vertices * half_mm, mesh.faces, colours, marks, f"template {reference}")]
+    own = mesh.vertices * half_mm
+    panels = [coloured(own, mesh.faces, colours, own[marks], f"template {reference}")]
     for shape, fit in zip(shapes, atlas.fit(list(shapes), template=reference), strict=True):
-        places = from_template(template_map(atlas, fit.found), mesh.vertices)
-        vertices = fit.placed().cube_to_world(places.points)
-        panels.append(
-            _coloured(
-                vertices, mesh.faces, colours, marks, f"{shape.name}, {100 * places.solved:.1f} % found"
-            )
-        )
+        vertices, _ = places_in(fit, surface_map(atlas, fit, mesh), mesh.vertices)
+        panels.append(coloured(vertices, mesh.faces, colours, vertices[marks], shape.name))
     surfaces(path, [panels])
 
 
@@ -130,10 +125,17 @@ def _spread_out(vertices: np.ndarray, count: int) -> list[int]:
     return chosen
 
 
-def _coloured(
+def by_place(vertices: np.ndarray) -> np.ndarray:
+    """Colours (v, 3) that tell where on a shape its vertices lie."""
+    low, high = vertices.min(0), vertices.max(0)
+    return (vertices - low) / (high - low) * 0.85 + 0.1
+
+
+def coloured(
     vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, marks: np.ndarray, caption: str
 ) -> Panel:
-    return Panel(vertices, faces, caption, colours[faces].mean(1), vertices[marks])
+    """A surface in the colours of its vertices, with marks."""
+    return Panel(vertices, faces, caption, colours[faces].mean(1), marks)
 
 
 def write_page(folder: Path = DOCS) -> None:

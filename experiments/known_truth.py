@@ -3,7 +3,7 @@
 An atlas learns synthetic organs by the product's defaults and is used on others, of which the exact surface and what
 is where on it are known: places and landmarks are carried from one to the next, modes are compared with those of the
 exact surfaces, random shapes with new organs, and completions, their draws and repairs with clean masks.
-Results: experiments/results/known-truth-FAMILY.json, for docs/applications.md.
+Results: experiments/results/known-truth-FAMILY.json and pictures, for docs/uses/known-truth.md.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from scipy.spatial import KDTree
 
-from experiments import applications, calibration, repairs
+from experiments import applications, calibration, repairs, uses
 from experiments.cell import RESULTS, RUNS
+from experiments.gallery import by_place, coloured
 from implicit_atlas import load, train
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.code_fit import FEW_AT_ONCE, FitConfig
@@ -36,16 +37,18 @@ from implicit_atlas.correspondence import (
 from implicit_atlas.files import write_atomic
 from implicit_atlas.fit import Fit
 from implicit_atlas.generation import generate
-from implicit_atlas.io import find_cases, read_mask
+from implicit_atlas.io import Mask, find_cases, read_mask
 from implicit_atlas.learning import best_device
 from implicit_atlas.local import LocalConfig
 from implicit_atlas.manifest import PrepareConfig
 from implicit_atlas.phantoms import FAMILIES, Phantom, make_phantoms, write_phantoms
+from implicit_atlas.pictures import surfaces
 from implicit_atlas.statistics import align, compactness, principal_modes
 from implicit_atlas.training import default_config
 
 KNOWN, UNSEEN, NEW = 40, 10, 100
 MARGIN, RESOLUTION, MODES = 0.05, 40, 5
+SHOWN = 4  # organs of a picture, of which the first brings colours to the others
 TASKS = ("clicks", "slices", "cut off")
 KINDS = ("label-2", "slices-2", "border-2", "pieces-2")
 
@@ -115,14 +118,42 @@ def volumes_of(atlas: TrainedAtlas, family: str) -> Numbers:
     }
 
 
-def measure(atlas: TrainedAtlas, folder: Path, family: str, organs: list[Phantom], kept: Path) -> Numbers:
+def fits_of(atlas: TrainedAtlas, organs: list[Phantom]) -> list[Fit]:
+    """Organs in one template, with what the codes cannot say added."""
+    shapes = [atlas.config.prepared.shape_of(organ.mask, organ.name) for organ in organs]
+    config = FitConfig(local=LocalConfig(), batch=FEW_AT_ONCE)
+    return atlas.fit(shapes, config, template=reference_template(atlas))
+
+
+def picture(atlas: TrainedAtlas, organs: list[Phantom], path: Path) -> None:
+    """Exact places of the first organ, carried to the others (above), and where they truly are (below)."""
+    template = template_mesh(atlas, reference_template(atlas))
+    fits = fits_of(atlas, organs)
+    first, *maps = [surface_map(atlas, fit, template) for fit in fits]
+    source, frame = organs[0], fits[0].placed()
+    colours = by_place(source.vertices_mm)
+    rows = []
+    for way in ("carried", "truth"):
+        row = [coloured(source.vertices_mm, source.faces, colours, source.landmarks_mm, "one organ")]
+        for organ, fit, there in zip(organs[1:], fits[1:], maps, strict=True):
+            places, marks = organ.vertices_mm, organ.landmarks_mm
+            if way == "carried":
+                places, marks = (
+                    places_in(fit, there, first(frame.world_to_cube(points)))[0]
+                    for points in (source.vertices_mm, source.landmarks_mm)
+                )
+            row.append(coloured(places, source.faces, colours, marks, f"{organ.name}, {way}"))
+        rows.append(row)
+    surfaces(path, rows)
+
+
+def measure(
+    atlas: TrainedAtlas, masks: list[Mask], family: str, organs: list[Phantom], kept: Path
+) -> Numbers:
     """All that is measured of organs that were not learned; each part is kept, a call that was stopped goes on."""
-    masks = [read_mask(path) for path in find_cases(folder).paths[KNOWN:]]
 
     def shapes() -> Numbers:
-        prepared = [atlas.config.prepared.shape_of(organ.mask, organ.name) for organ in organs]
-        config = FitConfig(local=LocalConfig(), batch=FEW_AT_ONCE)
-        fits = atlas.fit(prepared, config, template=reference_template(atlas))
+        fits = fits_of(atlas, organs)
         return {"correspondence": carried(atlas, fits, organs), "modes": modes_of(atlas, fits, organs)}
 
     def completion() -> Numbers:
@@ -222,15 +253,18 @@ def main() -> None:
         "--runs", type=Path, default=RUNS / "known-truth", help="where organs and models are kept"
     )
     options = parser.parse_args()
-    masks = options.runs / options.family / "masks"
-    write_phantoms(masks, options.family, KNOWN + UNSEEN)
-    atlas = model_of(options.runs / f"{options.family}.atlas", masks, options.steps)
+    folder = options.runs / options.family / "masks"
+    write_phantoms(folder, options.family, KNOWN + UNSEEN)
+    atlas = model_of(options.runs / f"{options.family}.atlas", folder, options.steps)
+    masks = [read_mask(path) for path in find_cases(folder).paths[KNOWN:]]
     organs = make_phantoms(options.family, KNOWN + UNSEEN)[KNOWN:]
     found = measure(atlas, masks, options.family, organs, options.runs / f"{options.family}.parts.json")
-    about = applications.about_run(atlas, options.family, [organ.mask for organ in organs])
+    about = applications.about_run(atlas, options.family, masks)
     about |= {"seconds": round(found.pop("seconds"), 1)}
     text = json.dumps({"about": about, "known_truth": found}, indent=1) + "\n"
     write_atomic(RESULTS / f"known-truth-{options.family}.json", text.encode())
+    uses.draw(atlas, masks, options.family)
+    picture(atlas, organs[:SHOWN], uses.DOCS / f"correspondence-{options.family}.png")
 
 
 if __name__ == "__main__":

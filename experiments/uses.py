@@ -1,4 +1,4 @@
-"""Pictures of the uses of an atlas: python -m experiments.uses MODEL, of one that has learned from `train` alone.
+"""Pictures of the uses of an atlas: python -m experiments.uses MODEL --organ ORGAN, of one that learned `train` alone.
 
 Of unseen cases, completed, repaired, and made; they go to docs/uses/, whose pages show them.
 """
@@ -40,7 +40,7 @@ KINDS = {
     "slices-2": "few slices were drawn",
     "pieces-2": "holes and islands",
 }
-CUTS = {"border-2": "a tenth was cut off", "border-3": "a fifth was cut off"}
+CHANGES = {"liver": {"border-2": "a tenth was cut off", "border-3": "a fifth was cut off"}}
 NO_FACES = np.zeros((0, 3), np.int64)
 
 
@@ -121,22 +121,23 @@ def generation(atlas: TrainedAtlas, masks: Sequence[Mask], path: Path) -> None:
     surfaces(path, rows)
 
 
+def draw(atlas: TrainedAtlas, masks: Sequence[Mask], organ: str, folder: Path = DOCS) -> None:
+    """All of them, of unseen cases of an organ."""
+    repairs(atlas, masks[CASE], folder / f"repair-{organ}.png", CHANGES.get(organ, KINDS))
+    generation(atlas, masks, folder / f"generation-{organ}.png")
+    completion(atlas, masks[CASE], folder / f"completion-{organ}.png")
+
+
 @exit_status
 def main() -> None:
     """Draw them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA / "hippocampus")
-    parser.add_argument("--liver", help="a model of livers, for a picture of one that was cut off")
+    parser.add_argument("--organ", default="hippocampus")
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     options = parser.parse_args()
-    atlas, masks = implicit_atlas.load(options.model), unseen(options.data, EVERY)
-    DOCS.mkdir(exist_ok=True)
-    repairs(atlas, masks[CASE], DOCS / "repair.png", KINDS)
-    if options.liver:
-        liver = unseen(DEFAULT_DATA / "liver", EVERY)[CASE]
-        repairs(implicit_atlas.load(options.liver), liver, DOCS / "repair-liver.png", CUTS)
-    generation(atlas, masks, DOCS / "generation.png")
-    completion(atlas, masks[CASE], DOCS / "completion.png")
+    masks = unseen(options.data / options.organ, EVERY)
+    draw(implicit_atlas.load(options.model), masks, options.organ)
 
 
 if __name__ == "__main__":

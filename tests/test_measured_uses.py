@@ -85,7 +85,7 @@ def test_pictures_of_uses(masks, tmp_path, monkeypatch):
     uses.repairs(tiny_atlas(), masks[0], tmp_path / "repair.png", uses.KINDS)
     uses.generation(tiny_atlas(), masks[:2], tmp_path / "generation.png")
     assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in ("repair", "generation"))
-    assert set(uses.KINDS) | set(uses.CUTS) <= set(repairs.KINDS)
+    assert set(uses.KINDS).union(*uses.CHANGES.values()) <= set(repairs.KINDS)
 
 
 def test_organs_of_the_other_side(masks, tmp_path, monkeypatch):
@@ -140,7 +140,6 @@ def test_places_are_carried_exactly_to_the_same_organ(tmp_path, monkeypatch):
 
 def test_measuring_what_is_known_goes_on_where_it_stopped(tmp_path, monkeypatch):
     organs = [make_phantom("two-lobe", seed, PhantomConfig(voxels=24)) for seed in (5, 6)]
-    write_phantoms(tmp_path / "masks", "two-lobe", known_truth.KNOWN + 1, config=PhantomConfig(voxels=24))
     kept = tmp_path / "parts.json"
     kept.write_text(
         json.dumps({"seconds": 9.0, "shapes": {"modes": 1}, "volumes": {"made": 2}, "repairs": {}})
@@ -153,7 +152,7 @@ def test_measuring_what_is_known_goes_on_where_it_stopped(tmp_path, monkeypatch)
     monkeypatch.setattr(known_truth.applications, "run_completion", lambda *_: rows)
     monkeypatch.setattr(known_truth.applications, "means", lambda cases: cases[0])
     monkeypatch.setattr(known_truth.calibration, "measure", stopped)
-    args = (tiny_atlas(), tmp_path / "masks", "two-lobe", organs, kept)
+    args = (tiny_atlas(), [organ.mask for organ in organs], "two-lobe", organs, kept)
     with pytest.raises(InterruptedError):
         known_truth.measure(*args)
     monkeypatch.setattr(known_truth.calibration, "measure", lambda *_: {})
@@ -161,6 +160,12 @@ def test_measuring_what_is_known_goes_on_where_it_stopped(tmp_path, monkeypatch)
     found = known_truth.measure(*args)
     assert found["completion"] == {"clicks": {"64": {"ours": [90.0, 95.0]}}} and found["calibration"] == {}
     assert found["shapes"] == {"modes": 1} and found["seconds"] >= 9
+
+
+def test_what_is_known_is_drawn(tmp_path):
+    organs = [make_phantom("two-lobe", seed, PhantomConfig(voxels=24)) for seed in (5, 6)]
+    known_truth.picture(tiny_atlas(), organs, tmp_path / "c.png")
+    assert (tmp_path / "c.png").stat().st_size > 1000
 
 
 def test_what_is_known_becomes_a_page():
