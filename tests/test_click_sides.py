@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 from scipy.spatial import Delaunay, KDTree
 
-from implicit_atlas.click_sides import Cells, _cut, beside_clicks
+from implicit_atlas.click_sides import bare_share, beside_clicks
+from implicit_atlas.io import Mesh
 from implicit_atlas.sampling import Observations
+from implicit_atlas.surface import volume_mesh
+from implicit_atlas.tetrahedra import Cells, cut
 
 RADIUS_MM, TUBE_MM = 30.0, 7.0
+BULGE_MM, BALL_MM = np.array([15.0, -26.0, 8.0]), 18.0
 
 
 def bent(points: np.ndarray) -> np.ndarray:
@@ -63,7 +67,7 @@ def test_the_least_cut_is_that_of_all_cuts() -> None:
 
         costs = pairs, between, pull, push
         best = min(cost(np.array(inside), *costs) for inside in product((False, True), repeat=6))
-        assert cost(_cut(*costs), *costs) == pytest.approx(best, abs=1e-6)
+        assert cost(cut(*costs), *costs) == pytest.approx(best, abs=1e-6)
 
 
 def test_facets_of_a_ball_are_smooth_and_those_within_are_not() -> None:
@@ -94,6 +98,57 @@ def test_a_bend_that_a_shape_fills_is_outside(count: int) -> None:
     wrong_shape = (filled(beside.points) > 0) == inside
     assert right.mean() > 0.97
     assert wrong_shape.mean() < 0.92
+
+
+def bulging(points: np.ndarray) -> np.ndarray:
+    """Signed distance in mm, about, of the bent tube with a ball at its side that no click is on."""
+    return np.maximum(bent(points), BALL_MM - np.linalg.norm(points - BULGE_MM, axis=1))
+
+
+def test_where_clicks_leave_no_gap_a_bulge_without_them_is_outside() -> None:
+    """Of clicks on the whole organ; of those on half of it nothing is said of what lies beyond."""
+    points = on_surface(1024)
+    whole = beside_clicks(clicks(points), bulging, 74.0)
+    far = np.abs(whole.distance_mm) > 6
+    assert far.sum() > 5
+    assert (whole.distance_mm[far] < 0).all() and (bent(whole.points[far]) < 0).all()
+    assert np.linalg.norm(whole.points[far] - BULGE_MM, axis=1).max() < BALL_MM
+    assert not (np.abs(beside_clicks(clicks(points), bent, 74.0).distance_mm) > 6).any()
+    some = clicks(points[points[:, 1] < 10])
+    for shape, count in ((bent, 0), (bulging, 5)):
+        half = beside_clicks(some, shape, 74.0)
+        far = np.abs(half.distance_mm) > 6
+        assert far.sum() >= count
+        assert (np.linalg.norm(half.points[far] - BULGE_MM, axis=1) < BALL_MM).all()
+
+
+def test_facets_that_no_click_is_near_are_bare() -> None:
+    """Of a ball with a cap missing, those that close it; of a whole one hardly any."""
+    points = np.random.default_rng(2).normal(size=(600, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    for some, bare in ((points, 0), (points[points[:, 2] < 0.5], 1)):
+        cells = Cells.between(some)
+        outer = cells.outer[cells.pairs]
+        surface = outer[:, 0] != outer[:, 1]
+        middle = cells.mesh.points[cells.facets[surface]].mean(1)
+        closing = (middle[:, 2] > 0.4) & (np.linalg.norm(middle, axis=1) < 0.9)
+        assert (cells.bareness[surface][~closing] > 3).mean() < 0.03
+        assert (cells.bareness[surface][closing] > 3).any() == bare
+
+
+def test_a_surface_without_clicks_is_bare() -> None:
+    """A quarter of a ball without clicks, and nothing of one that has them all over, or in curves alone."""
+    axes = np.linspace(-12, 12, 49)
+    values = 10 - np.linalg.norm(np.stack(np.meshgrid(axes, axes, axes, indexing="ij"), axis=-1), axis=-1)
+    mesh = volume_mesh(values.astype(np.float32))
+    mesh = Mesh(mesh.vertices * 12.25, mesh.faces)  # of a cube from -1 to 1
+    points = np.random.default_rng(0).normal(size=(800, 3))
+    points *= 10 / np.linalg.norm(points, axis=1, keepdims=True)
+    assert bare_share(clicks(points), mesh)[0] < 0.01
+    share, far_mm = bare_share(clicks(points[points[:, 0] < 5]), mesh)
+    assert share == pytest.approx(0.25 * (1 - far_mm / 5 * 0.8), abs=0.05) and 1 < far_mm < 3
+    curves = points[:100] * [1, 1, 0] * 10 / np.linalg.norm(points[:100, :2], axis=1, keepdims=True)
+    assert bare_share(clicks(curves), mesh)[0] == 0
 
 
 def test_labels_move_with_the_clicks_and_do_not_depend_on_the_unit() -> None:

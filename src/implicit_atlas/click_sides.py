@@ -1,115 +1,57 @@
 """On which side of clicks on a boundary the organ lies: the best cut through the tetrahedra between them.
 
 Clicks without labels do not say which side of them is inside, and a shape that fills the bend of an organ passes
-through them, too. Delaunay's tetrahedra of all clicks are told apart into inside and outside, so that facets between
-the two are faces that a surface through the clicks has, and that a shape that was found agrees where it can: the
-minimum cut of a graph, by which surfaces of scans are made (Labatut, Pons and Keriven, "Robust and efficient surface
-reconstruction from range data", Computer Graphics Forum 2009; the quality of facets is theirs).
+through them, too, or one that bulges out of it. Delaunay's tetrahedra of all clicks are told apart into inside and
+outside, so that facets between the two are faces that a surface through the clicks has, without gaps that the clicks
+have not, and that a shape that was found agrees where it can: a minimum cut (`implicit_atlas.tetrahedra`). It tells
+places at both sides of the clicks and, where they leave no gap, places far off them at which the shape is wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, maximum_flow
-from scipy.spatial import Delaunay, KDTree, QhullError
+from jaxtyping import Bool, Float
+from scipy.ndimage import label
+from scipy.spatial import KDTree, QhullError
 
+from implicit_atlas.io import Mesh
 from implicit_atlas.sampling import Observations
+from implicit_atlas.tetrahedra import Cells, cut
 
 Distance = Callable[[Float[np.ndarray, "n 3"]], Float[np.ndarray, " n"]]
 
-# Chosen on `val` of pancreas and hippocampus (docs/LOG.md, 2026-11-29, later).
-SOFT = (
-    3 / 64
-)  # of half the organ's mean size: how far off its surface may be where a shape is hardly believed
+# Chosen on `val` of pancreas and hippocampus (docs/LOG.md, 2026-11-29). A shape is hardly believed where its surface is
+# nearer than this, of half the organ's mean size.
+SOFT = 3 / 64
+GROSS = 1.5 / 64  # how far on the wrong side a place is contradicted, likewise
+# Share of places beside clicks on the boundary that are grossly on a shape's wrong side: hippocampi and pancreases of
+# `val` 0 to 3 %, one pancreas that was wrongly found 5 to 10 %.
+TRUSTED = 0.035
+FAR_AWAY = 4.0  # spacings of the clicks from them, where a surface has none
 PULL = 3.0  # how much a shape counts beside what facets say
+PLACES = 8  # in a tetrahedron, at which a shape is asked
 APART = 0.5  # of the distance to the next click: how far from a click its two sides are told
 SURE = 0.25  # of that distance: by how much it may be off
 MOST = 2048  # clicks
 # Clicks along curves leave the normals of facets open, and would spoil shapes between them. Of a click and its nearest
 # ones, how wide they are beside how long: 5 % of random clicks have less than 0.4, of clicks on sparse contours 70 %.
 NEAREST, WIDE, ENOUGH = 8, 0.4, 0.7
-PLACES = 8  # in a tetrahedron, at which a shape is asked
-OTHERS = np.array(
-    [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
-)  # corners of the facet across from each corner
-CAPACITY = 1e8  # of the widest edge: capacities are whole numbers
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """Tetrahedra between points and a wide box around them.
-
-    Args:
-        mesh: of Delaunay.
-        corners: (k, 4, 3) in mm.
-        volume: (k,) in mm³.
-        outer: (k,) those that reach the wide box.
-        pairs: (f, 2) the two tetrahedra of each facet.
-        facets: (f, 3) its points.
-    """
-
-    mesh: Delaunay
-    corners: Float[np.ndarray, "k 4 3"]
-    volume: Float[np.ndarray, " k"]
-    outer: Bool[np.ndarray, " k"]
-    pairs: Int[np.ndarray, "f 2"]
-    facets: Int[np.ndarray, "f 3"]
-
-    @classmethod
-    def between(cls, points: Float[np.ndarray, "n 3"]) -> Cells:
-        """Raises QhullError where there are none."""
-        low, high = points.min(0), points.max(0)
-        away = np.stack(np.meshgrid(*[(-1.0, 1.0)] * 3), axis=-1).reshape(-1, 3)
-        box = (low + high) / 2 + 1.5 * np.linalg.norm(high - low) * away
-        mesh = Delaunay(np.concatenate([points, box]))
-        corners = mesh.points[mesh.simplices]
-        volume = np.abs(np.linalg.det(corners[:, 1:] - corners[:, :1])) / 6
-        cell, corner = np.nonzero(mesh.neighbors > np.arange(len(corners))[:, None])
-        pairs = np.stack([cell, mesh.neighbors[cell, corner]], axis=1)
-        facets = mesh.simplices[cell[:, None], OTHERS[corner]]
-        outer = np.asarray((mesh.simplices >= len(points)).any(1))
-        return cls(mesh, corners, volume, outer, pairs, facets)
-
-    def normals(self) -> Float[np.ndarray, "f 3"]:
-        """Of each facet, as long as it is large, out of its first tetrahedron."""
-        a, b, c = np.moveaxis(self.mesh.points[self.facets], 1, 0)
-        normal = np.cross(b - a, c - a) / 2
-        outwards = ((a - self.corners[self.pairs[:, 0]].mean(1)) * normal).sum(1)
-        return normal * np.where(outwards < 0, -1, 1)[:, None]
-
-    def roughness(self) -> Float[np.ndarray, " f"]:
-        """Of each facet, 0 where the spheres of both tetrahedra touch it at most, up to 2; a surface's have little."""
-        normal = self.normals()
-        unit = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-        centre, radius = _spheres(self.corners)
-        on_facet = self.mesh.points[self.facets[:, 0]]
-        cosines = [
-            side * ((on_facet - centre[cell]) * unit).sum(1) / radius[cell]
-            for cell, side in ((self.pairs[:, 0], 1), (self.pairs[:, 1], -1))
-        ]
-        return 1 - np.min(cosines, axis=0).clip(-1, 1)
-
-
-def _spheres(
-    corners: Float[np.ndarray, "k 4 3"],
-) -> tuple[Float[np.ndarray, "k 3"], Float[np.ndarray, " k"]]:
-    """Centres and radii of the spheres through all corners; of flat tetrahedra, of ones about their middle."""
-    edges = corners[:, 1:] - corners[:, :1]
-    flat = np.abs(np.linalg.det(edges)) < 1e-9 * np.linalg.norm(edges, axis=2).prod(1)
-    solvable = np.where(flat[:, None, None], np.eye(3), edges)
-    offset = np.linalg.solve(solvable, (edges**2).sum(2)[..., None] / 2)[..., 0]
-    centre = np.where(flat[:, None], corners.mean(1), corners[:, 0] + offset)
-    return centre, np.maximum(np.linalg.norm(centre - corners[:, 0], axis=1), 1e-12)
+# In spacings of the clicks, from where facets between them cost more, and which no surface has.
+BARE, TRULY_BARE = 1.5, 3.0
+# Share of such facets where a cut closes an organ of which an end was not clicked, from which on it is no boundary: of
+# all that a shape adds there, or of all of the cut. Of clicks on whole organs of `val` 0 to 2 % of the cut.
+OPEN, ALL_OPEN = 0.15, 0.1
+# Where a shape is wrong far off the clicks: how far, in their spacings; how far around them it is looked at, of their
+# extent, at how many places an axis; how far apart such places are, of their distance from the clicks; how many.
+FAR_OFF, AROUND, ACROSS, SPARSE, MOST_FAR_OFF = 3.5, 0.5, 48, 0.3, 256
 
 
 @dataclass(frozen=True, eq=False)
 class Beside:
-    """Places at both sides of clicks on a boundary.
+    """Places at both sides of clicks on a boundary, and far off them where a shape is wrong.
 
     Args:
         points: (n, 3) RAS millimetres.
@@ -126,6 +68,13 @@ class Beside:
         """No places."""
         return cls(np.zeros((0, 3)), np.zeros(0), np.zeros(0))
 
+    def turned(self, distance: Distance, size_mm: float) -> float:
+        """Share of them that a shape has grossly on the wrong side."""
+        if not len(self.points):
+            return 0.0
+        wrong_mm = -np.sign(self.distance_mm) * distance(self.points)
+        return float((wrong_mm > GROSS * size_mm / 2).mean())
+
     def labels_with(self, seen: Observations) -> Observations:
         """What was observed, and these places as inside or outside."""
         count = len(self.points)
@@ -138,18 +87,23 @@ class Beside:
         )
 
 
-def beside_clicks(seen: Observations, distance: Distance, size_mm: float) -> Beside:
+def beside_clicks(
+    seen: Observations, distance: Distance, size_mm: float, contradicted: bool = False
+) -> Beside:
     """Places at both sides of the clicks on the boundary; fewer where that is not sure, none of clicks along curves.
+
+    Of a shape that is wrong beside many of them there are those, too, far off the clicks at which it is, where they
+    leave no gap: of one that is right the clicks may have left out an end, and it knows that.
 
     Args:
         seen: in RAS millimetres.
         distance: of a shape that was found, in mm from its surface, positive inside.
         size_mm: mean size of the organ.
+        contradicted: whether an earlier shape was wrong beside many of them.
     """
-    clicks = seen.points[seen.occupancy == 0.5]
-    if not 4 <= len(clicks) <= MOST:
-        return Beside.nothing()
-    if _wide(clicks).mean() < ENOUGH:
+    given = seen.points[seen.occupancy == 0.5]
+    clicks = np.unique(given, axis=0)
+    if len(clicks) < 4 or len(given) > MOST or _wide(clicks).mean() < ENOUGH:
         return Beside.nothing()
     middle = clicks.mean(0)  # scanners' origins may be far away
     clicks = clicks - middle
@@ -157,9 +111,32 @@ def beside_clicks(seen: Observations, distance: Distance, size_mm: float) -> Bes
         cells = Cells.between(clicks)
     except QhullError:
         return Beside.nothing()
-    inside = _inside(cells, lambda points: distance(points + middle), SOFT * size_mm / 2)
-    found = _both_sides(cells, clicks, inside)
-    return replace(found, points=found.points + middle)
+
+    def there(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        return distance(points + middle)
+
+    inside = _inside(cells, there, SOFT * size_mm / 2)
+    parts = [*_both_sides(cells, clicks, inside)]
+    beside = Beside(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    if contradicted or beside.turned(there, size_mm) > TRUSTED:
+        parts.append(_far_off(cells, clicks, inside, there))
+    points, distance_mm, spread_mm = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Beside(points + middle, distance_mm, spread_mm)
+
+
+def bare_share(seen: Observations, surface: Mesh) -> tuple[float, float]:
+    """Share of a surface in RAS mm that is far from all clicks on the boundary, and from how many mm on.
+
+    That is four times as far as half of them are from the next one. Of clicks along curves the share is 0.
+    """
+    clicks = np.unique(seen.points[seen.occupancy == 0.5], axis=0)
+    if len(clicks) < 4 or _wide(clicks).mean() < ENOUGH:
+        return 0.0, float("inf")
+    near = KDTree(clicks)
+    far_mm = FAR_AWAY * float(np.median(near.query(clicks, k=2)[0][:, 1]))
+    corners = surface.vertices[surface.faces]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    return float(area[near.query(corners.mean(1))[0] > far_mm].sum() / area.sum()), far_mm
 
 
 def _wide(clicks: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
@@ -179,44 +156,18 @@ def _inside(cells: Cells, distance: Distance, soft_mm: float) -> Bool[np.ndarray
     pull[cells.outer] = 0
     push = np.maximum(-pull, 0)
     area = np.linalg.norm(cells.normals(), axis=1)
-    rough = area * cells.roughness()
+    rough = area * cells.roughness() * np.maximum(cells.bareness / BARE, 1) ** 2
     rough[cells.outer[cells.pairs].all(1)] = 0
     push[cells.outer] = max(np.maximum(pull, 0).sum(), 1e-12)  # more than can flow
-    return _cut(cells.pairs, rough, np.maximum(pull, 0), push)
+    return cut(cells.pairs, rough, np.maximum(pull, 0), push)
 
 
-def _cut(
-    pairs: Int[np.ndarray, "f 2"],
-    between: Float[np.ndarray, " f"],
-    pull: Float[np.ndarray, " k"],
-    push: Float[np.ndarray, " k"],
-) -> Bool[np.ndarray, " k"]:
-    """Which nodes are on the source's side of a minimum cut; it costs what it severs.
-
-    Args:
-        pairs: nodes with an edge between them.
-        between: what that edge costs.
-        pull: what it costs that a node is not on the source's side.
-        push: that it is.
-    """
-    count = len(pull)
-    source, sink, nodes = count, count + 1, np.arange(count)
-    ends = np.concatenate([pairs, pairs[:, ::-1]])
-    rows = np.concatenate([ends[:, 0], np.full(count, source), nodes])
-    columns = np.concatenate([ends[:, 1], nodes, np.full(count, sink)])
-    costs = np.concatenate([between, between, pull, push])
-    whole = np.rint(costs * (CAPACITY / max(costs.max(), 1e-12))).astype(np.int32)
-    graph = coo_array((whole, (rows, columns)), shape=(count + 2, count + 2)).tocsr()
-    left = graph - maximum_flow(graph, source, sink).flow
-    left.data[left.data < 0] = 0
-    left.eliminate_zeros()
-    reached = breadth_first_order(left, source, return_predecessors=False)
-    inside = np.zeros(count + 2, bool)
-    inside[reached] = True
-    return inside[:count]
+Places = tuple[Float[np.ndarray, "p 3"], Float[np.ndarray, " p"], Float[np.ndarray, " p"]]
 
 
-def _both_sides(cells: Cells, clicks: Float[np.ndarray, "n 3"], inside: Bool[np.ndarray, " k"]) -> Beside:
+def _both_sides(
+    cells: Cells, clicks: Float[np.ndarray, "n 3"], inside: Bool[np.ndarray, " k"]
+) -> Iterator[Places]:
     """Places beside the clicks along the normals of the cut; those that lie in such tetrahedra."""
     first, second = inside[cells.pairs].T
     outwards = cells.normals() * (first.astype(float) - second)[:, None]
@@ -226,10 +177,57 @@ def _both_sides(cells: Cells, clicks: Float[np.ndarray, "n 3"], inside: Bool[np.
     normal = normal[: len(clicks)]
     length = np.linalg.norm(normal, axis=1, keepdims=True)
     next_mm = KDTree(clicks).query(clicks, k=2)[0][:, 1]
-    step_mm = APART * np.maximum(next_mm, np.median(next_mm))
-    found = []
+    step_mm = APART * np.maximum(next_mm, cells.spacing_mm)
     for within, side in ((True, -1), (False, 1)):
         points = clicks + side * step_mm[:, None] * normal / np.maximum(length, 1e-12)
         right = (inside[cells.mesh.find_simplex(points)] == within) & (length[:, 0] > 0)
-        found.append((points[right], -side * step_mm[right], SURE * step_mm[right]))
-    return Beside(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+        yield points[right], -side * step_mm[right], SURE * step_mm[right]
+
+
+def _far_off(
+    cells: Cells, clicks: Float[np.ndarray, "n 3"], inside: Bool[np.ndarray, " k"], distance: Distance
+) -> Places:
+    """Places far off the clicks at which a shape is on the other side than the cut, the farthest first."""
+    low, high = clicks.min(0), clicks.max(0)
+    around = AROUND * (high - low)
+    axes = np.linspace(low - around, high + around, ACROSS).T
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    within = inside[cells.mesh.find_simplex(points)]
+    away_mm = KDTree(clicks).query(points)[0]
+    wrong = (within != (distance(points) > 0)) & (away_mm > FAR_OFF * cells.spacing_mm)
+    sure = _bounded(cells, inside, points, wrong)
+    points, within, away_mm = points[sure], within[sure], away_mm[sure]
+    chosen: list[int] = []
+    for i in np.argsort(-away_mm):
+        near_mm = max(SPARSE * away_mm[i], cells.spacing_mm)
+        if not chosen or np.linalg.norm(points[chosen] - points[i], axis=1).min() > near_mm:
+            chosen.append(i)
+        if len(chosen) == MOST_FAR_OFF:
+            break
+    signed_mm = np.where(within, 1, -1) * away_mm
+    return points[chosen], signed_mm[chosen], SURE * away_mm[chosen]
+
+
+def _bounded(
+    cells: Cells,
+    inside: Bool[np.ndarray, " k"],
+    points: Float[np.ndarray, "p 3"],
+    wrong: Bool[np.ndarray, " p"],
+) -> Bool[np.ndarray, " p"]:
+    """Which wrong places of a lattice are in parts that are next to clicks, not to where the cut closes an end."""
+    severed = inside[cells.pairs[:, 0]] != inside[cells.pairs[:, 1]]
+    middle = cells.mesh.points[cells.facets[severed]].mean(1)
+    area = np.linalg.norm(cells.normals()[severed], axis=1)
+    bare = area * (cells.bareness[severed] > TRULY_BARE)
+    if not wrong.any() or bare.sum() > ALL_OPEN * area.sum():
+        return np.zeros(len(points), bool)
+    step_mm = (points.max(0) - points.min(0)).max() / (ACROSS - 1)
+    parts, count = label(wrong.reshape((ACROSS,) * 3), np.ones((3, 3, 3)))  # pyright: ignore
+    parts = np.asarray(parts, np.int64).ravel()
+    part_of = np.concatenate([parts[wrong], [0]])  # of none, where no place is near
+    reach_mm = FAR_OFF * cells.spacing_mm + 1.5 * step_mm
+    near = part_of[KDTree(points[wrong]).query(middle, distance_upper_bound=reach_mm)[1]]
+    touched, closing = (np.bincount(near, amount, count + 1) for amount in (area, bare))
+    bounded = (touched > 0) & (closing <= OPEN * touched)
+    bounded[0] = False
+    return bounded[parts]

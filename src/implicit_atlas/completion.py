@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.click_sides import Beside, beside_clicks
-from implicit_atlas.correction import GROSS, corrected, misfit, signed_distances, values_at
+from implicit_atlas.click_sides import TRUSTED, Beside, bare_share, beside_clicks
+from implicit_atlas.correction import corrected, misfit, signed_distances, values_at
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit, all_doubts
 from implicit_atlas.fitting import Progress
@@ -32,13 +32,13 @@ TRUSTED_SHARE = 0.1  # of the organ's mean size, that clicks may lie on the wron
 # Share of 64 clicks on the boundary that atlases contradict before correction: hippocampi of `val` 0 to 2 %, the same
 # clicks in the wrong space (LPS for RAS) 14 to 39 %.
 TRUSTED_MOVED = 0.1
-# Share of places beside clicks on the boundary that are grossly on a shape's wrong side: hippocampi and
-# pancreases of `val` 0 to 3 %, one pancreas that was wrongly found 5 to 10 %. More are searched for once more.
-TRUSTED_SIDES = 0.035
 # Of `val`, shares of surface that lie farther than FAR: 64 clicks 1 to 2 %, three slices 1 to 13 %, one slice 58 to
 # 75 %, half of a hippocampus 41 %; completions of the latter two are off by a third and by a quarter.
 FAR = 0.2  # of the organ's mean size: what is farther from all that was observed is a guess
 TRUSTED_GUESS = 0.25  # share of the surface that may be one
+# Share of the surface without clicks, where these are on surfaces: of `val` 0 to 5 %, of shapes of a wrongly found
+# pancreas 9 to 34 %.
+TRUSTED_BARE = 0.1
 SURE = 3.0  # by how much the logarithms of two sides' probabilities must differ
 UNSURE = "of which side it is was not seen: say --mirror no or all"
 OTHER = "of another organ, or of the other side (--mirror auto)"
@@ -167,17 +167,18 @@ class _Searched:
     turned: float
 
     @classmethod
-    def of(cls, fits: list[Fit], seen: Observations, size_mm: float) -> _Searched:
-        """Look at both sides of the clicks."""
+    def of(cls, fits: list[Fit], seen: Observations, size_mm: float, again: bool = False) -> _Searched:
+        """Look at both sides of the clicks; `again`, of which an earlier shape was on the wrong ones."""
         fit = fits[0]
         if fit.failure is not None or not (seen.occupancy == 0.5).any():
             return cls(fits, Beside.nothing(), 0.0)
         distance = signed_distances(fit.logits(), fit.placed().lattice_spacing_mm)
-        beside = beside_clicks(seen, lambda points: values_at(distance, fit.placed(), points), size_mm)
-        if not len(beside.points):
-            return cls(fits, beside, 0.0)
-        wrong_mm = -np.sign(beside.distance_mm) * values_at(distance, fit.placed(), beside.points)
-        return cls(fits, beside, float((wrong_mm > GROSS * size_mm / 2).mean()))
+
+        def off_surface(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+            return values_at(distance, fit.placed(), points)
+
+        beside = beside_clicks(seen, off_surface, size_mm, again)
+        return cls(fits, beside, beside.turned(off_surface, size_mm))
 
 
 def _searched(
@@ -191,13 +192,13 @@ def _searched(
     size_mm = float(np.mean(atlas.config.size_mm))
     fits = atlas.complete_and_draw(observations, draws, progress=progress)
     found = [_Searched.of(each, seen, size_mm) for each, seen in zip(fits, observations, strict=True)]
-    again = [i for i, each in enumerate(found) if each.turned > TRUSTED_SIDES]
+    again = [i for i, each in enumerate(found) if each.turned > TRUSTED]
     if not again:
         return found
     labelled = [found[i].beside.labels_with(observations[i]) for i in again]
     for i, each in zip(again, atlas.complete_and_draw(labelled, draws), strict=True):
         if each[0].failure is None and each[0].found.improbability < found[i].fits[0].found.improbability:
-            found[i] = _Searched.of(each, observations[i], size_mm)
+            found[i] = _Searched.of(each, observations[i], size_mm, again=True)
     return found
 
 
@@ -245,7 +246,8 @@ def _judged(atlas: TrainedAtlas, seen: Observations, pieces: int, found: _Search
     if fit.failure is not None:
         return done
     labelled, clicked = np.abs(seen.occupancy - 0.5) > 0.25, seen.occupancy == 0.5
-    surface, kept, near_mm = done.mesh().vertices, None, None
+    mesh = done.mesh()
+    surface, kept, near_mm = mesh.vertices, None, None
     if labelled.any():
         inside = values_at(done.values, fit.placed(), seen.points[labelled]) > 0
         kept = float((inside == (seen.occupancy[labelled] > 0.5)).mean())
@@ -255,10 +257,10 @@ def _judged(atlas: TrainedAtlas, seen: Observations, pieces: int, found: _Search
     guessed = float((KDTree(seen.points).query(surface)[0] > far_mm).mean())
     off_mm, gross = misfit(fit.logits(), fit.placed(), seen)
     done = replace(done, labels_kept=kept, boundary_mm=near_mm, guessed=guessed, moved=float(gross.mean()))
-    return replace(done, doubt=_doubt(done, float(np.mean(atlas.config.size_mm)), off_mm))
+    return replace(done, doubt=_doubt(done, mesh, float(np.mean(atlas.config.size_mm)), off_mm))
 
 
-def _doubt(done: Completion, size_mm: float, off_mm: Float[np.ndarray, " n"]) -> str | None:
+def _doubt(done: Completion, mesh: Mesh, size_mm: float, off_mm: Float[np.ndarray, " n"]) -> str | None:
     """Why not to trust it; clicks lie so far off the atlas's own shape, before its surface was moved to them."""
     kept, near_mm, guessed = done.labels_kept, done.boundary_mm, done.guessed or 0.0
     if kept is not None and kept < TRUSTED_LABELS:
@@ -268,11 +270,15 @@ def _doubt(done: Completion, size_mm: float, off_mm: Float[np.ndarray, " n"]) ->
     if done.moved > TRUSTED_MOVED:
         share = f"the atlas's own shape contradicts {100 * done.moved:.0f} % of the clicks"
         return f"{share}: they may be in the wrong space (LPS or RAS), or {OTHER}"
-    if done.turned > TRUSTED_SIDES:
+    if done.turned > TRUSTED:
         share = (
             f"the atlas's own shape has inside and outside of {100 * done.turned:.0f} % of the clicks swapped"
         )
         return f"{share}: look at it, and click inside the organ, too"
+    bare, far_mm = bare_share(done.seen, mesh)
+    if bare > TRUSTED_BARE:
+        share = f"{100 * bare:.0f} % of its surface lies more than {far_mm:.1f} mm from all clicks"
+        return f"{share}, which lie closer together elsewhere: look at it, and click there, too"
     if off_mm.max() > TRUSTED_SHARE * size_mm:
         x, y, z = done.seen.points[off_mm.argmax()]
         side = "from" if done.seen.occupancy[off_mm.argmax()] == 0.5 else "on the wrong side of"

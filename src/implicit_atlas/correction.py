@@ -20,13 +20,12 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
-from implicit_atlas.click_sides import Beside
+from implicit_atlas.click_sides import GROSS, Beside
 from implicit_atlas.frame import Frame
 from implicit_atlas.grid import sample_volume
 from implicit_atlas.sampling import Observations
 
 # Chosen on `val` of pancreas, hippocampus and liver (docs/LOG.md, 2026-11-27, night).
-GROSS = 1.5 / 64  # how far on the wrong side a click is contradicted
 REACH = 0.3  # of the correction about such a click (a Gaussian's standard deviation)
 DEVIATION, LENGTH = 16 / 64, 0.3  # of the process
 SOFTNESS = 0.35 / 64  # distance to the surface at which labels are trusted with odds of e
