@@ -16,6 +16,7 @@ from experiments.data import DEFAULT_DATA, HERE
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.console import exit_status
 from implicit_atlas.correspondence import places_in, reference_template, surface_map, template_mesh
+from implicit_atlas.far_apart import farthest_first
 from implicit_atlas.files import write_atomic
 from implicit_atlas.fit import Fit
 from implicit_atlas.generation import generate, interpolate
@@ -107,22 +108,14 @@ def correspondence(atlas: TrainedAtlas, shapes: Sequence[Shape], path: Path) -> 
     mesh = template_mesh(atlas, reference, RESOLUTION // 2)
     colours = by_place(mesh.vertices)
     seen = np.flatnonzero(~hidden(mesh.vertices * half_mm, mesh.vertices * half_mm))
-    marks = seen[_spread_out(mesh.vertices[seen], KEYPOINTS)]
+    places = mesh.vertices[seen]
+    marks = seen[farthest_first(places, KEYPOINTS, int(places[:, 0].argmin()))]
     own = mesh.vertices * half_mm
     panels = [coloured(own, mesh.faces, colours, own[marks], f"template {reference}")]
     for shape, fit in zip(shapes, atlas.fit(list(shapes), template=reference), strict=True):
         vertices, _ = places_in(fit, surface_map(atlas, fit, mesh), mesh.vertices)
         panels.append(coloured(vertices, mesh.faces, colours, vertices[marks], shape.name))
     surfaces(path, [panels])
-
-
-def _spread_out(vertices: np.ndarray, count: int) -> list[int]:
-    """Vertices far from one another, one after the other."""
-    chosen = [int(vertices[:, 0].argmin())]
-    while len(chosen) < count:
-        distance = np.linalg.norm(vertices[:, None] - vertices[chosen][None], axis=-1).min(1)
-        chosen.append(int(distance.argmax()))
-    return chosen
 
 
 def by_place(vertices: np.ndarray) -> np.ndarray:

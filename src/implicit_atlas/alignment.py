@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
+from implicit_atlas.far_apart import farthest_first
 from implicit_atlas.surface import CubeMesh
 
 # Lengths are shares of the mean side of the cube; chosen on synthetic organs (docs/LOG.md, 2026-11-29, later).
@@ -65,7 +66,7 @@ def align(moving: Float[np.ndarray, "n 3"], fixed: CubeMesh, scale: Float[np.nda
     """
     scale = np.asarray(scale, np.float64) / np.mean(scale)
     own, target = moving * scale, fixed.vertices * scale
-    own, kept = own[_apart(own)], _apart(target)
+    own, kept = own[farthest_first(own, POINTS, 0)], farthest_first(target, POINTS, 0)
     drift = _drift(own, target[kept])
     tree, normals = KDTree(target), _normals(target, fixed.faces)
     found = SmoothMap(scale, (drift,))
@@ -104,16 +105,6 @@ def _drift(
         left = (share * cdist(places, target, "sqeuclidean")).sum() / (3 * share.sum())
         variance = max(float(left), (2 * LAST) ** 2)
     return own, deviation * (vectors / np.sqrt(values)) @ amounts, length
-
-
-def _apart(points: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, " k"]:
-    """Evenly spread ones: each is the farthest from those before it."""
-    chosen = [0]
-    far = np.linalg.norm(points - points[0], axis=1)
-    for _ in range(min(POINTS, len(points)) - 1):
-        chosen.append(int(far.argmax()))
-        far = np.minimum(far, np.linalg.norm(points - points[chosen[-1]], axis=1))
-    return np.array(chosen)
 
 
 def _normals(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, "v 3"]:

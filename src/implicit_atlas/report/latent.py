@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from implicit_atlas.far_apart import farthest_first
+
 
 @dataclass(frozen=True, eq=False)
 class LatentMap:
@@ -38,10 +40,5 @@ def principal_map(codes: Float[np.ndarray, "n c"]) -> LatentMap | None:
 
 def spread(codes: Float[np.ndarray, "n c"], count: int) -> list[int]:
     """Indices of at most `count` codes: the nearest to the mean, then always the farthest from those before."""
-    distance = np.linalg.norm(codes - codes.mean(0), axis=1)
-    chosen = [int(distance.argmin())]
-    nearest = np.linalg.norm(codes - codes[chosen[0]], axis=1)
-    while len(chosen) < min(count, len(codes)):
-        chosen.append(int(np.where(np.isin(np.arange(len(codes)), chosen), -1, nearest).argmax()))
-        nearest = np.minimum(nearest, np.linalg.norm(codes - codes[chosen[-1]], axis=1))
-    return chosen
+    middle = np.linalg.norm(codes - codes.mean(0), axis=1).argmin()
+    return farthest_first(codes, count, int(middle))
