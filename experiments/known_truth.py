@@ -224,8 +224,8 @@ def lines_of(found: Numbers) -> list[str]:
                     f"| {amount} | " + " | ".join(f"{row[w][0]:.2f} / {row[w][1]:.2f}" for w in ways) + " |"
                 )
     lines.append(
-        f"\nOf every organ of {EVERY_DRAWN}: covered by 19 draws, and the draws' spread in mm, where it was seen and where "
-        "it was not:"
+        f"\nOf one organ of {EVERY_DRAWN}: covered by 19 draws, and the draws' spread in mm, where it was seen "
+        "and where it was not:"
     )
     for task, row in rows["calibration"].items():
         lines.append(f"- {task}: " + ", ".join(f"{name} {value:g}" for name, value in row.items()))
