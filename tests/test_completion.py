@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import pytest
 from atlas_samples import tiny_atlas
 
 from implicit_atlas import completion
+from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.code_fit import CodeFit
 from implicit_atlas.completion import Completion
 from implicit_atlas.fit import Fit
@@ -39,31 +43,38 @@ def test_completions_have_no_stray_pieces_but_those_that_were_seen():
     assert made((-500, 8, 8)).mask_on(grid).sum() == made().mask_on(grid).sum()
 
 
-def judged(points: np.ndarray, occupancy: np.ndarray | float = 0.5) -> Completion:
-    """What is said of a ball of 18 nodes around (32, 32, 32), found from clicks on its boundary, or from labelled ones.
+AT = np.stack(np.meshgrid(*[np.arange(64.0)] * 3, indexing="ij"), axis=-1)
+MIDDLE = np.array([32.0, 32, 32])
+BALL = (18 - np.linalg.norm(AT - MIDDLE, axis=-1)).astype(np.float32)
+NODE_MM = float(np.mean(tiny_atlas().config.size_mm)) / 36  # makes the ball's diameter the atlas's mean size
 
-    A node is as many mm as makes the ball's diameter the atlas's mean size.
-    """
-    atlas = tiny_atlas()
-    node_mm = float(np.mean(atlas.config.size_mm)) / 36
-    at = np.stack(np.meshgrid(*[np.arange(64.0)] * 3, indexing="ij"), axis=-1)
-    ball = (18 - np.linalg.norm(at - MIDDLE, axis=-1)).astype(np.float32)
-    grid = Grid((64, 64, 64), np.diag([node_mm] * 3 + [1]))
+
+def observed(points: np.ndarray, occupancy: np.ndarray | float = 0.5) -> Observations:
+    """Clicks in nodes, on the boundary or labelled."""
+    labels = np.broadcast_to(np.asarray(occupancy, np.float64), len(points)).copy()
+    return Observations(points * NODE_MM, labels, spread=NODE_MM)
+
+
+def found_as(nodes: np.ndarray, improbability: float = 0.0) -> Fit:
+    """A shape of 64³ nodes."""
+    grid = Grid((64, 64, 64), np.diag([NODE_MM] * 3 + [1]))
     frame = Frame(grid, np.zeros(3), np.ones(3), 64, "box", 0.0)
 
     def values(points: np.ndarray) -> np.ndarray:
-        nodes = np.clip(np.rint((points + 1) * 32 - 0.5).astype(int), 0, 63)
-        return ball[tuple(nodes.T)].astype(np.float64)
+        nearest = np.clip(np.rint((points + 1) * 32 - 0.5).astype(int), 0, 63)
+        return nodes[tuple(nearest.T)].astype(np.float64)
 
     found = CodeFit(np.zeros(2, np.float32), 0, np.zeros(1, np.float32), "mean", 0.0, 0.0, 1, 0.0, 2)
-    labels = np.broadcast_to(np.asarray(occupancy, np.float64), len(points)).copy()
-    seen = Observations(points * node_mm, labels, spread=node_mm)
-    fits = [Fit("ball", found, frame, 64, lambda: values)]
-    size_mm = float(np.mean(atlas.config.size_mm))
-    return completion._judged(atlas, seen, 1, completion._Searched.of(fits, seen, size_mm))
+    found = dataclasses.replace(found, improbability=improbability)
+    return Fit("ball", found, frame, 64, lambda: values)
 
 
-MIDDLE = np.array([32.0, 32, 32])
+def judged(points: np.ndarray, occupancy: np.ndarray | float = 0.5) -> Completion:
+    """What is said of a ball of 18 nodes around the middle, found from clicks on its boundary, or from labelled ones."""
+    seen, fits = observed(points, occupancy), [found_as(BALL)]
+    return completion._judged(tiny_atlas(), seen, 1, completion._Searched.of(fits, seen, 36 * NODE_MM))
+
+
 WAYS = np.random.default_rng(0).standard_normal((200, 3))
 AROUND = MIDDLE + 18 * WAYS / np.linalg.norm(WAYS, axis=1, keepdims=True)
 
@@ -93,3 +104,34 @@ def test_a_surface_that_was_moved_to_many_clicks_is_doubtful():
     assert done.boundary_mm < 0.03 * np.mean(tiny_atlas().config.size_mm)
     assert 0.15 < done.moved < 0.35
     assert done.doubt is not None and "wrong space" in done.doubt
+
+
+def test_a_surface_without_clicks_is_doubtful():
+    """A third of the ball has none, where there are many on the rest."""
+    done = judged(AROUND[AROUND[:, 0] < 38])
+    assert done.doubt is not None and "from all clicks" in done.doubt and "click there, too" in done.doubt
+    assert judged(AROUND[AROUND[:, 0] < 49]).doubt is None
+
+
+@pytest.mark.parametrize("more_probable", [True, False])
+def test_a_shape_that_bulges_out_of_its_clicks_is_searched_for_again(monkeypatch, more_probable):
+    """With both sides of the clicks and the bulge as labels; the more probable shape is kept, and doubted if wrong."""
+    bulge = np.array([52.0, 32, 32])
+    bulging = np.maximum(BALL, 12 - np.linalg.norm(AT - bulge, axis=-1)).astype(np.float32)
+    asked = []
+
+    def search(_, observations, draws=0, progress=None):
+        asked.append(observations)
+        first = len(asked) == 1
+        return [[found_as(bulging, 5.0) if first else found_as(BALL, 4.0 if more_probable else 6.0)]]
+
+    monkeypatch.setattr(TrainedAtlas, "complete_and_draw", search)
+    (done,) = completion.complete(tiny_atlas(), [observed(AROUND)])
+    _, (labelled,) = asked
+    labels = labelled.occupancy[len(AROUND) :]
+    beyond = np.linalg.norm(labelled.points[len(AROUND) :] / NODE_MM - MIDDLE, axis=1) - 18
+    assert set(labels) == {0.0, 1.0} and (beyond > 7).any()
+    assert ((beyond < 0) == labels).mean() > 0.97 and not labels[beyond > 7].any()
+    assert (done.turned < 0.01) == more_probable == (done.doubt is None)
+    surface = np.linalg.norm(done.mesh().vertices / NODE_MM - MIDDLE, axis=1)
+    assert surface.max() < 23  # of 32: corrected by the same places where the wrong shape is kept
