@@ -70,7 +70,7 @@ def found_as(nodes: np.ndarray, improbability: float = 0.0) -> Fit:
 
 
 def judged(points: np.ndarray, occupancy: np.ndarray | float = 0.5) -> Completion:
-    """What is said of a ball of 18 nodes around the middle, found from clicks on its boundary, or from labelled ones."""
+    """What is said of a ball of 18 nodes around the middle, found from clicks on its boundary or from labelled ones."""
     seen, fits = observed(points, occupancy), [found_as(BALL)]
     return completion._judged(tiny_atlas(), seen, 1, completion._Searched.of(fits, seen, 36 * NODE_MM))
 
