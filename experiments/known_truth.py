@@ -13,7 +13,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ KNOWN, UNSEEN, NEW = 40, 10, 100
 MARGIN, RESOLUTION, MODES = 0.05, 40, 5
 EVERY_DRAWN = 2  # of the organs, which have draws
 SHOWN = 4  # organs of a picture, of which the first brings colours to the others
+PARTS = ("shapes", "volumes", "completion", "repairs", "calibration")
 TASKS = ("clicks", "slices", "cut off")
 KINDS = ("label-2", "slices-2", "border-2", "pieces-2")
 
@@ -149,9 +150,14 @@ def picture(atlas: TrainedAtlas, organs: list[Phantom], path: Path) -> None:
 
 
 def measure(
-    atlas: TrainedAtlas, masks: list[Mask], family: str, organs: list[Phantom], kept: Path
+    atlas: TrainedAtlas,
+    masks: list[Mask],
+    family: str,
+    organs: list[Phantom],
+    kept: Path,
+    wanted: Sequence[str] = PARTS,
 ) -> Numbers:
-    """All that is measured of organs that were not learned; each part is kept, a call that was stopped goes on."""
+    """What is measured of organs that were not learned: the parts that are wanted, and those of earlier calls."""
 
     def shapes() -> Numbers:
         fits = fits_of(atlas, organs)
@@ -168,16 +174,16 @@ def measure(
         rows = calibration.measure(atlas, masks[::EVERY_DRAWN], print)
         return {task: calibration.means(cases) for task, cases in rows.items()}
 
-    parts: dict[str, Callable[[], Numbers]] = {
-        "shapes": shapes,
-        "volumes": lambda: volumes_of(atlas, family),
-        "completion": completion,
-        "repairs": lambda: repairs.measure(atlas, masks, print, KINDS),
-        "calibration": draws,
-    }
+    ways: tuple[Callable[[], Numbers], ...] = (
+        shapes,
+        lambda: volumes_of(atlas, family),
+        completion,
+        lambda: repairs.measure(atlas, masks, print, KINDS),
+        draws,
+    )
     out: Numbers = json.loads(kept.read_text()) if kept.exists() else {"seconds": 0.0}
-    for name, part in parts.items():
-        if name not in out:
+    for name, part in zip(PARTS, ways, strict=True):
+        if name in wanted and name not in out:
             begun = time.perf_counter()
             out[name] = part()
             out["seconds"] += time.perf_counter() - begun
@@ -223,6 +229,8 @@ def lines_of(found: Numbers) -> list[str]:
                 lines.append(
                     f"| {amount} | " + " | ".join(f"{row[w][0]:.2f} / {row[w][1]:.2f}" for w in ways) + " |"
                 )
+    if "calibration" not in rows:
+        return [*lines, "\nDraws: not measured."]
     lines.append(
         f"\nOf one organ of {EVERY_DRAWN}: covered by 19 draws, and the draws' spread in mm, where it was seen "
         "and where it was not:"
@@ -254,13 +262,15 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=Path, default=RUNS / "known-truth", help="where organs and models are kept"
     )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     folder = options.runs / options.family / "masks"
     write_phantoms(folder, options.family, KNOWN + UNSEEN)
     atlas = model_of(options.runs / f"{options.family}.atlas", folder, options.steps)
     masks = [read_mask(path) for path in find_cases(folder).paths[KNOWN:]]
     organs = make_phantoms(options.family, KNOWN + UNSEEN)[KNOWN:]
-    found = measure(atlas, masks, options.family, organs, options.runs / f"{options.family}.parts.json")
+    kept = options.runs / f"{options.family}.parts.json"
+    found = measure(atlas, masks, options.family, organs, kept, options.parts)
     about = applications.about_run(atlas, options.family, masks)
     about |= {"seconds": round(found.pop("seconds"), 1)}
     text = json.dumps({"about": about, "known_truth": found}, indent=1) + "\n"

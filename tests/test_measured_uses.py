@@ -155,8 +155,9 @@ def test_measuring_what_is_known_goes_on_where_it_stopped(tmp_path, monkeypatch)
     args = (tiny_atlas(), [organ.mask for organ in organs], "two-lobe", organs, kept)
     with pytest.raises(InterruptedError):
         known_truth.measure(*args)
-    monkeypatch.setattr(known_truth.calibration, "measure", lambda *_: {})
     monkeypatch.setattr(known_truth.applications, "run_completion", stopped)
+    assert "calibration" not in known_truth.measure(*args, wanted=["completion", "repairs"])
+    monkeypatch.setattr(known_truth.calibration, "measure", lambda *_: {})
     found = known_truth.measure(*args)
     assert found["completion"] == {"clicks": {"64": {"ours": [90.0, 95.0]}}} and found["calibration"] == {}
     assert found["shapes"] == {"modes": 1} and found["seconds"] >= 9
@@ -182,7 +183,11 @@ def test_what_is_known_becomes_a_page():
         "repairs": {"label-2": {"repaired": [91.0, 96.0, 0.3, 50.0]}},
         "calibration": {"64 clicks": {"covered seen": 88.0}},
     }
-    lines = known_truth.lines_of({"about": {**ABOUT, "cases": 2, "seconds": 1.0}, "known_truth": found})
+    about = {**ABOUT, "cases": 2, "seconds": 1.0}
+    lines = known_truth.lines_of({"about": about, "known_truth": found})
+    del found["calibration"]
+    fewer = known_truth.lines_of({"about": about, "known_truth": found})
+    assert fewer[:-1] == lines[: len(fewer) - 1] and fewer[-1].endswith("not measured.")
     assert (
         "| surface | 1.25 (2.50) | 1.25 (2.50) | 1.25 (2.50) |" in lines and "| 64 | 90.00 / 95.00 |" in lines
     )
