@@ -221,7 +221,8 @@ def lines_of(found: Numbers) -> list[str]:
         lines.append(f"| {NAMES[name]} | {row['rms_mm']:.2f} | {shares} |")
     made, new = ("{:.2f} ± {:.2f} ml".format(*volumes[name]) for name in ("made", "new"))
     lines.append(f"\nVolume of {NEW} random shapes {made}, of {NEW} new organs {new}.")
-    for title, table in (("completed", rows["completion"]), ("repaired", {"change": rows["repairs"]})):
+    repaired = {"change": rows["repairs"]} if "repairs" in rows else {}
+    for title, table in (("completed", rows["completion"]), ("repaired", repaired)):
         for task, amounts in table.items():
             ways = list(next(iter(amounts.values())))
             lines += [f"\n| {title}: {task} | " + " | ".join(ways) + " |", "|---" * (len(ways) + 1) + "|"]
@@ -230,7 +231,7 @@ def lines_of(found: Numbers) -> list[str]:
                     f"| {amount} | " + " | ".join(f"{row[w][0]:.2f} / {row[w][1]:.2f}" for w in ways) + " |"
                 )
     if "calibration" not in rows:
-        return [*lines, "\nDraws: not measured."]
+        return [*lines, "\nDraws: not measured." if repaired else "\nRepairs and draws: not measured."]
     lines.append(
         f"\nOf one organ of {EVERY_DRAWN}: covered by 19 draws, and the draws' spread in mm, where it was seen "
         "and where it was not:"

@@ -188,6 +188,8 @@ def test_what_is_known_becomes_a_page():
     del found["calibration"]
     fewer = known_truth.lines_of({"about": about, "known_truth": found})
     assert fewer[:-1] == lines[: len(fewer) - 1] and fewer[-1].endswith("not measured.")
+    del found["repairs"]
+    assert "Repairs" in known_truth.lines_of({"about": about, "known_truth": found})[-1]
     assert (
         "| surface | 1.25 (2.50) | 1.25 (2.50) | 1.25 (2.50) |" in lines and "| 64 | 90.00 / 95.00 |" in lines
     )
