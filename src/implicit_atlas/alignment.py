@@ -25,7 +25,7 @@ RANK = 120  # of the process
 FIRST, LAST = 0.08, 0.005  # how far apart points that belong together are, at first and at the least
 STRAY = 0.02  # share of points that belong to none
 STEPS = 40
-SNAP_LENGTH, SNAP_NOISE, SNAPS = 0.1, 0.05, 2
+SNAP_LENGTH, SNAP_NOISE, SNAPS = 0.1, 0.2, 2
 SMALL = 1e-4  # share of the largest part of the process, below which one is left out
 CHUNK = 1024  # places of which kernels are held at once
 
