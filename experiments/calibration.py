@@ -3,7 +3,8 @@
 MODEL has learned from `train` alone. Of every unseen case, completed with 19 draws: the share of the true surface that
 lies within some of the draws and outside others. Were truth one more draw, that would be 90 %: of 20 alike, truth is
 the first or the last of them at a place with a probability of 10 %. And the spread of the draws, where the organ was
-seen and where it was not. Results: experiments/results/calibration-ORGAN.json, for docs/uses.
+seen and where it was not, and how many of the voxels that some share of the shapes holds are of the organ.
+Results: experiments/results/calibration-ORGAN.json, for docs/uses.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments.applications import clicks, cut_off, free_numbers, kept_slices, long_axis, run_measurement
+from experiments.applications import (
+    boundary_clicks,
+    clicks,
+    cut_off,
+    free_numbers,
+    kept_slices,
+    long_axis,
+    run_measurement,
+)
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.completion import Completion, complete
 from implicit_atlas.correction import values_at
@@ -27,6 +36,8 @@ from implicit_atlas.surface import occupancy_mesh
 DRAWS = 19
 POINTS = 4000  # of a surface
 NEAR_PLANES = 1.0  # a place this near to a slice that was drawn, in slices, was seen
+# Voxels by the share of the shapes, the most probable one and the draws, that hold them.
+SHARES = {"to 20 %": 0.2, "to 40 %": 0.4, "to 60 %": 0.6, "to 80 %": 0.8, "below 100 %": 0.999, "100 %": 1.0}
 
 Seen = Callable[[np.ndarray], np.ndarray]
 """Which of some points, in RAS mm, were in what was observed."""
@@ -42,6 +53,11 @@ def planes_of(mask: Mask, points_mm: np.ndarray) -> np.ndarray:
 def by_clicks(mask: Mask) -> tuple[Observations, Seen]:
     """64 clicks, all around."""
     return clicks(mask, 64), lambda points: np.ones(len(points), bool)
+
+
+def by_boundary_clicks(mask: Mask) -> tuple[Observations, Seen]:
+    """64 clicks on the boundary, all around."""
+    return boundary_clicks(mask, 64), lambda points: np.ones(len(points), bool)
 
 
 def by_slices(mask: Mask) -> tuple[Observations, Seen]:
@@ -64,6 +80,7 @@ def by_part(mask: Mask) -> tuple[Observations, Seen]:
 
 TASKS: dict[str, Callable[[Mask], tuple[Observations, Seen]]] = {
     "64 clicks": by_clicks,
+    "64 boundary clicks": by_boundary_clicks,
     "3 slices": by_slices,
     "50 % cut off": by_part,
 }
@@ -83,6 +100,21 @@ def covered(done: Completion, truth_mm: np.ndarray) -> np.ndarray:
     return (count > 0) & (count < len(done.draws))
 
 
+def held_voxels(done: Completion, mask: Mask) -> dict[str, Any]:
+    """Of voxels by the share of shapes that hold them: how many, what was said of them, and what is true (sums).
+
+    "none" has the number of the organ's voxels that no shape holds.
+    """
+    said, true = done.probability_on(mask.grid), mask.occupancy
+    rows: dict[str, Any] = {"none": int(true[said == 0].sum())}
+    low = 0.0
+    for name, high in SHARES.items():
+        chosen = (said > low + 1e-4) & (said <= high + 1e-4)
+        rows[name] = [int(chosen.sum()), round(float(said[chosen].sum()), 2), int(true[chosen].sum())]
+        low = high
+    return rows
+
+
 def measure_case(done: Completion, mask: Mask, seen: Seen) -> dict[str, Any]:
     """Coverage in percent and spread in mm, where the organ was seen and where not; None where nothing is such."""
     shape = prepare(mask)
@@ -95,7 +127,7 @@ def measure_case(done: Completion, mask: Mask, seen: Seen) -> dict[str, Any]:
     ):
         row[f"covered {word}"] = round(100 * float(inside[at_truth].mean()), 2) if at_truth.any() else None
         row[f"spread {word}"] = round(float(spread[at_found].mean()), 4) if at_found.any() else None
-    return row
+    return row | {"voxels": held_voxels(done, mask)}
 
 
 def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> dict[str, Any]:
@@ -119,6 +151,32 @@ def means(rows: list[dict[str, Any]]) -> dict[str, float]:
     names = [f"{what} {word}" for what in ("covered", "spread") for word in ("seen", "unseen")]
     found = {name: [row[name] for row in rows if row[name] is not None] for name in names}
     return {name: round(float(np.mean(values)), 2) for name, values in found.items() if values}
+
+
+def said_and_true(rows: list[dict[str, Any]]) -> list[str]:
+    """In percent, said -> true, of all voxels of the cases, by the share of shapes that hold them."""
+    found = [row["voxels"] for row in rows]
+    cells = []
+    for name in SHARES:
+        count, said, true = np.sum([voxels[name] for voxels in found], axis=0)
+        cells.append(f"{100 * said / count:.0f} → {100 * true / count:.0f}" if count else "-")
+    organ = sum(voxels["none"] + sum(voxels[name][2] for name in SHARES) for voxels in found)
+    missed = sum(voxels["none"] for voxels in found)
+    return [*cells, f"{100 * missed / max(organ, 1):.1f}"]
+
+
+def table_of_voxels(by_task: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """The table of what is said of voxels; nothing where that was not measured."""
+    rows = {task: cases for task, cases in by_task.items() if cases and "voxels" in cases[0]}
+    if not rows:
+        return []
+    return [
+        "\nVoxels, by the share of the shapes that hold them: what that says of being the organ's → what is true, in "
+        "percent; and the share of the organ that no shape holds.\n",
+        "| observed | " + " | ".join(SHARES) + " | in none |",
+        "|---" * (len(SHARES) + 2) + "|",
+        *(f"| {task} | " + " | ".join(said_and_true(cases)) + " |" for task, cases in rows.items()),
+    ]
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ import numpy as np
 
 from experiments.applications import TASKS, means
 from experiments.calibration import means as calibration_means
+from experiments.calibration import table_of_voxels
 from experiments.cell import RESULTS
 from experiments.data import HERE
 from experiments.known_truth import lines_of as known_truth
@@ -159,7 +160,7 @@ def calibration(found: dict[str, Any]) -> list[str]:
             for word in ("seen", "unseen")
         )
         lines.append(f"| {task} | {' | '.join(cells)} | {sum(bool(row['doubt']) for row in rows)} |")
-    return lines
+    return lines + table_of_voxels(found["calibration"])
 
 
 def populations(found: dict[str, Any]) -> list[str]:

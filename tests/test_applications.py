@@ -211,7 +211,25 @@ def test_measured_calibration_becomes_a_table(mask, tmp_path, monkeypatch):
     about |= {"organ": "phantom", "draws": 3, "device": "cpu"}
     (tmp_path / "calibration-phantom.json").write_text(json.dumps({"about": about, "calibration": found}))
     page = uses_page.section("calibration", tmp_path)
-    assert "| half |" in page and "| 64 |" in page
+    assert "| half |" in page and "| 64 |" in page and page.count("→") > 2
+
+
+def test_voxels_are_counted_by_the_share_of_shapes_that_hold_them():
+    """Of ten voxels five shapes hold as many each as they have numbers; truth is those that three or more hold."""
+    said = (np.arange(10).reshape(10, 1, 1) % 6) / 5
+    mask = SimpleNamespace(grid=None, occupancy=said >= 0.6)
+    voxels = calibration.held_voxels(SimpleNamespace(probability_on=lambda grid: said), mask)
+    assert voxels == {
+        "none": 0,
+        "to 20 %": [2, 0.4, 0],
+        "to 40 %": [2, 0.8, 0],
+        "to 60 %": [2, 1.2, 2],
+        "to 80 %": [1, 0.8, 1],
+        "below 100 %": [0, 0.0, 0],
+        "100 %": [1, 1.0, 1],
+    }
+    cells = calibration.said_and_true([{"voxels": voxels}, {"voxels": voxels | {"none": 8}}])
+    assert cells == ["20 → 0", "40 → 0", "60 → 100", "80 → 100", "-", "100 → 100", "50.0"]
 
 
 def test_what_was_seen_is_told_by_the_slices(mask):
