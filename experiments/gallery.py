@@ -45,7 +45,7 @@ FIGURES = {
     "correspondence": (
         "**Correspondence** (Figure 7). The reference template is coloured by place; every vertex of it is found in "
         "each shape by a smooth map of surfaces and brings its colour and the dots along (pale ones lie behind the "
-        "surface). Where a shape folds otherwise than the template, the mesh frays."
+        "surface)."
     ),
 }
 PAGE = """# Gallery
