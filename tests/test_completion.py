@@ -113,6 +113,25 @@ def test_a_surface_without_clicks_is_doubtful():
     assert judged(AROUND[AROUND[:, 0] < 49]).doubt is None
 
 
+@pytest.mark.parametrize(("wrong", "turned", "told"), [(12, 1.0, True), (12, 7.0, False), (3, 1.0, False)])
+def test_clicks_that_fit_better_when_turned_may_be_in_the_wrong_space(monkeypatch, wrong, turned, told):
+    """LPS read as RAS: a second search of the clicks turned, where the first shape contradicts many of their labels."""
+    labels = np.r_[np.zeros(wrong), np.ones(len(AROUND) - wrong)]
+    seen = observed(MIDDLE + 0.8 * (AROUND - MIDDLE), labels)
+    asked = []
+
+    def search(_, observations):
+        asked.extend(observations)
+        return [found_as(BALL, turned)]
+
+    monkeypatch.setattr(TrainedAtlas, "complete_and_draw", lambda *_, **__: [[found_as(BALL, 5.0)]])
+    monkeypatch.setattr(TrainedAtlas, "complete_in_scan", search)
+    (done,) = completion.complete(tiny_atlas(), [seen])
+    assert (done.doubt is not None and "signs of x and y swapped" in done.doubt) == told
+    assert len(asked) == (wrong == 12)
+    assert all(np.array_equal(one.points, seen.points * (-1, -1, 1)) for one in asked)
+
+
 @pytest.mark.parametrize("more_probable", [True, False])
 def test_a_shape_that_bulges_out_of_its_clicks_is_searched_for_again(monkeypatch, more_probable):
     """With both sides of the clicks and the bulge as labels; the more probable shape is kept, and doubted if wrong."""
