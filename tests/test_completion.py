@@ -113,22 +113,21 @@ def test_a_surface_without_clicks_is_doubtful():
     assert judged(AROUND[AROUND[:, 0] < 49]).doubt is None
 
 
-@pytest.mark.parametrize(("wrong", "turned", "told"), [(12, 1.0, True), (12, 7.0, False), (3, 1.0, False)])
-def test_clicks_that_fit_better_when_turned_may_be_in_the_wrong_space(monkeypatch, wrong, turned, told):
-    """LPS read as RAS: a second search of the clicks turned, where the first shape contradicts many of their labels."""
-    labels = np.r_[np.zeros(wrong), np.ones(len(AROUND) - wrong)]
-    seen = observed(MIDDLE + 0.8 * (AROUND - MIDDLE), labels)
+@pytest.mark.parametrize(("found", "turned", "told"), [(150, 90, True), (150, 190, False), (90, 60, False)])
+def test_clicks_that_fit_better_when_turned_may_be_in_the_wrong_space(monkeypatch, found, turned, told):
+    """LPS read as RAS: a second search of the clicks turned, where the first shape is improbable for so many."""
+    seen = observed(MIDDLE + 0.8 * (AROUND - MIDDLE), 1)
     asked = []
 
     def search(_, observations):
         asked.extend(observations)
         return [found_as(BALL, turned)]
 
-    monkeypatch.setattr(TrainedAtlas, "complete_and_draw", lambda *_, **__: [[found_as(BALL, 5.0)]])
+    monkeypatch.setattr(TrainedAtlas, "complete_and_draw", lambda *_, **__: [[found_as(BALL, found)]])
     monkeypatch.setattr(TrainedAtlas, "complete_in_scan", search)
     (done,) = completion.complete(tiny_atlas(), [seen])
     assert (done.doubt is not None and "signs of x and y swapped" in done.doubt) == told
-    assert len(asked) == (wrong == 12)
+    assert len(asked) == (found == 150)
     assert all(np.array_equal(one.points, seen.points * (-1, -1, 1)) for one in asked)
 
 

@@ -39,9 +39,9 @@ TRUSTED_GUESS = 0.25  # share of the surface that may be one
 # Share of the surface without clicks, where these are on surfaces: of `val` 0 to 5 %, of shapes of a wrongly found
 # pancreas 9 to 34 %.
 TRUSTED_BARE = 0.1
-# A second look at the space of clicks: with less of the labels explained, or more clicks contradicted. 64 labelled
-# clicks of `val`: 98 to 100 % and none; in the wrong space 92 to 100 %, 0 to 6 %.
-SUSPECT_LABELS, SUSPECT_MOVED = 0.97, 0.05
+# When to look for clicks in the other space, too. Improbability a labelled click, 16 to 256 of hippocampi and livers of
+# `val`: 0.25 to 0.50; in the wrong space 0.80 to 1.68. Moved clicks on the boundary: 0 to 2 %, and 14 to 39 %.
+SUSPECT_CLICK, SUSPECT_MOVED = 0.6, 0.05
 HALF_TURN = np.array([-1.0, -1.0, 1.0])  # from RAS to LPS, and back
 SURE = 3.0  # by how much the logarithms of two sides' probabilities must differ
 UNSURE = "of which side it is was not seen: say --mirror no or all"
@@ -247,8 +247,9 @@ def _space_doubts(atlas: TrainedAtlas, found: list[Completion]) -> list[str | No
 
 
 def _suspect(done: Completion) -> bool:
-    badly = done.labels_kept is not None and done.labels_kept < SUSPECT_LABELS
-    return len(done.seen.points) <= MOST and (badly or done.moved > SUSPECT_MOVED)
+    count = len(done.seen.points)
+    badly = done.fit.found.improbability > SUSPECT_CLICK * count
+    return count <= MOST and (badly or done.moved > SUSPECT_MOVED)
 
 
 def _check_span(atlas: TrainedAtlas, seen: Observations) -> None:
