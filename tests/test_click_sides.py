@@ -79,7 +79,7 @@ def test_facets_of_a_ball_are_smooth_and_those_within_are_not() -> None:
     surface, within = outer[:, 0] != outer[:, 1], ~outer.any(1)
     rough = cells.roughness()
     assert rough[surface].mean() < rough[within].mean() / 2
-    outwards = (cells.normals() * cells.mesh.points[cells.facets].mean(1)).sum(1)
+    outwards = (cells.normals * cells.mesh.points[cells.facets].mean(1)).sum(1)
     first_within = ~outer[surface, 0]
     assert ((outwards[surface] > 0) == first_within).all()
     assert cells.volume[~cells.outer].sum() == pytest.approx(4 / 3 * np.pi, rel=0.1)

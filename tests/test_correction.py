@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from implicit_atlas import correction
+from implicit_atlas import click_sides, correction
 from implicit_atlas.click_sides import Beside
 from implicit_atlas.correction import Clicks, corrected, signed_distances, values_at
 from implicit_atlas.frame import Frame
@@ -78,7 +78,7 @@ def test_the_surface_goes_through_clicks_on_the_boundary(off_mm):
 def test_masks_are_left_to_their_shapes():
     points = np.repeat(clicks_near(600), 4, axis=0)
     seen = Observations(points, (distance_mm(points) < 0).astype(float))
-    assert len(points) > correction.MOST and corrected(BALL, FRAME, seen) is BALL
+    assert len(points) > click_sides.MOST and corrected(BALL, FRAME, seen) is BALL
     assert corrected(-np.abs(BALL), FRAME, seen).max() <= 0  # empty shapes stay empty
 
 

@@ -35,7 +35,7 @@ PULL = 3.0  # how much a shape counts beside what facets say
 PLACES = 8  # in a tetrahedron, at which a shape is asked
 APART = 0.5  # of the distance to the next click: how far from a click its two sides are told
 SURE = 0.25  # of that distance: by how much it may be off
-MOST = 2048  # clicks
+MOST = 2048  # clicks; masks have more points, which shapes follow, and what was drawn stays as it is
 # Clicks along curves leave the normals of facets open, and would spoil shapes between them. Of a click and its nearest
 # ones, how wide they are beside how long: 5 % of random clicks have less than 0.4, of clicks on sparse contours 70 %.
 NEAREST, WIDE, ENOUGH = 8, 0.4, 0.7
@@ -155,7 +155,7 @@ def _inside(cells: Cells, distance: Distance, soft_mm: float) -> Bool[np.ndarray
     pull = PULL / soft_mm * cells.volume * said
     pull[cells.outer] = 0
     push = np.maximum(-pull, 0)
-    area = np.linalg.norm(cells.normals(), axis=1)
+    area = np.linalg.norm(cells.normals, axis=1)
     rough = area * cells.roughness() * np.maximum(cells.bareness / BARE, 1) ** 2
     rough[cells.outer[cells.pairs].all(1)] = 0
     push[cells.outer] = max(np.maximum(pull, 0).sum(), 1e-12)  # more than can flow
@@ -170,7 +170,7 @@ def _both_sides(
 ) -> Iterator[Places]:
     """Places beside the clicks along the normals of the cut; those that lie in such tetrahedra."""
     first, second = inside[cells.pairs].T
-    outwards = cells.normals() * (first.astype(float) - second)[:, None]
+    outwards = cells.normals * (first.astype(float) - second)[:, None]
     normal = np.zeros((len(cells.mesh.points), 3))
     for corner in range(3):
         np.add.at(normal, cells.facets[:, corner], outwards)
@@ -217,7 +217,7 @@ def _bounded(
     """Which wrong places of a lattice are in parts that are next to clicks, not to where the cut closes an end."""
     severed = inside[cells.pairs[:, 0]] != inside[cells.pairs[:, 1]]
     middle = cells.mesh.points[cells.facets[severed]].mean(1)
-    area = np.linalg.norm(cells.normals()[severed], axis=1)
+    area = np.linalg.norm(cells.normals[severed], axis=1)
     bare = area * (cells.bareness[severed] > TRULY_BARE)
     if not wrong.any() or bare.sum() > ALL_OPEN * area.sum():
         return np.zeros(len(points), bool)

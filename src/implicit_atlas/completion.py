@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.click_sides import TRUSTED, Beside, bare_share, beside_clicks
-from implicit_atlas.correction import MOST, corrected, misfit, signed_distances, values_at
+from implicit_atlas.click_sides import MOST, TRUSTED, Beside, bare_share, beside_clicks
+from implicit_atlas.correction import corrected, misfit, signed_distances, values_at
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit, all_doubts
 from implicit_atlas.fitting import Progress

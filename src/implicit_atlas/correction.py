@@ -20,7 +20,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
-from implicit_atlas.click_sides import GROSS, Beside
+from implicit_atlas.click_sides import GROSS, MOST, Beside
 from implicit_atlas.frame import Frame
 from implicit_atlas.grid import sample_volume
 from implicit_atlas.sampling import Observations
@@ -30,7 +30,6 @@ REACH = 0.3  # of the correction about such a click (a Gaussian's standard devia
 DEVIATION, LENGTH = 16 / 64, 0.3  # of the process
 SOFTNESS = 0.35 / 64  # distance to the surface at which labels are trusted with odds of e
 ON_SURFACE = 0.5 / 64  # clicks on the boundary are as near as this, beside their own spread
-MOST = 2048  # clicks; masks have more points, which shapes follow, and what was drawn stays as it is
 COARSE = 2  # nodes of the shape's lattice from one place where the addition is evaluated to the next
 FAINT = 1e-3  # corrections of less than this share are none
 BAND = 0.3  # the addition is evaluated where the shape's surface is nearer than this

@@ -68,6 +68,7 @@ class Cells:
         away = np.linalg.norm(points - points.mean(1, keepdims=True), axis=2).min(1)
         return away / self.spacing_mm
 
+    @cached_property
     def normals(self) -> Float[np.ndarray, "f 3"]:
         """Of each facet, as long as it is large, out of its first tetrahedron."""
         a, b, c = np.moveaxis(self.mesh.points[self.facets], 1, 0)
@@ -77,7 +78,7 @@ class Cells:
 
     def roughness(self) -> Float[np.ndarray, " f"]:
         """Of each facet, 0 where the spheres of both tetrahedra touch it at most, up to 2; a surface's have little."""
-        normal = self.normals()
+        normal = self.normals
         unit = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
         centre, radius = _spheres(self.corners)
         on_facet = self.mesh.points[self.facets[:, 0]]
