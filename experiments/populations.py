@@ -36,7 +36,7 @@ def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], obje
     alike = Alike(atlas, local=False)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        meshes = correspond_all(alike, [mask.path for mask in masks], folder, RESOLUTION)
+        meshes = list(correspond_all(alike, [mask.path for mask in masks], folder, RESOLUTION))
         for problem in alike.problems:
             report(f"left out: {problem.name}: {problem.message}")
         report(f"{len(meshes)} meshes of {meshes[0]['vertices']} vertices")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -9,6 +10,7 @@ from test_cli import run
 
 from implicit_atlas.io import (
     Mesh,
+    read_grid,
     read_labels,
     read_mask,
     read_mesh,
@@ -32,6 +34,23 @@ def labels(tmp_path):
     affine[:3] = np.c_[TURN * (-1.5, 1.0, 2.0), (40, -30, 12)]
     write_label_map(tmp_path / "in" / "organ.nii.gz", values, Grid(values.shape, affine))
     return tmp_path / "in" / "organ.nii.gz"
+
+
+def test_what_had_to_be_repaired_is_said(labels, tmp_path, caplog):
+    found = read_labels(labels)
+    image = nibabel.Nifti1Image(found.values, None)
+    image.header.set_sform(None, 0)
+    image.header.set_qform(None, 0)
+    nibabel.save(image, tmp_path / "nowhere.nii.gz")
+    assert run("convert", tmp_path / "nowhere.nii.gz", "-o", tmp_path / "out", "--to", "nrrd") == 0
+    assert "nowhere.nii.gz: " in caplog.text
+    before = len(caplog.records)
+    read_grid(tmp_path / "nowhere.nii.gz")
+    assert [one.getMessage() for one in caplog.records[before:]] == [
+        one.getMessage() for one in caplog.records[:before]
+    ]
+    assert run("convert", labels, "-o", tmp_path / "out", "--to", "stl", "--label", "1,7") == 0
+    assert "label 7 does not occur" in caplog.text
 
 
 @pytest.mark.parametrize("to", ["nii", "nrrd", "mha"])

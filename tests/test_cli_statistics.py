@@ -90,6 +90,8 @@ def test_groups_name_meshes_by_their_files_too_and_lacking_columns_are_named(mes
         "name,group\n" + "\n".join(f"{name}.nii.gz,{'ab'[i % 2]}" for i, name in enumerate(names))
     )
     assert read_groups(groups, names)[:2] == ["a", "b"]
+    groups.write_text("Name;Group\n" + "\n".join(f"{name};{'ab'[i % 2]}" for i, name in enumerate(names)))
+    assert read_groups(groups, names)[:2] == ["a", "b"]
     groups.write_text("name,diagnosis\ncase00,a\n")
     with pytest.raises(InputError, match="no column 'group', but name, diagnosis"):
         read_groups(groups, names)

@@ -61,6 +61,41 @@ def test_clicks_become_a_mask_on_the_images_grid(model, masks, tmp_path):
     assert "spread_mm" in (out / "meshes" / "clicks.vtp").read_bytes().decode("latin-1")
 
 
+def test_an_organ_that_an_image_cuts_off_is_doubtful(model, masks, tmp_path, capsys):
+    """An image of another scan, or of the wrong space, may still overlap with the organ."""
+    mask = read_mask(paths(masks)[0])
+    clicks, image = tmp_path / "clicks.mrk.json", tmp_path / "image.nii.gz"
+    write_landmarks(clicks, Landmarks(surface_points(mask, 200), ("",) * 200, None, clicks))
+    planes = np.flatnonzero(mask.occupancy.any((1, 2)))
+    part = mask.occupancy[: (planes[0] + planes[-1]) // 2].astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(part, mask.grid.affine), image)
+    assert run("complete", model, clicks, "-o", tmp_path / "out", "--image", image) == 0
+    (row,) = table(tmp_path / "out" / "completions.csv")
+    assert "lies outside the volume that was given" in row["doubt"] and "--image" in row["doubt"]
+    assert "DOUBTFUL clicks" in capsys.readouterr().out
+
+
+def test_what_is_done_before_a_stop_has_its_row(model, masks, tmp_path, monkeypatch):
+    from implicit_atlas import tasks_files
+
+    write = tasks_files.write_completion
+
+    def stopped(done, *rest):
+        if done.fit.name.startswith("second"):
+            raise KeyboardInterrupt
+        return write(done, *rest)
+
+    monkeypatch.setattr(tasks_files, "write_completion", stopped)
+    clicks = [tmp_path / "first.mrk.json", tmp_path / "second.mrk.json"]
+    for path in clicks:
+        write_landmarks(
+            path, Landmarks(surface_points(read_mask(paths(masks)[0]), 64), ("",) * 64, None, path)
+        )
+    assert run("complete", model, *clicks, "-o", tmp_path / "out") == 130
+    assert [row["name"] for row in table(tmp_path / "out" / "completions.csv")] == ["first"]
+    assert [path.name for path in paths(tmp_path / "out")] == ["first.nii.gz"]
+
+
 def test_a_few_slices_become_the_whole(model, masks, tmp_path):
     mask = read_mask(paths(masks)[1])
     axis = int(np.argmax(mask.occupancy.shape))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from atlas_samples import tiny_atlas
 
-from implicit_atlas import completion
+from implicit_atlas import completion, spaces
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.code_fit import CodeFit
 from implicit_atlas.completion import Completion
@@ -129,6 +129,22 @@ def test_clicks_that_fit_better_when_turned_may_be_in_the_wrong_space(monkeypatc
     assert (done.doubt is not None and "signs of x and y swapped" in done.doubt) == told
     assert len(asked) == (found == 150)
     assert all(np.array_equal(one.points, seen.points * (-1, -1, 1)) for one in asked)
+
+
+def test_where_the_side_is_not_known_clicks_are_turned_as_both(monkeypatch):
+    """Clicks in the wrong space of one side look somewhat like the other side in theirs."""
+    asked = []
+
+    def search(_, observations):
+        asked.extend(observations)
+        return [found_as(BALL, 190), found_as(BALL, 90)]
+
+    monkeypatch.setattr(TrainedAtlas, "complete_in_scan", search)
+    seen = observed(AROUND, 1)
+    assert spaces.space_doubts(tiny_atlas(), [seen], [found_as(BALL, 150)], [0.0], either=True) == [
+        spaces.TURNED
+    ]
+    assert [one.mirrored for one in asked] == [False, True]
 
 
 @pytest.mark.parametrize("more_probable", [True, False])

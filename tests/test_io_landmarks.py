@@ -224,6 +224,13 @@ def test_points_say_inside_or_outside(
         assert (None if found is None else found.tolist()) == (None if occupancy is None else [occupancy])
 
 
+def test_inside_is_read_as_libraries_of_tables_write_it(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.csv"
+    path.write_text("x,y,z,inside\n1,2,3,1.0\n4,5,6,0.0\n7,8,9,\n1,5,9,True\n2,5,8,False\n3,5,7,nan\n")
+    found = read_landmarks(path).occupancy
+    assert found is not None and found.tolist() == [1, 0, 0.5, 1, 0, 0.5]
+
+
 def test_points_that_say_nothing_beside_others_are_on_the_boundary(tmp_path: Path) -> None:
     found = read_json(tmp_path, markups(point(), point(label="in-1"), point(label="out-1"))).occupancy
     assert found is not None and found.tolist() == [0.5, 1, 0]

@@ -19,11 +19,11 @@ from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit
 from implicit_atlas.generation import generate, pieces_of
-from implicit_atlas.io import Mask, read_mask, read_mesh, write_mask
+from implicit_atlas.io import Mask, read_labels, read_mask, read_mesh, write_label_map, write_mask
 from implicit_atlas.learning import train
 from implicit_atlas.repair import block_sums, loose_voxels, noisy, repair, repaired
 from implicit_atlas.shapes import Shape, prepare, restore
-from implicit_atlas.tasks_files import write_made
+from implicit_atlas.tasks_files import write_made, write_repair
 from implicit_atlas.voxel_grid import Grid
 
 UNSEEN = phantom_shapes(8)[7]
@@ -247,6 +247,25 @@ def test_what_is_thin_is_what_no_ball_reaches(clean_mask):
     grid = replace(clean_mask.grid, shape=slab.shape, affine=np.eye(4))
     thin = repairs.thin_part(replace(clean_mask, occupancy=slab, grid=grid))
     assert thin[14:16, 14:16, 26:29].all() and not thin[8:22, 8:22, 8:22].any()
+
+
+def test_parts_keep_their_labels(clean_mask, tmp_path):
+    """A mask of two parts with a hole through their border: what is filled is of the nearer one."""
+    half = clean_mask.grid.shape[0] // 2
+    parts = np.where(clean_mask.occupancy, 2, 0).astype(np.uint8)
+    parts[:half][clean_mask.occupancy[:half]] = 5
+    middle = np.argwhere(clean_mask.occupancy[half])
+    y, z = middle[np.abs(middle - middle.mean(0)).sum(1).argmin()]
+    parts[half - 2 : half + 2, y : y + 2, z : z + 2] = 0
+    write_label_map(tmp_path / "parts.nii.gz", parts, clean_mask.grid)
+    (done,) = repair(tiny_atlas(), [tmp_path / "parts.nii.gz"])
+    write_repair(done, tmp_path / "out")
+    found = read_labels(tmp_path / "out" / "parts.nii.gz").values
+    assert np.array_equal(found > 0, done.occupancy)
+    both = (parts > 0) & done.occupancy
+    assert np.array_equal(found[both], parts[both])
+    hole = found[half - 2 : half + 2, y, z]
+    assert hole.tolist() == [5, 5, 2, 2]
 
 
 def test_stairs_are_smoothed_before_a_shape_is_fitted(clean_mask, tmp_path):

@@ -29,7 +29,7 @@ from implicit_atlas.cli_cases import (
     mask_paths,
     sources_of,
 )
-from implicit_atlas.cli_output import add_to_csv, finish, keep_files, results_folder, say_doubts, write_json
+from implicit_atlas.cli_output import finish, keep_files, results_folder, say_doubts, table, write_json
 from implicit_atlas.cli_train import Plan, learn
 from implicit_atlas.errors import AtlasError, InputError
 from implicit_atlas.memory import keep_freed_memory
@@ -155,15 +155,14 @@ def reconstruct(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas.tasks import reconstruct as fit_all
     from implicit_atlas.tasks import write_reconstruction
 
-    atlas, problems, rows = load_atlas(model), [], []
+    atlas, problems = load_atlas(model), []
     paths = mask_paths(masks, problems)
     results_folder(output, [*paths, *masks])
     config = fit_config(iterations, local)
-    with console.task("reconstruct") as report:
+    with console.task("reconstruct") as report, table(output / "reconstructions.csv") as rows:
         told = labels_of(label, masks[0]), problems.append, report
         for found in fit_all(atlas, paths, config, *told, mirror=mirror):
             rows.append(dataclasses.asdict(write_reconstruction(found, output)))
-    add_to_csv(output / "reconstructions.csv", rows)
     say_doubts(output, rows, "masks and meshes")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])
 
@@ -291,7 +290,10 @@ def main() -> None:
         # Typer ends an interrupted command by itself, without a word.
         if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
             raise
-        _fail("stopped; files that were written are kept, and train goes on with --resume", INTERRUPTED)
+        _fail(
+            "stopped; results that were written are kept, with their rows; of train, --resume goes on",
+            INTERRUPTED,
+        )
     except MemoryError:
         _fail("out of memory: use fewer or smaller cases at a time", 1)
     except OSError as error:

@@ -63,15 +63,15 @@ def write_converted(source: Path, result: Path, labels: tuple[int, ...], distanc
     """
     from implicit_atlas.io import (
         read_labels,
+        read_mask,
         read_mesh,
         read_stored,
-        select_mask,
         write_label_map,
         write_mask,
         write_mesh,
     )
     from implicit_atlas.io.formats import MESH_SUFFIXES, suffix_of
-    from implicit_atlas.io.volumes import write_volume
+    from implicit_atlas.io.volumes import say_notes, write_volume
     from implicit_atlas.outlines import depths
     from implicit_atlas.surface import occupancy_mesh
 
@@ -84,16 +84,17 @@ def write_converted(source: Path, result: Path, labels: tuple[int, ...], distanc
                 raise InputError(source, "is a surface, without labels", "Leave --label out.")
             mesh = read_stored(source) if suffix_of(source) == ".ply" else read_mesh(source)
         else:
-            mask = select_mask(read_labels(source), labels)
+            mask = read_mask(source, labels)
             mesh = occupancy_mesh(mask.occupancy, mask.grid)
         write_mesh(result, mesh)
         return
-    found = read_labels(source)
     if labels or distance:
-        mask = select_mask(found, labels)
+        mask = read_mask(source, labels)
         if distance:
             write_volume(result, depths(mask.occupancy, mask.grid.spacing_mm), mask.grid)
         else:
             write_mask(result, mask.occupancy, mask.grid)
     else:
+        found = read_labels(source)
+        say_notes(source, found.notes)
         write_label_map(result, found.values, found.grid)

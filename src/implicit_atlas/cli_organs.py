@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from implicit_atlas.cli_cases import fit_config, load_atlas, mask_paths
-from implicit_atlas.cli_output import add_to_csv, finish, results_folder
+from implicit_atlas.cli_output import finish, results_folder, table
 from implicit_atlas.cli_train import Plan, learn
 from implicit_atlas.cli_uses import Side
 from implicit_atlas.errors import AtlasError, InputError
@@ -114,18 +114,17 @@ def reconstruct(
     from implicit_atlas.io import printable, write_label_map
     from implicit_atlas.organs import reconstruct_organs
 
-    atlases, problems, rows = _atlases(models), [], []
+    atlases, problems = _atlases(models), []
     paths = mask_paths(masks, problems)
     unusable = len(problems)
     results_folder(output, [*paths, *masks])
-    with console.task("reconstruct") as report:
+    with console.task("reconstruct") as report, table(output / "organs.csv") as rows:
         told = problems.append, report, mirror
         for case in reconstruct_organs(atlases, paths, fit_config(100, local), *told):
             write_label_map(output / f"{case.name}.nii.gz", case.labels, case.grid)
             rows += [_row(case, name) for name in atlases]
             if len(case.absent) == len(atlases):
                 print(f"{printable(case.name)}: has none of the organs", file=sys.stderr)
-    add_to_csv(output / "organs.csv", rows)
     for row in rows:
         if row["doubt"]:
             print(f"DOUBTFUL {printable(row['name'])}, {row['organ']}: {row['doubt']}")

@@ -124,6 +124,16 @@ def add_to_csv(path: Path, rows: list[Row], key: str = "name", gone: str = "") -
 
 
 @contextmanager
+def table(path: Path, key: str = "name") -> Iterator[list[Row]]:
+    """Rows that are added to a table in the end, also where the work is stopped or fails: no result without its row."""
+    rows: list[Row] = []
+    try:
+        yield rows
+    finally:
+        add_to_csv(path, rows, key)
+
+
+@contextmanager
 def _in_turn(folder: Path) -> Iterator[None]:
     """Hold a folder while a table is changed; on disks that know no locks, go on: no row of a finished job is lost."""
     from implicit_atlas.files import lock_folder

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from implicit_atlas.cli_cases import labels_of, load_atlas, mask_paths
-from implicit_atlas.cli_output import add_to_csv, finish, results_folder, say_doubts
+from implicit_atlas.cli_output import finish, results_folder, say_doubts, table
 from implicit_atlas.cli_uses import Labels, Local, Model, Output, Side
 
 app = typer.Typer(
@@ -36,8 +36,8 @@ def landmarks(  # noqa: PLR0913 (each is an option of the command)
     unusable = len(problems)
     results_folder(output, [source, points, *paths, *targets])
     alike = Alike(atlas, labels_of(label, source), local, problems, mirror=mirror)
-    rows = carry_landmarks(alike, source, points, paths, output)
-    add_to_csv(output / "landmarks.csv", rows, "case")
+    with table(output / "landmarks.csv", "case") as rows:
+        rows.extend(carry_landmarks(alike, source, points, paths, output))
     doubtful = [row for row in rows if row["doubt"]]
     for row in doubtful:
         print(f"DOUBTFUL {row['case']}, {row['landmark']}: {row['doubt']}", file=sys.stderr)
@@ -65,7 +65,8 @@ def labels(  # noqa: PLR0913 (each is an option of the command)
     unusable = len(problems)
     results_folder(output, [*known, *wanted, sources, *targets])
     alike = Alike(atlas, labels_of(label, sources), local, problems, mirror=mirror)
-    rows = carry_labels(alike, known, wanted, output)
-    add_to_csv(output / "labels.csv", rows, "case")
-    say_doubts(output, rows, f"label maps, from {len(known)} labelled cases", "case")
+    with table(output / "labels.csv", "case") as rows:
+        rows.extend(carry_labels(alike, known, wanted, output))
+    unusable_known = {problem.path for problem in problems} & set(known)
+    say_doubts(output, rows, f"label maps, from {len(known) - len(unusable_known)} labelled cases", "case")
     finish(problems, len(known) + len(wanted) + unusable, output, [row["case"] for row in rows])

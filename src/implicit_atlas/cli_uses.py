@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from implicit_atlas.cli_cases import labels_of, load_atlas, mask_paths
-from implicit_atlas.cli_output import add_to_csv, finish, remove_results, results_folder, say_doubts
+from implicit_atlas.cli_output import add_to_csv, finish, remove_results, results_folder, say_doubts, table
 
 Model = Annotated[Path, typer.Argument(help="model folder (*.atlas), or the name of a model that ships")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder where results are written")]
@@ -73,13 +73,12 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
     labels = labels_of(label, sources[0]) or atlas.config.labels
     problems: list[Any] = []
     known = read_observations(files, seen, spread_mm, labels, problems)
-    with console.task("complete") as report:
-        rows = [
+    with console.task("complete") as report, table(output / "completions.csv") as rows:
+        rows.extend(
             row
             for done, told in complete_each(atlas, known, len(files), draws, problems, report, mirror)
             if (row := write_completion(done, output, problems, grid, told.drawn, told.source))
-        ]
-    add_to_csv(output / "completions.csv", rows)
+        )
     say_doubts(output, rows, "completed")
     finish(problems, len(files), output, [row["name"] for row in rows])
 
@@ -105,11 +104,10 @@ def clean(
     atlas, problems = load_atlas(model), []
     paths = mask_paths(masks, problems)
     results_folder(output, [*paths, *masks])
-    with console.task("clean") as report:
+    with console.task("clean") as report, table(output / "repairs.csv") as rows:
         told = problems.append, report, mirror
         found = repair(atlas, paths, labels_of(label, masks[0]), keep_mm, *told)
-        rows = [write_repair(done, output) for done in found]
-    add_to_csv(output / "repairs.csv", rows)
+        rows.extend(write_repair(done, output) for done in found)
     say_doubts(output, rows, "masks")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])
 
@@ -199,9 +197,8 @@ def correspond(  # noqa: PLR0913 (each is an option of the command)
     atlas, problems = load_atlas(model), []
     paths = mask_paths(masks, problems)
     results_folder(output, [*paths, *masks])
-    with console.task("correspond") as report:
+    with console.task("correspond") as report, table(output / "correspondence.csv") as rows:
         alike = Alike(atlas, labels_of(label, masks[0]), local, problems, report, mirror)
-        rows = correspond_all(alike, paths, output, resolution)
-    add_to_csv(output / "correspondence.csv", rows)
+        rows.extend(correspond_all(alike, paths, output, resolution))
     say_doubts(output, rows, "meshes of one topology")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])

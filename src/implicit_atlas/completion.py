@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.click_sides import MOST, TRUSTED, Beside, bare_share, beside_clicks
+from implicit_atlas.click_sides import TRUSTED, Beside, bare_share, beside_clicks
 from implicit_atlas.correction import corrected, misfit, signed_distances, values_at
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit, all_doubts
@@ -23,6 +23,7 @@ from implicit_atlas.pose import of_organ
 from implicit_atlas.sampling import Observations
 from implicit_atlas.shapes import restore_on
 from implicit_atlas.sides import Mirror, check_mirror, has_side
+from implicit_atlas.spaces import SURE, space_doubts
 from implicit_atlas.surface import to_world, volume_mesh
 from implicit_atlas.voxel_grid import Grid
 
@@ -39,11 +40,6 @@ TRUSTED_GUESS = 0.25  # share of the surface that may be one
 # Share of the surface without clicks, where these are on surfaces: of `val` 0 to 5 %, of shapes of a wrongly found
 # pancreas 9 to 34 %.
 TRUSTED_BARE = 0.1
-# When to look for clicks in the other space, too. Improbability a labelled click, 16 to 256 of hippocampi and livers of
-# `val`: 0.25 to 0.50; in the wrong space 0.80 to 1.68. Moved clicks on the boundary: 0 to 2 %, and 14 to 39 %.
-SUSPECT_CLICK, SUSPECT_MOVED = 0.6, 0.05
-HALF_TURN = np.array([-1.0, -1.0, 1.0])  # from RAS to LPS, and back
-SURE = 3.0  # by how much the logarithms of two sides' probabilities must differ
 UNSURE = "of which side it is was not seen: say --mirror no or all"
 OTHER = "of another organ, or of the other side (--mirror auto)"
 
@@ -157,7 +153,10 @@ def complete(
     pieces = pieces_of(atlas)
     completed = _searched(atlas, observations, draws, progress)
     found = [_judged(atlas, seen, pieces, each) for seen, each in zip(observations, completed, strict=True)]
-    spaces = _space_doubts(atlas, found)
+    either = mirror == "auto" and has_side(atlas)
+    spaces = space_doubts(
+        atlas, observations, [done.fit for done in found], [done.moved for done in found], either
+    )
     return [
         replace(done, doubt=all_doubts(space, done.doubt, side))
         for done, side, space in zip(found, unsure, spaces, strict=True)
@@ -227,29 +226,6 @@ def _sided(
         out.append(replace(seen, mirrored=likelier))
         doubts.append(UNSURE if abs(more) < SURE else None)
     return out, doubts
-
-
-def _space_doubts(atlas: TrainedAtlas, found: list[Completion]) -> list[str | None]:
-    """Of clicks that their shape explains badly: whether they are likelier LPS where they were said to be RAS."""
-    doubts: list[str | None] = [None] * len(found)
-    suspects = [i for i, done in enumerate(found) if done.fit.failure is None and _suspect(done)]
-    if not suspects:
-        return doubts
-    turned = [replace(found[i].seen, points=found[i].seen.points * HALF_TURN) for i in suspects]
-    for i, fit in zip(suspects, atlas.complete_in_scan(turned), strict=True):
-        more = found[i].fit.found.improbability - fit.found.improbability
-        if fit.failure is None and more > SURE:
-            doubts[i] = (
-                "with the signs of x and y swapped its clicks would be far more probable: they may be in the wrong "
-                "space (LPS or RAS)"
-            )
-    return doubts
-
-
-def _suspect(done: Completion) -> bool:
-    count = len(done.seen.points)
-    badly = done.fit.found.improbability > SUSPECT_CLICK * count
-    return count <= MOST and (badly or done.moved > SUSPECT_MOVED)
 
 
 def _check_span(atlas: TrainedAtlas, seen: Observations) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Integer
+from scipy.ndimage import distance_transform_edt
 
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.completion import Completion, complete
 from implicit_atlas.console import Report
 from implicit_atlas.errors import InputError
-from implicit_atlas.fit import Fit
+from implicit_atlas.fit import Fit, all_doubts
 from implicit_atlas.io import (
     Mesh,
     Problem,
@@ -22,8 +24,11 @@ from implicit_atlas.io import (
     enclosing_pieces,
     find_cases,
     grid_around,
+    label_ids,
+    read_labels,
     read_landmarks,
     read_mask,
+    write_label_map,
     write_mask,
     write_mesh,
     write_values,
@@ -38,6 +43,7 @@ from implicit_atlas.sides import Mirror
 from implicit_atlas.tasks import MESH_FOLDER, MESH_SUFFIX, writable
 from implicit_atlas.voxel_grid import Grid
 
+OUTSIDE = 0.02  # share of a surface that may lie outside the volume that was given
 POINT_ENDINGS = (".csv", ".mrk.json", ".fcsv")
 
 
@@ -144,8 +150,8 @@ def write_completion(
         done: what was completed.
         folder: where to.
         problems: a completion that failed is added to them.
-        grid: of the mask; by default that of the mask that was drawn in part, larger where its volume ended within the
-            organ, or one around the shape, along the world's axes.
+        grid: of the mask, and a shape that lies outside in part is doubtful; by default that of the mask that was drawn
+            in part, larger where its volume ended within the organ, or one around the shape, along the world's axes.
         drawn: what stays as it is.
         source: the file of the case, to be named where it failed.
     """
@@ -154,8 +160,10 @@ def write_completion(
     if fit.failure is not None:
         problems.append(Problem(name, source, f"the fit failed: {fit.failure}"))
         return None
-    mesh = done.mesh()
-    if grid is None:
+    mesh, doubt = done.mesh(), done.doubt
+    if grid is not None:
+        doubt = all_doubts(doubt, _outside(mesh, grid))
+    else:
         # With room for all that may be the organ.
         reach = np.concatenate([mesh.vertices, *done.draw_vertices])
         grid = grid_around(Mesh(reach, mesh.faces)) if drawn is None else drawn.grid_with(reach)
@@ -193,8 +201,21 @@ def write_completion(
         "outside": int((done.seen.occupancy < 0.5).sum()),
         "degrees_of_freedom": fit.found.degrees_of_freedom,
         "mirrored": fit.placed().mirrored,
-        "doubt": done.doubt or "",
+        "doubt": doubt or "",
     }
+
+
+def _outside(mesh: Mesh, grid: Grid) -> str | None:
+    """A doubt about a shape that lies outside a volume in part, which its mask lacks."""
+    inverse = np.linalg.inv(grid.affine)
+    voxels = mesh.vertices @ inverse[:3, :3].T + inverse[:3, 3]
+    share = float(((voxels < -0.5) | (voxels > np.array(grid.shape) - 0.5)).any(1).mean())
+    if share <= OUTSIDE:
+        return None
+    part = (
+        f"{100 * share:.0f} % of its surface lies outside the volume that was given, and its mask ends there"
+    )
+    return f"{part}: check --image, and whether points are LPS or RAS"
 
 
 def output_name(source: Path) -> str:
@@ -212,9 +233,13 @@ def _plain(name: str) -> str:
 
 
 def write_repair(done: Repair, folder: Path) -> dict[str, Any]:
-    """Write a repaired mask on its own grid; what was changed."""
+    """Write a repaired mask on its own grid; what was changed. Parts that it has keep their labels."""
     grid, name = done.mask.grid, done.fit.name
-    write_mask(folder / f"{name}.nii.gz", done.occupancy, grid, writable(done.mask.dtype))
+    path, parts = folder / f"{name}.nii.gz", _parts_of(done)
+    if parts is None:
+        write_mask(path, done.occupancy, grid, writable(done.mask.dtype))
+    else:
+        write_label_map(path, parts, grid)
     to_ml = grid.voxel_volume_mm3 / 1000
     return {
         "name": name,
@@ -227,6 +252,18 @@ def write_repair(done: Repair, folder: Path) -> dict[str, Any]:
         "mirrored": done.fit.placed().mirrored,
         "doubt": done.doubt or "",
     }
+
+
+def _parts_of(done: Repair) -> Integer[np.ndarray, "x y z"] | None:
+    """The labels of a mask of several, of what was added those of the nearest voxel; None of a mask of one."""
+    stored = read_labels(done.mask.path).values
+    own = np.where(done.mask.occupancy, stored, 0).astype(stored.dtype)
+    if len(label_ids(own)) < 2:
+        return None
+    nearest = distance_transform_edt(
+        own == 0, sampling=done.mask.grid.spacing_mm, return_distances=False, return_indices=True
+    )
+    return np.where(done.occupancy, own[tuple(np.asarray(nearest))], 0).astype(stored.dtype)
 
 
 def write_made(fit: Fit, name: str, folder: Path, most: int = 1) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class Alike:
 
 def correspond_all(
     alike: Alike, paths: Sequence[Path], folder: Path, resolution: int
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Write a mesh of the reference template's topology for each mask, and the template itself; how exact each is.
 
     `dsc` is that of the mask and the shape whose surface the mesh follows, `left_mm_p95` what the search for the
@@ -98,7 +98,6 @@ def correspond_all(
     template = template_mesh(atlas, reference_template(atlas), resolution)
     make_folder(folder / MESH_FOLDER)
     _keep_topology(folder / TEMPLATE, template, np.array(atlas.config.size_mm) / 2)
-    rows = []
     for found in alike.fits(paths):
         fit, frame = found.fit, found.fit.placed()
         mapped = surface_map(atlas, fit, template)
@@ -109,20 +108,17 @@ def correspond_all(
         )
         step = max(1, len(places) // FOLD_POINTS)
         off_mm = KDTree(fit.mesh().vertices).query(vertices)[0]
-        rows.append(
-            {
-                "name": fit.name,
-                "vertices": len(vertices),
-                "left_mm_p95": round(float(np.percentile(left_mm, 95)), 4),
-                "off_surface_mm_p95": round(float(np.percentile(off_mm, 95)), 4),
-                "not_found": round(float((left_mm > LEFT_MM).mean()), 4),
-                "folds": round(share_of_folds(mapped, places[::step]), 4),
-                "dsc": round(100 * found.likeness, 2),
-                "mirrored": frame.mirrored,
-                "doubt": found.doubt or "",
-            }
-        )
-    return rows
+        yield {
+            "name": fit.name,
+            "vertices": len(vertices),
+            "left_mm_p95": round(float(np.percentile(left_mm, 95)), 4),
+            "off_surface_mm_p95": round(float(np.percentile(off_mm, 95)), 4),
+            "not_found": round(float((left_mm > LEFT_MM).mean()), 4),
+            "folds": round(share_of_folds(mapped, places[::step]), 4),
+            "dsc": round(100 * found.likeness, 2),
+            "mirrored": frame.mirrored,
+            "doubt": found.doubt or "",
+        }
 
 
 def _keep_topology(path: Path, template: CubeMesh, half_mm: np.ndarray) -> None:
@@ -143,7 +139,7 @@ def _outward(faces: np.ndarray, frame: Frame) -> np.ndarray:
 
 def carry_landmarks(
     alike: Alike, source: Path, points: Path, targets: Sequence[Path], folder: Path
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Write the landmarks of a case as they lie in each target; a row for each, with what is doubtful about it.
 
     Raises:
@@ -161,7 +157,7 @@ def carry_landmarks(
         raise InputError(
             points, problem, "Check that they are of this case, and in the right space (LPS or RAS)."
         )
-    template, rows = alike.template, []
+    template = alike.template
     places = first.fit.placed().world_to_cube(marks.points_mm)
     wanted = surface_map(atlas, first.fit, template)(places)
     for found in alike.fits(targets):
@@ -181,20 +177,17 @@ def carry_landmarks(
             marks.labels, places_mm, left_mm, off_mm, doubts, strict=True
         ):
             x, y, z = (round(float(value), 3) for value in place)
-            rows.append(
-                {
-                    "case": found.fit.name,
-                    "landmark": name,
-                    "x": x,
-                    "y": y,
-                    "z": z,
-                    "left_mm": round(float(left), 3),
-                    "off_surface_mm": round(float(off), 3),
-                    "mirrored": found.fit.placed().mirrored,
-                    "doubt": doubt,
-                }
-            )
-    return rows
+            yield {
+                "case": found.fit.name,
+                "landmark": name,
+                "x": x,
+                "y": y,
+                "z": z,
+                "left_mm": round(float(left), 3),
+                "off_surface_mm": round(float(off), 3),
+                "mirrored": found.fit.placed().mirrored,
+                "doubt": doubt,
+            }
 
 
 def _doubt(left_mm: float, off_mm: float, is_far: bool) -> str:
@@ -206,7 +199,7 @@ def _doubt(left_mm: float, off_mm: float, is_far: bool) -> str:
 
 def carry_labels(
     alike: Alike, sources: Sequence[Path], targets: Sequence[Path], folder: Path
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Write a label map of each target's parts, by the vote of the labelled cases; a row for each, with doubts.
 
     Raises:
@@ -225,7 +218,6 @@ def carry_labels(
         )
     ids = np.unique(np.concatenate([own.labels for own in known]))
     doubts = [_source_doubt(*one, ids) for one in labelled]
-    rows = []
     for found in alike.fits(targets):
         mask = found.case.mask
         parts = transfer_labels(known, voxels_in_template(atlas, found, template))
@@ -234,8 +226,7 @@ def carry_labels(
         write_label_map(folder / f"{found.fit.name}.nii.gz", values, mask.grid)
         row: dict[str, Any] = {"case": found.fit.name, "mirrored": found.fit.placed().mirrored}
         row |= {f"voxels_{part}": int((parts == part).sum()) for part in ids}
-        rows.append({**row, "doubt": all_doubts(found.doubt, *doubts) or ""})
-    return rows
+        yield {**row, "doubt": all_doubts(found.doubt, *doubts) or ""}
 
 
 def _source_doubt(name: str, doubt: str | None, parts: Labelled, ids: np.ndarray) -> str | None:

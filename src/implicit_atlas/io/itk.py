@@ -33,14 +33,14 @@ def read_itk_labels(path: Path) -> LabelMap:
     return LabelMap(values, grid, path, claim.dtype, claim.notes + notes)
 
 
-def read_itk_grid(path: Path) -> Grid:
-    """Read a NRRD or MetaImage file's grid from its header alone.
+def read_itk_grid(path: Path) -> tuple[Grid, tuple[str, ...]]:
+    """Read a NRRD or MetaImage file's grid from its header alone, and what had to be repaired.
 
     Raises:
         InputError: the file or its header cannot be used.
     """
     claim = _claim(path)
-    return _grid(_opened(path), claim)
+    return _grid(_opened(path), claim), claim.notes
 
 
 def write_itk(path: Path, values: Shaped[np.ndarray, "x y z"], grid: Grid, dtype: np.dtype) -> None:

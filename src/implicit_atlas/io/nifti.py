@@ -43,14 +43,15 @@ def read_nifti_labels(path: Path) -> LabelMap:
     return LabelMap(values, header.grid, path, header.dtype, notes + label_notes)
 
 
-def read_nifti_grid(path: Path) -> Grid:
-    """Read a NIfTI file's grid from its header alone.
+def read_nifti_grid(path: Path) -> tuple[Grid, tuple[str, ...]]:
+    """Read a NIfTI file's grid from its header alone, and what had to be repaired.
 
     Raises:
         InputError: the file or its header cannot be used.
     """
     with open_input(path) as file:
-        return _open_volume(file, path)[0].grid
+        header, _, notes = _open_volume(file, path)
+    return header.grid, notes
 
 
 def write_nifti(path: Path, values: Shaped[np.ndarray, "x y z"], grid: Grid, dtype: np.dtype) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,23 +64,28 @@ def read_mask(path: str | Path, labels: tuple[int, ...] = ()) -> Mask:
     """
     check_label_ids(labels)
     mask = select_mask(read_labels(path), tuple(labels))
-    for note in mask.notes:
-        _log.warning("%s: %s", printable(str(path)), note)
+    say_notes(path, mask.notes)
     return mask
 
 
+def say_notes(path: str | Path, notes: Sequence[str]) -> None:
+    """Log what had to be repaired of a file."""
+    for note in notes:
+        _log.warning("%s: %s", printable(str(path)), note)
+
+
 def read_grid(path: str | Path) -> Grid:
-    """Read a volume's grid without its voxels; for a surface, the grid on which it is voxelised.
+    """Read a volume's grid without its voxels, and log what had to be repaired; of a surface, one to voxelise it on.
 
     Raises:
         InputError: the file or its header cannot be used.
     """
     path = Path(path)
     suffix = suffix_of(path)
-    if suffix in NIFTI_SUFFIXES:
-        return read_nifti_grid(path)
-    if suffix in ITK_SUFFIXES:
-        return read_itk_grid(path)
+    if suffix in (*NIFTI_SUFFIXES, *ITK_SUFFIXES):
+        grid, notes = read_nifti_grid(path) if suffix in NIFTI_SUFFIXES else read_itk_grid(path)
+        say_notes(path, notes)
+        return grid
     if suffix in MESH_SUFFIXES:
         return grid_around(read_mesh(path))
     raise _refusal(path)

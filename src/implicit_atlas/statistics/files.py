@@ -120,13 +120,14 @@ def read_groups(path: Path, names: Sequence[str]) -> list[str]:
     rows: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            table = csv.DictReader(stream)
-            lacking = {"name", "group"} - set(table.fieldnames or [])
+            header = stream.readline()
+            delimiter = max(",;\t", key=header.count)
+            columns = [one.strip().lower() for one in next(csv.reader([header], delimiter=delimiter), [])]
+            lacking = {"name", "group"} - set(columns)
             if lacking:
-                problem = f"has no column '{min(lacking)}', but {', '.join(table.fieldnames or ['nothing'])}"
-                raise InputError(
-                    path, problem, "Give a CSV with the columns name, group, separated by commas."
-                )
+                problem = f"has no column '{min(lacking)}', but {', '.join(columns) or 'nothing'}"
+                raise InputError(path, problem, "Give a CSV with the columns name, group in its first line.")
+            table = csv.DictReader(stream, columns, delimiter=delimiter)
             for row in table:
                 name, group = row["name"].strip(), row["group"].strip()
                 name = case_name(Path(name)) if is_mask_name(name) else name
