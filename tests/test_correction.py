@@ -7,7 +7,7 @@ import pytest
 
 from implicit_atlas import click_sides, correction
 from implicit_atlas.click_sides import Beside
-from implicit_atlas.correction import Clicks, corrected, signed_distances, values_at
+from implicit_atlas.correction import Clicks, corrected, noisy, signed_distances, values_at
 from implicit_atlas.frame import Frame
 from implicit_atlas.sampling import Observations
 from implicit_atlas.voxel_grid import Grid
@@ -33,6 +33,23 @@ def clicks_near(count: int) -> np.ndarray:
     away = RNG.standard_normal((count, 3))
     radius = RADIUS + RNG.uniform(1, 4, (count, 1)) * RNG.choice([-1, 1], (count, 1))
     return MIDDLE + away / np.linalg.norm(away, axis=1, keepdims=True) * radius
+
+
+def test_draws_are_corrected_by_clicks_that_are_moved_by_their_noise():
+    """Those on the boundary by their spread, places beside them in depth; labels stay, and a draw has its own noise."""
+    points = np.random.default_rng(0).uniform(-20, 20, (4000, 3))
+    occupancy = np.r_[np.full(2000, 0.5), np.ones(2000)]
+    seen = Observations(points, occupancy, spread=np.full(4000, 2.0))
+    beside = Beside(points, np.full(4000, 3.0), np.full(4000, 0.5))
+    moved, aside = noisy(seen, beside, 1)
+    assert (moved.points - points)[:2000].std() == pytest.approx(2.0, rel=0.05)
+    assert np.array_equal(moved.points[2000:], points[2000:])
+    assert aside.distance_mm.mean() == pytest.approx(3.0, abs=0.05) and np.array_equal(aside.points, points)
+    assert aside.distance_mm.std() == pytest.approx(0.5, rel=0.05)
+    again, other = noisy(seen, beside, 1)[0], noisy(seen, beside, 2)[0]
+    assert np.array_equal(again.points, moved.points) and not np.array_equal(other.points, moved.points)
+    unsaid = Observations(points, occupancy)
+    assert np.array_equal(noisy(unsaid, beside, 1)[0].points, points)
 
 
 def test_what_agrees_with_all_labels_stays():

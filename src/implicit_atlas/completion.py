@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.click_sides import TRUSTED, Beside, bare_share, beside_clicks
-from implicit_atlas.correction import corrected, misfit, signed_distances, values_at
+from implicit_atlas.correction import corrected, misfit, noisy, signed_distances, values_at
 from implicit_atlas.errors import InputError
 from implicit_atlas.fit import Fit, all_doubts
 from implicit_atlas.fitting import Progress
@@ -75,8 +75,16 @@ class Completion:
     turned: float = 0.0
 
     def field_of(self, shape: Fit) -> Float[np.ndarray, "r r r"]:
-        """The most probable shape, or a draw, on the lattice of its cube: positive inside, corrected by clicks."""
-        return corrected(shape.logits(), shape.placed(), self.seen, self.beside)
+        """The most probable shape, or a draw, on the lattice of its cube: positive inside, corrected by clicks.
+
+        A draw is corrected by clicks that are moved at random by what they may be off: by the clicks themselves, draws
+        would agree more than the clicks tell (64 on hippocampi: 84 % of the true surface covered, and not 90).
+        """
+        seen, beside = self.seen, self.beside
+        for number, draw in enumerate(self.draws, start=1):
+            if shape is draw:
+                seen, beside = noisy(seen, beside, number)
+        return corrected(shape.logits(), shape.placed(), seen, beside)
 
     @cached_property
     def values(self) -> Float[np.ndarray, "r r r"]:

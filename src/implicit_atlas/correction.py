@@ -9,7 +9,7 @@ mean side of the shape's cube, as in cube coordinates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -103,6 +103,15 @@ def corrected(
     share = _nearness(clicks.places, gross)
     clicks, share = clicks.part(share > FAINT), share[share > FAINT]
     return distance + _addition(distance, half, clicks, share, gross)
+
+
+def noisy(seen: Observations, beside: Beside, draw: int) -> tuple[Observations, Beside]:
+    """What a draw is corrected by: clicks on the boundary, and places beside them, moved by what they may be off."""
+    rng = np.random.default_rng(draw)
+    spread = np.where((seen.occupancy == 0.5) & np.isfinite(seen.spreads), seen.spreads, 0.0)
+    points = seen.points + rng.standard_normal(seen.points.shape) * spread[:, None]
+    distance_mm = beside.distance_mm + rng.standard_normal(len(beside.points)) * beside.spread_mm
+    return replace(seen, points=points), replace(beside, distance_mm=distance_mm)
 
 
 def misfit(
