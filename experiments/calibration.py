@@ -9,8 +9,10 @@ Results: experiments/results/calibration-ORGAN.json, for docs/uses.
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,11 +132,13 @@ def measure_case(done: Completion, mask: Mask, seen: Seen) -> dict[str, Any]:
     return row | {"voxels": held_voxels(done, mask)}
 
 
-def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object]) -> dict[str, Any]:
-    """Rows of the cases by task."""
+def measure(
+    atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], object], tasks: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Rows of the cases by task; of all tasks where none are named."""
     out: dict[str, Any] = {}
-    for task, observe in TASKS.items():
-        told = [observe(mask) for mask in masks]
+    for task in tasks or TASKS:
+        told = [TASKS[task](mask) for mask in masks]
         finished = complete(atlas, [seen for seen, _ in told], draws=DRAWS)
         usable = [
             (done, mask, seen)
@@ -180,13 +184,18 @@ def table_of_voxels(by_task: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 
 def main() -> int:
-    """Measure and keep."""
+    """Measure and keep; with --tasks some alone, beside what the file has of others."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=tuple(TASKS))
+    chosen, others = parser.parse_known_args()
     return run_measurement(
         __doc__,
         "calibration",
         "calibration",
-        measure,
+        partial(measure, tasks=chosen.tasks),
         lambda atlas: {"degrees_of_freedom": free_numbers(atlas), "draws": DRAWS},
+        others,
+        keep=len(chosen.tasks) < len(TASKS),
     )
 
 

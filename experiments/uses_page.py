@@ -148,7 +148,7 @@ def calibration(found: dict[str, Any]) -> list[str]:
         f"{about['seed']}; {about['degrees_of_freedom']} numbers; {about['device']}; {about['seconds']:.0f} s. "
         f"`python -m experiments.calibration MODEL --organ {about['organ']} "
         f"--every {about['every']}`, MODEL with a margin of "
-        f"{100 * about['margin']:g} %.\n",
+        f"{100 * about['margin']:g} %.{_later(about, '--tasks')}\n",
         "| observed | covered, seen | covered, unseen | spread mm, seen | unseen | doubtful |",
         "|---|---|---|---|---|---|",
     ]

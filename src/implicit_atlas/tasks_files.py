@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
-from scipy.ndimage import distance_transform_edt
+from scipy.spatial import KDTree
 
 from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.completion import Completion, complete
@@ -260,10 +260,12 @@ def _parts_of(done: Repair) -> Integer[np.ndarray, "x y z"] | None:
     own = np.where(done.mask.occupancy, stored, 0).astype(stored.dtype)
     if len(label_ids(own)) < 2:
         return None
-    nearest = distance_transform_edt(
-        own == 0, sampling=done.mask.grid.spacing_mm, return_distances=False, return_indices=True
-    )
-    return np.where(done.occupancy, own[tuple(np.asarray(nearest))], 0).astype(stored.dtype)
+    known, spacing_mm = np.argwhere(own), done.mask.grid.spacing_mm
+    added = np.argwhere(done.occupancy & (own == 0))  # few: a transform of all of a scan would take gigabytes
+    nearest = KDTree(known * spacing_mm).query(added * spacing_mm)[1]
+    own[tuple(added.T)] = own[tuple(known[nearest].T)]
+    own[~done.occupancy] = 0
+    return own
 
 
 def write_made(fit: Fit, name: str, folder: Path, most: int = 1) -> dict[str, Any]:

@@ -24,13 +24,8 @@ _AXES = ("xyz", "ras", "lps")
 _DELIMITERS = ",;\t"
 _OCCUPANCY = {"1": 1.0, "in": 1.0, "inside": 1.0, "0": 0.0, "out": 0.0, "outside": 0.0}
 _OCCUPANCY |= {"": 0.5, "on": 0.5, "boundary": 0.5}
-_OCCUPANCY |= {
-    "1.0": 1.0,
-    "true": 1.0,
-    "0.0": 0.0,
-    "false": 0.0,
-    "nan": 0.5,
-}  # as libraries of tables write them
+# As libraries of tables write them.
+_OCCUPANCY |= {"1.0": 1.0, "true": 1.0, "0.0": 0.0, "false": 0.0, "nan": 0.5}
 # The word ends where a letter does not follow: "in-3" and "out_2", not "inferior".
 _SAID = re.compile(r"\s*(inside|in|outside|out|boundary)(?![^\W\d_])", re.IGNORECASE)
 # A text that a spreadsheet would run; apostrophes before it are one more in the file than in the name.
