@@ -23,6 +23,7 @@ from experiments.data import HERE
 from experiments.known_truth import lines_of as known_truth
 from experiments.parts import PARTS
 from experiments.sides import WAYS as SIDES
+from experiments.spaces import lines_of as spaces
 from implicit_atlas.files import write_atomic
 
 HOW = {
@@ -275,6 +276,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "sides": ("sides", sides),
     "both_sides": ("both-sides", both_sides),
     "known_truth": ("known-truth", known_truth),
+    "spaces": ("spaces", spaces),
 }
 """What stands between the marks, of which result files."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from atlas_samples import FIT, tiny_atlas
-from experiments import both_sides, known_truth, populations, repairs, several, sides, uses, uses_page
+from experiments import both_sides, known_truth, populations, repairs, several, sides, spaces, uses, uses_page
 from experiments.data import Split
 
 from implicit_atlas.atlas import TrainedAtlas
@@ -161,6 +162,24 @@ def test_measuring_what_is_known_goes_on_where_it_stopped(tmp_path, monkeypatch)
     found = known_truth.measure(*args)
     assert found["completion"] == {"clicks": {"64": {"ours": [90.0, 95.0]}}} and found["calibration"] == {}
     assert found["shapes"] == {"modes": 1} and found["seconds"] >= 9
+
+
+def test_clicks_of_both_spaces_become_a_table(monkeypatch):
+    organs = [make_phantom("two-lobe", seed, PhantomConfig(voxels=24)) for seed in (5, 6)]
+    asked = []
+
+    def complete(_, told):
+        asked.append(told)
+        fit = SimpleNamespace(name="a", found=SimpleNamespace(improbability=4.0 * len(asked)))
+        return [SimpleNamespace(fit=fit, doubt=spaces.TURNED if len(asked) == 2 else None)] * 2
+
+    monkeypatch.setattr(spaces, "complete", complete)
+    monkeypatch.setattr(spaces, "COUNTS", (16,))
+    found = spaces.measure(tiny_atlas(), [organ.mask for organ in organs], lambda text: None)
+    assert np.array_equal(asked[1][0].points, asked[0][0].points * (-1, -1, 1))
+    lines = spaces.lines_of({"about": {**ABOUT, "cases": 2, "every": 1, "margin": 0.05}, "spaces": found})
+    assert "| 16 clicks, right space | 0.25 to 0.25 | 0 of 2 |" in lines
+    assert "| 16 clicks, wrong space | 0.50 to 0.50 | 2 of 2 |" in lines
 
 
 def test_what_is_known_is_drawn(tmp_path):
