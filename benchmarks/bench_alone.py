@@ -10,9 +10,10 @@ import torch
 from common import compare, report
 
 import implicit_atlas
-from implicit_atlas import decoders, grid
-from implicit_atlas.memory import keep_freed_memory
-from implicit_atlas.model import Atlas
+from implicit_atlas.atlas import decoders
+from implicit_atlas.atlas.field import Atlas
+from implicit_atlas.geometry import grid
+from implicit_atlas.support.memory import keep_freed_memory
 
 THREADS, REPEATS, GOAL = 2, 20, 2.0
 

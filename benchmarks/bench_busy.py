@@ -18,10 +18,10 @@ import torch
 from bench_training import BATCH, forward_of, phantom_shapes, samples_of, training_step
 from common import Comparison, Timing, report
 
-from implicit_atlas import grid
-from implicit_atlas.memory import keep_freed_memory
-from implicit_atlas.methods import ModelConfig, build
-from implicit_atlas.model import Atlas
+from implicit_atlas.atlas.field import Atlas
+from implicit_atlas.atlas.methods import ModelConfig, build
+from implicit_atlas.geometry import grid
+from implicit_atlas.support.memory import keep_freed_memory
 
 THREADS, STEPS, REPEATS = 2, 4, 3
 DEFAULT_SPINS = "300000"  # of GNU OpenMP, in its own words

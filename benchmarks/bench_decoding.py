@@ -11,15 +11,15 @@ import torch
 from common import compare, report
 from reference import LiteralAtlas
 
-from implicit_atlas import grid
-from implicit_atlas.learning import train
-from implicit_atlas.model import Atlas
+from implicit_atlas.atlas.field import Atlas
+from implicit_atlas.geometry import grid
+from implicit_atlas.geometry.surface import CubeMesh, volume_mesh
 from implicit_atlas.phantoms import make_phantoms
-from implicit_atlas.sampling import FEWER_POINTS
-from implicit_atlas.shapes import prepare
-from implicit_atlas.surface import CubeMesh, volume_mesh
+from implicit_atlas.shapes.sampling import FEWER_POINTS
+from implicit_atlas.shapes.shape import prepare
 from implicit_atlas.training import TrainConfig
 from implicit_atlas.training.config import fast_precision
+from implicit_atlas.training.learning import train
 
 RESOLUTION, SHAPES, STEPS, THREADS, REPEATS, GOAL = 128, 8, 60, 2, 5, 8.0
 

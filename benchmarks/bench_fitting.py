@@ -17,17 +17,18 @@ import numpy as np
 import torch
 from common import print_json
 
-from implicit_atlas import grid, load_shapes
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.code_fit import FitConfig
-from implicit_atlas.learning import best_device, train
-from implicit_atlas.memory import keep_freed_memory
-from implicit_atlas.methods import DEFAULT_METHOD, ModelConfig
+from implicit_atlas import load_shapes
+from implicit_atlas.atlas.methods import DEFAULT_METHOD, ModelConfig
+from implicit_atlas.fitting.code_fit import FitConfig
+from implicit_atlas.geometry import grid
 from implicit_atlas.metrics import dsc
 from implicit_atlas.phantoms import make_phantoms
-from implicit_atlas.sampling import PointConfig
-from implicit_atlas.shapes import Shape, prepare
+from implicit_atlas.shapes.sampling import PointConfig
+from implicit_atlas.shapes.shape import Shape, prepare
+from implicit_atlas.support.memory import keep_freed_memory
+from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training import default_config
+from implicit_atlas.training.learning import best_device, train
 
 KNOWN, UNKNOWN, MINUTES, GOAL = 10, 2, 6.0, 20.0
 DEEPSDF = FitConfig(

@@ -21,10 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from implicit_atlas import grid
-from implicit_atlas.memory import keep_freed_memory
-from implicit_atlas.methods import ModelConfig, build
-from implicit_atlas.model import Atlas
+from implicit_atlas.atlas.field import Atlas
+from implicit_atlas.atlas.methods import ModelConfig, build
+from implicit_atlas.geometry import grid
+from implicit_atlas.support.memory import keep_freed_memory
 
 THREADS, REPEATS = 2, 5
 MATRIX, COPIED = 2048, 2**26  # side of the product, and numbers that are copied: larger than any cache

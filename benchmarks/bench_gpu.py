@@ -25,16 +25,17 @@ from common import print_json
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from implicit_atlas import grid, load_shapes
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.evaluate import evaluate
+from implicit_atlas import load_shapes
+from implicit_atlas.atlas.field import Atlas
+from implicit_atlas.atlas.methods import ModelConfig
+from implicit_atlas.geometry import grid
 from implicit_atlas.io import case_name
-from implicit_atlas.learning import train
-from implicit_atlas.methods import ModelConfig
-from implicit_atlas.model import Atlas
-from implicit_atlas.sampling import FEWER_POINTS
-from implicit_atlas.shapes import Shape
+from implicit_atlas.shapes.sampling import FEWER_POINTS
+from implicit_atlas.shapes.shape import Shape
+from implicit_atlas.tasks.evaluate import evaluate
+from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training import default_config, gather, optimise
+from implicit_atlas.training.learning import train
 
 DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data" / "hippocampus"
 STEPS = 400

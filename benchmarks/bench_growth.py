@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 import torch
 from common import print_json, seconds_by_turns
 
-from implicit_atlas import grid
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.code_fit import FitConfig
-from implicit_atlas.learning import train
-from implicit_atlas.memory import keep_freed_memory
-from implicit_atlas.methods import ModelConfig
+from implicit_atlas.atlas.methods import ModelConfig
+from implicit_atlas.fitting.code_fit import FitConfig
+from implicit_atlas.geometry import grid
 from implicit_atlas.phantoms import make_phantoms
-from implicit_atlas.shapes import Shape, prepare
+from implicit_atlas.shapes.shape import Shape, prepare
+from implicit_atlas.support.memory import keep_freed_memory
+from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training import default_config, gather, optimise
+from implicit_atlas.training.learning import train
 
 SHAPES, RESOLUTIONS, TEMPLATES, REPEATS = (20, 200), (64, 128, 256), (1, 5, 20), 3
 STEPS, ITERATIONS, FITTED = 30, 10, (2, 20)  # so many steps that what comes before them does not count

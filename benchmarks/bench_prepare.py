@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from implicit_atlas.frame import bounding_box
+from implicit_atlas.geometry.frame import bounding_box
+from implicit_atlas.geometry.resample import resample_cubic
 from implicit_atlas.io import Mask, list_cases, read_mask
-from implicit_atlas.resample import resample_cubic
-from implicit_atlas.shapes import prepare
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
+from implicit_atlas.shapes.shape import prepare
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 BALL_SHAPES = {"hippocampus": (35, 51, 35), "liver": (310, 250, 143)}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from common import compare, report
 
-from implicit_atlas.surface import dense_volume, field_mesh, sparse_volume, volume_mesh
+from implicit_atlas.geometry.surface import dense_volume, field_mesh, sparse_volume, volume_mesh
 
 RESOLUTION = 128
 REPEATS = 3

@@ -18,14 +18,14 @@ from common import compare, print_json, report
 from reference import LiteralAtlas
 from torch import Tensor, nn
 
-from implicit_atlas import grid
-from implicit_atlas.losses import LossWeights, total_loss
-from implicit_atlas.memory import keep_freed_memory
-from implicit_atlas.methods import ModelConfig, build
-from implicit_atlas.model import Atlas, Prediction
+from implicit_atlas.atlas.field import Atlas, Prediction
+from implicit_atlas.atlas.losses import LossWeights, total_loss
+from implicit_atlas.atlas.methods import ModelConfig, build
+from implicit_atlas.geometry import grid
 from implicit_atlas.phantoms import FAMILIES, make_phantoms
-from implicit_atlas.sampling import FEWER_POINTS, Samples, ShapeSet
-from implicit_atlas.shapes import Shape, prepare
+from implicit_atlas.shapes.sampling import FEWER_POINTS, Samples, ShapeSet
+from implicit_atlas.shapes.shape import Shape, prepare
+from implicit_atlas.support.memory import keep_freed_memory
 from implicit_atlas.training import TrainConfig, default_config, gather, optimise
 from implicit_atlas.training.config import fast_precision
 from implicit_atlas.training.loop import loss_terms

@@ -10,11 +10,11 @@ import torch
 from common import compare, report
 from reference import warp_occupancy_literal
 
-from implicit_atlas import grid
-from implicit_atlas.augment import REACH, WarpConfig, random_warp
-from implicit_atlas.kernels import warp_occupancy
+from implicit_atlas.geometry import grid
+from implicit_atlas.geometry.kernels import warp_occupancy
 from implicit_atlas.phantoms import make_phantoms
-from implicit_atlas.shapes import prepare
+from implicit_atlas.shapes.shape import prepare
+from implicit_atlas.training.augment import REACH, WarpConfig, random_warp
 
 RESOLUTION, THREADS = 128, 1
 

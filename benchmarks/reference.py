@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from implicit_atlas.decoders import ConvDecoder
-from implicit_atlas.model import Atlas
+from implicit_atlas.atlas.decoders import ConvDecoder
+from implicit_atlas.atlas.field import Atlas
 
 POINTS_PER_CALL = 2**17
 

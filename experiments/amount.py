@@ -32,7 +32,7 @@ from experiments.tables import (
     values_of,
 )
 from experiments.variants import DEFAULTS
-from implicit_atlas.files import write_atomic
+from implicit_atlas.support.files import write_atomic
 
 TITLE = "How much data: unknown shapes"
 COUNTS: dict[str, Subset] = {

@@ -27,19 +27,19 @@ from experiments.completion import BAND_WIDTH_VOX, observe
 from experiments.data import DEFAULT_DATA
 from experiments.others import COMPONENTS, BoxedComponents, in_box, shape_based, smooth_function
 from experiments.through_clicks import through_clicks
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.completion import complete
-from implicit_atlas.console import exit_status
+from implicit_atlas.completion.completion import complete
+from implicit_atlas.completion.observe import CLICK_MM, Drawn
 from implicit_atlas.errors import InputError
-from implicit_atlas.files import write_atomic
+from implicit_atlas.fitting.pose import FREE
+from implicit_atlas.fitting.sparse import SparseConfig
+from implicit_atlas.geometry.surface import occupancy_mesh
 from implicit_atlas.io import Mask, case_name, find_cases, read_mask
 from implicit_atlas.metrics import score
-from implicit_atlas.observe import CLICK_MM, Drawn
-from implicit_atlas.pose import FREE
-from implicit_atlas.sampling import Observations
-from implicit_atlas.shapes import Shape, prepare
-from implicit_atlas.sparse import SparseConfig
-from implicit_atlas.surface import occupancy_mesh
+from implicit_atlas.shapes.sampling import Observations
+from implicit_atlas.shapes.shape import Shape, prepare
+from implicit_atlas.support.console import exit_status
+from implicit_atlas.support.files import write_atomic
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 COUNTS, SLICES, CROSSING, CUT = (64, 256, 1024), (1, 3, 5, 9), (1, 2), (10, 30, 50)
 TOLERANCE_MM = 1.0

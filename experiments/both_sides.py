@@ -20,14 +20,14 @@ from typing import Any
 from experiments.cell import RESULTS, RUNS
 from experiments.data import DEFAULT_DATA, load_split
 from implicit_atlas import load, train
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.code_fit import FEW_AT_ONCE, FitConfig
-from implicit_atlas.console import exit_status
-from implicit_atlas.evaluate import evaluate
-from implicit_atlas.files import write_atomic
-from implicit_atlas.learning import best_device
-from implicit_atlas.shapes import Shape
+from implicit_atlas.fitting.code_fit import FEW_AT_ONCE, FitConfig
+from implicit_atlas.shapes.shape import Shape
+from implicit_atlas.support.console import exit_status
+from implicit_atlas.support.files import write_atomic
+from implicit_atlas.tasks.evaluate import evaluate
+from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training import default_config
+from implicit_atlas.training.learning import best_device
 
 ORGAN = "kidney"
 WAYS = {"as they are": False, "the right ones mirrored": True}

@@ -26,14 +26,14 @@ from experiments.applications import (
     long_axis,
     run_measurement,
 )
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.completion import Completion, complete
-from implicit_atlas.correction import values_at
+from implicit_atlas.completion.completion import Completion, complete
+from implicit_atlas.completion.correction import values_at
+from implicit_atlas.completion.observe import from_mask
+from implicit_atlas.geometry.surface import occupancy_mesh
 from implicit_atlas.io import Mask, case_name
-from implicit_atlas.observe import from_mask
-from implicit_atlas.sampling import Observations
-from implicit_atlas.shapes import prepare
-from implicit_atlas.surface import occupancy_mesh
+from implicit_atlas.shapes.sampling import Observations
+from implicit_atlas.shapes.shape import prepare
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 DRAWS = 19
 POINTS = 4000  # of a surface

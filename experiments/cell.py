@@ -26,18 +26,18 @@ from experiments.peers.difnet_run import METHOD as DIF_NET
 from experiments.peers.difnet_run import run_difnet
 from experiments.peers.difnet_training import DifNetConfig, for_device
 from experiments.variants import DEFAULTS, VARIANTS
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.code_fit import FitConfig
-from implicit_atlas.decoders import ConvConfig, MLPConfig, MLPDecoder
-from implicit_atlas.evaluate import evaluate, evaluate_known
-from implicit_atlas.files import write_atomic
-from implicit_atlas.learning import best_device, train
-from implicit_atlas.methods import ModelConfig, method_of
-from implicit_atlas.sampling import FEWER_POINTS, Observations, PointConfig, affordable_points
-from implicit_atlas.shapes import Shape
-from implicit_atlas.sparse import SparseConfig
+from implicit_atlas.atlas.decoders import ConvConfig, MLPConfig, MLPDecoder
+from implicit_atlas.atlas.methods import ModelConfig, method_of
+from implicit_atlas.fitting.code_fit import FitConfig
+from implicit_atlas.fitting.sparse import SparseConfig
+from implicit_atlas.shapes.sampling import FEWER_POINTS, Observations, PointConfig, affordable_points
+from implicit_atlas.shapes.shape import Shape
+from implicit_atlas.support.files import write_atomic
+from implicit_atlas.tasks.evaluate import evaluate, evaluate_known
+from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training import TrainConfig, default_config
 from implicit_atlas.training.config import fast_precision
+from implicit_atlas.training.learning import best_device, train
 
 RESULTS = HERE / "results"
 RUNS = HERE.parent / "runs"
@@ -60,7 +60,7 @@ class Cell:
     """What is run.
 
     Args:
-        method: a name of `implicit_atlas.methods.METHODS` or of `CLASSICAL`, or "dif-net".
+        method: a name of `implicit_atlas.atlas.methods.METHODS` or of `CLASSICAL`, or "dif-net".
         steps: length of the training schedule, the same for all methods of a table.
         iterations: of the fit of an unknown shape.
         variant: a name of `VARIANTS`: one change of the defaults.

@@ -19,11 +19,11 @@ from scipy.optimize import minimize
 
 from experiments.completion import completion
 from experiments.scoring import protocol, score_fields
-from implicit_atlas.distance import signed_distance
-from implicit_atlas.grid import voxel_at
+from implicit_atlas.geometry.distance import signed_distance
+from implicit_atlas.geometry.grid import voxel_at
 from implicit_atlas.metrics import dsc
-from implicit_atlas.sampling import Observations
-from implicit_atlas.shapes import Shape
+from implicit_atlas.shapes.sampling import Observations
+from implicit_atlas.shapes.shape import Shape
 
 LIMIT_VOX = 12.0
 # How far principal components leave a surface from where points near it say: of 0 to 4.6, the one with the best mean

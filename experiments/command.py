@@ -13,8 +13,8 @@ from experiments.cell import Cell, run_queue
 from experiments.data import FEW, Organ, Split, load_split, phantom_split
 from experiments.tables import Result, Table, markdown, read_results
 from experiments.variants import DEFAULTS
-from implicit_atlas.console import exit_status
-from implicit_atlas.memory import keep_freed_memory
+from implicit_atlas.support.console import exit_status
+from implicit_atlas.support.memory import keep_freed_memory
 
 SMOKE_STEPS, SMOKE_ITERATIONS, SMOKE_KNOWN = 2, 10, 11
 

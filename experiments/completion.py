@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool
 
 from implicit_atlas.metrics import score
-from implicit_atlas.sampling import Observations, PointConfig, ShapeSet
-from implicit_atlas.shapes import Shape
+from implicit_atlas.shapes.sampling import Observations, PointConfig, ShapeSet
+from implicit_atlas.shapes.shape import Shape
 
 COUNTS = (64, 256, 1024)
 BAND_WIDTH_VOX = 2.0

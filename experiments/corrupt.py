@@ -26,9 +26,9 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.frame import Frame
-from implicit_atlas.resample import cubic_axis, resample
-from implicit_atlas.shapes import Shape, restore
+from implicit_atlas.geometry.frame import Frame
+from implicit_atlas.geometry.resample import cubic_axis, resample
+from implicit_atlas.shapes.shape import Shape, restore
 
 STRENGTHS: dict[str, tuple[float, ...]] = {
     "label": (0.5, 1.0, 2.0),  # mm rms

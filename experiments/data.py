@@ -12,7 +12,7 @@ from implicit_atlas import load_shapes
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import case_name
 from implicit_atlas.phantoms import PhantomConfig, write_phantoms
-from implicit_atlas.shapes import Shape
+from implicit_atlas.shapes.shape import Shape
 
 Organ = Literal["hippocampus", "liver", "pancreas", "prostate", "kidney"]
 """The paper's three, and two that nothing was chosen on."""

@@ -24,7 +24,7 @@ from experiments.completion import BAND_WIDTH_VOX, COUNTS
 from experiments.data import HERE, Organ
 from experiments.tables import TABLE2, Row, read_results, results_of
 from experiments.variants import DEFAULTS
-from implicit_atlas.files import write_atomic
+from implicit_atlas.support.files import write_atomic
 
 Means = dict[str, list[tuple[float, float]]]
 

@@ -13,19 +13,24 @@ from pathlib import Path
 import numpy as np
 
 from experiments.data import DEFAULT_DATA, HERE
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.console import exit_status
-from implicit_atlas.correspondence import places_in, reference_template, surface_map, template_mesh
-from implicit_atlas.far_apart import farthest_first
-from implicit_atlas.files import write_atomic
-from implicit_atlas.fit import Fit
+from implicit_atlas.correspondence.through_template import (
+    places_in,
+    reference_template,
+    surface_map,
+    template_mesh,
+)
+from implicit_atlas.fitting.fit import Fit
 from implicit_atlas.generation import generate, interpolate
+from implicit_atlas.geometry.far_apart import farthest_first
+from implicit_atlas.geometry.surface import occupancy_mesh
 from implicit_atlas.io import find_cases, read_mask
 from implicit_atlas.pictures import Panel, hidden, surfaces
-from implicit_atlas.shapes import Shape
+from implicit_atlas.shapes.shape import Shape
 from implicit_atlas.shipped import shipped_models
-from implicit_atlas.surface import occupancy_mesh
-from implicit_atlas.tasks import templates
+from implicit_atlas.support.console import exit_status
+from implicit_atlas.support.files import write_atomic
+from implicit_atlas.tasks.verbs import templates
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 DOCS = HERE.parent / "docs"
 RESOLUTION = 72

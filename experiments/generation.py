@@ -16,12 +16,12 @@ from scipy.ndimage import label
 
 from experiments.applications import known_shapes, run_measurement
 from experiments.classical import linear_model
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.frame import Frame
 from implicit_atlas.generation import generate
+from implicit_atlas.geometry.frame import Frame
+from implicit_atlas.geometry.surface import volume_mesh
 from implicit_atlas.io import Mask
-from implicit_atlas.shapes import Shape, prepare
-from implicit_atlas.surface import volume_mesh
+from implicit_atlas.shapes.shape import Shape, prepare
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 COUNT = 100
 TEMPERATURES = (1.0, 0.8)

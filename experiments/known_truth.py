@@ -24,27 +24,27 @@ from experiments import applications, calibration, repairs, uses
 from experiments.cell import RESULTS, RUNS
 from experiments.gallery import by_place, coloured
 from implicit_atlas import load, train
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.code_fit import FEW_AT_ONCE, FitConfig
-from implicit_atlas.console import exit_status
-from implicit_atlas.correspondence import (
+from implicit_atlas.correspondence.through_template import (
     places_in,
     reference_template,
     surface_map,
     template_map,
     template_mesh,
 )
-from implicit_atlas.files import write_atomic
-from implicit_atlas.fit import Fit
+from implicit_atlas.fitting.code_fit import FEW_AT_ONCE, FitConfig
+from implicit_atlas.fitting.fit import Fit
+from implicit_atlas.fitting.local import LocalConfig
 from implicit_atlas.generation import generate
 from implicit_atlas.io import Mask, find_cases, read_mask
-from implicit_atlas.learning import best_device
-from implicit_atlas.local import LocalConfig
-from implicit_atlas.manifest import PrepareConfig
 from implicit_atlas.phantoms import FAMILIES, Phantom, make_phantoms, write_phantoms
 from implicit_atlas.pictures import surfaces
+from implicit_atlas.shapes.manifest import PrepareConfig
 from implicit_atlas.statistics import align, compactness, principal_modes
+from implicit_atlas.support.console import exit_status
+from implicit_atlas.support.files import write_atomic
+from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training import default_config
+from implicit_atlas.training.learning import best_device
 
 KNOWN, UNSEEN, NEW = 40, 10, 100
 MARGIN, RESOLUTION, MODES = 0.05, 40, 5

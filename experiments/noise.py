@@ -16,7 +16,7 @@ from experiments.peers.difnet_run import METHOD as DIF_NET
 from experiments.series import Column, Series
 from experiments.tables import Result, Row, Table
 from experiments.variants import PRODUCT
-from implicit_atlas.methods import DEFAULT_METHOD
+from implicit_atlas.atlas.methods import DEFAULT_METHOD
 
 TITLE = "Learning from noisy annotations"
 SUBSETS: tuple[Subset, ...] = ("few_shot", "train")

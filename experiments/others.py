@@ -10,12 +10,12 @@ from scipy.interpolate import RBFInterpolator
 from scipy.ndimage import zoom
 
 from experiments.classical import LinearModel, linear_model
-from implicit_atlas.frame import Frame
-from implicit_atlas.grid import sample_volume
+from implicit_atlas.geometry.frame import Frame
+from implicit_atlas.geometry.grid import sample_volume
+from implicit_atlas.geometry.outlines import between_slices, depths
 from implicit_atlas.io import Mask
-from implicit_atlas.outlines import between_slices, depths
-from implicit_atlas.sampling import Observations
-from implicit_atlas.shapes import Shape, prepare
+from implicit_atlas.shapes.sampling import Observations
+from implicit_atlas.shapes.shape import Shape, prepare
 
 COMPONENTS = 128
 NODES = 64  # an axis, at which a spline is evaluated: livers have ten million voxels

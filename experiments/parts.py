@@ -20,15 +20,15 @@ import numpy as np
 import implicit_atlas
 from experiments.cell import RESULTS
 from experiments.data import DEFAULT_DATA
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.console import exit_status
-from implicit_atlas.correspondence import Labelled, transfer_labels
-from implicit_atlas.files import write_atomic
+from implicit_atlas.correspondence.through_template import Labelled, transfer_labels
+from implicit_atlas.geometry.surface import CubeMesh
 from implicit_atlas.io import case_name, find_cases, read_labels
 from implicit_atlas.metrics import dsc
-from implicit_atlas.surface import CubeMesh
-from implicit_atlas.tasks import Reconstruction
-from implicit_atlas.transfer import Alike, parts_of
+from implicit_atlas.support.console import exit_status
+from implicit_atlas.support.files import write_atomic
+from implicit_atlas.tasks.transfer import Alike, parts_of
+from implicit_atlas.tasks.verbs import Reconstruction
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 COUNTS = (1, 3, 5)
 PARTS = {1: "anterior", 2: "posterior"}

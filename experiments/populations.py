@@ -17,14 +17,14 @@ import numpy as np
 
 from experiments.applications import run_measurement
 from experiments.data import HERE
-from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.io import Mask, case_name
 from implicit_atlas.pictures import Panel, surfaces
 from implicit_atlas.statistics import align, compare_groups, principal_modes
 from implicit_atlas.statistics.alignment import Alignment
 from implicit_atlas.statistics.files import DEVIATIONS, corresponding, write_modes
-from implicit_atlas.tasks import MESH_FOLDER
-from implicit_atlas.transfer import Alike, correspond_all
+from implicit_atlas.tasks.transfer import Alike, correspond_all
+from implicit_atlas.tasks.verbs import MESH_FOLDER
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 RESOLUTION, MODES, SHOWN, PERMUTATIONS, LEVEL = 40, 10, 3, 1000, 0.05
 GREY = (0.62, 0.75, 0.55)

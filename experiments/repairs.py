@@ -20,10 +20,10 @@ from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filt
 
 from experiments.applications import TOLERANCE_MM, run_measurement
 from experiments.corrupt import PAD_MM, corrupt
-from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.io import Mask, Problem, case_name, write_mask
 from implicit_atlas.metrics import score
-from implicit_atlas.repair import CODE_WEIGHT, KEEP_VOXELS, repair
+from implicit_atlas.repair.annotations import CODE_WEIGHT, KEEP_VOXELS, repair
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 PIECES = {"pieces-1": 1, "pieces-2": 3, "pieces-3": 6}  # holes, and as many islands
 HOLE_MM, ISLAND_MM = 3.0, 2.0  # radii

@@ -9,7 +9,7 @@ from experiments import amount, figure6, noise
 from experiments.data import HERE, Organ
 from experiments.tables import IDEAS, Result, Table, read_results, rows_of, tables_of
 from experiments.tables import markdown as table_of
-from implicit_atlas.files import write_atomic
+from implicit_atlas.support.files import write_atomic
 
 INTRODUCTION = """# Results
 

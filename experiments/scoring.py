@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from implicit_atlas.metrics import NSD_DEFINITION, score
-from implicit_atlas.shapes import Shape, restore, restore_lattice
+from implicit_atlas.shapes.shape import Shape, restore, restore_lattice
 
 
 def score_fields(shapes: Sequence[Shape], fields: Iterable[Float[np.ndarray, "r r r"]]) -> dict[str, Any]:

@@ -20,12 +20,12 @@ import implicit_atlas
 from experiments.applications import TOLERANCE_MM, about_run, unseen
 from experiments.cell import RESULTS
 from experiments.data import DEFAULT_DATA
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.console import exit_status
-from implicit_atlas.files import write_atomic
 from implicit_atlas.io import Problem, case_name, read_labels
 from implicit_atlas.metrics import score
-from implicit_atlas.organs import reconstruct_organs
+from implicit_atlas.support.console import exit_status
+from implicit_atlas.support.files import write_atomic
+from implicit_atlas.tasks.organs import reconstruct_organs
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 
 def measure(

@@ -15,16 +15,16 @@ from typing import Any
 
 from experiments.cell import RUNS
 from experiments.data import DEFAULT_DATA
-from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.card import model_card
-from implicit_atlas.console import exit_status
-from implicit_atlas.evaluate import evaluate_known
 from implicit_atlas.io import find_cases
-from implicit_atlas.learning import best_device, train
-from implicit_atlas.manifest import PrepareConfig
+from implicit_atlas.shapes.manifest import PrepareConfig
+from implicit_atlas.shapes.store import open_store, prepare_folder
 from implicit_atlas.shipped import FOLDER
-from implicit_atlas.store import open_store, prepare_folder
+from implicit_atlas.support.console import exit_status
+from implicit_atlas.tasks.evaluate import evaluate_known
+from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training import default_config
+from implicit_atlas.training.learning import best_device, train
 
 MARGIN, STEPS = 0.05, 1500
 LICENCE = (

@@ -16,14 +16,14 @@ import numpy as np
 
 from experiments.applications import TOLERANCE_MM, run_measurement
 from experiments.data import HERE
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.code_fit import FEW_AT_ONCE, FitConfig
+from implicit_atlas.fitting.code_fit import FEW_AT_ONCE, FitConfig
+from implicit_atlas.geometry.surface import occupancy_mesh
 from implicit_atlas.io import Mask, Mesh, case_name
+from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.metrics import score
 from implicit_atlas.pictures import Panel, surfaces
 from implicit_atlas.sides import sided
-from implicit_atlas.surface import occupancy_mesh
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 WAYS = "as it is", "mirrored"
 REFLECTION = np.diag([-1.0, 1.0, 1.0, 1.0])

@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from experiments.applications import clicks, free_numbers, run_measurement
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.completion import complete
+from implicit_atlas.completion.completion import complete
+from implicit_atlas.completion.spaces import HALF_TURN, TURNED
 from implicit_atlas.io import Mask
-from implicit_atlas.spaces import HALF_TURN, TURNED
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 COUNTS = (16, 64, 256)
 

@@ -32,7 +32,7 @@ from experiments.variants import (
     STRAYS,
     VARIANTS,
 )
-from implicit_atlas.methods import DEFAULT_METHOD
+from implicit_atlas.atlas.methods import DEFAULT_METHOD
 
 Result = dict[str, Any]
 Schedule = tuple[int, int]

@@ -17,7 +17,7 @@ from scipy.spatial import KDTree
 from experiments.others import smooth_function
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import Mask, Mesh, voxelise
-from implicit_atlas.sampling import Observations
+from implicit_atlas.shapes.sampling import Observations
 
 # Of a click, that tell its normal and from which it is turned: the best for 64, 256 and 1024 on hippocampi of `train`.
 NEIGHBORS = ((6, 8, 10), (4, 8, 10))  # by the logarithm of clicks to the base of 2

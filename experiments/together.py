@@ -23,10 +23,10 @@ from typing import Any
 
 from experiments.cell import RESULTS, RUNS, Cell, run_cell
 from experiments.data import DEFAULT_DATA, Split, load_split
-from implicit_atlas import grid
-from implicit_atlas.console import exit_status
 from implicit_atlas.errors import InputError
-from implicit_atlas.memory import keep_freed_memory
+from implicit_atlas.geometry import grid
+from implicit_atlas.support.console import exit_status
+from implicit_atlas.support.memory import keep_freed_memory
 
 POLL_SECONDS = 0.5
 

@@ -20,18 +20,17 @@ from experiments.data import DEFAULT_DATA, HERE
 from experiments.gallery import FOUND, MADE, TRUTH
 from experiments.populations import red_and_blue
 from experiments.repairs import changed
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.completion import Completion, complete
-from implicit_atlas.console import exit_status
-from implicit_atlas.correspondence import reference_template
-from implicit_atlas.fit import Fit
+from implicit_atlas.completion import Completion, complete, from_mask
+from implicit_atlas.correspondence.through_template import reference_template
+from implicit_atlas.fitting.fit import Fit
 from implicit_atlas.generation import generate, interpolate
+from implicit_atlas.geometry.surface import occupancy_mesh
 from implicit_atlas.io import Mask, Mesh, case_name, write_mask
-from implicit_atlas.observe import from_mask
 from implicit_atlas.pictures import Panel, surfaces
 from implicit_atlas.repair import repair
-from implicit_atlas.shapes import prepare
-from implicit_atlas.surface import occupancy_mesh
+from implicit_atlas.shapes.shape import prepare
+from implicit_atlas.support.console import exit_status
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 DOCS = HERE.parent / "docs" / "uses"
 RESOLUTION, DRAWS, EVERY, CASE = 72, 8, 13, 1

@@ -24,7 +24,7 @@ from experiments.known_truth import lines_of as known_truth
 from experiments.parts import PARTS
 from experiments.sides import WAYS as SIDES
 from experiments.spaces import lines_of as spaces
-from implicit_atlas.files import write_atomic
+from implicit_atlas.support.files import write_atomic
 
 HOW = {
     "clicks": "Clicks: labelled in or out, at a normal noise of 2 voxels of the 128³ box around the boundary.",

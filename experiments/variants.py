@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from implicit_atlas.augment import WarpConfig
-from implicit_atlas.code_fit import FitConfig
-from implicit_atlas.decoders import ConvConfig
-from implicit_atlas.local import LocalConfig
-from implicit_atlas.sampling import FEWER_POINTS, PointConfig
+from implicit_atlas.atlas.decoders import ConvConfig
+from implicit_atlas.fitting.code_fit import FitConfig
+from implicit_atlas.fitting.local import LocalConfig
+from implicit_atlas.shapes.sampling import FEWER_POINTS, PointConfig
+from implicit_atlas.training.augment import WarpConfig
 from implicit_atlas.training.config import FEW_SHRINKAGE
 
 DEFAULTS, PLAIN, NO_MODES, LOCAL, ROBUST = "defaults", "plain", "no-modes", "local", "robust-fit"

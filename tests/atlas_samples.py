@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from implicit_atlas import grid
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.code_fit import FitConfig
-from implicit_atlas.decoders import ConvConfig, MLPConfig
-from implicit_atlas.learning import train
-from implicit_atlas.methods import ModelConfig
+from implicit_atlas.atlas.decoders import ConvConfig, MLPConfig
+from implicit_atlas.atlas.methods import ModelConfig
+from implicit_atlas.fitting.code_fit import FitConfig
+from implicit_atlas.geometry import grid
 from implicit_atlas.phantoms import PhantomConfig, make_phantoms
-from implicit_atlas.sampling import PointConfig
-from implicit_atlas.shapes import Shape, prepare
+from implicit_atlas.shapes.sampling import PointConfig
+from implicit_atlas.shapes.shape import Shape, prepare
+from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training import TrainConfig
+from implicit_atlas.training.learning import train
 
 RESOLUTION = 32
 CODE = 16

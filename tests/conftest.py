@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pkgutil
 import sys
 from pathlib import Path
 
@@ -19,9 +18,10 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # GPU kernels are interpreted; read when Triton is imported
 
 # All modules but the kernels: numba and Triton compile those from their source, which a check would hide.
-MODULES = [module.name for module in pkgutil.iter_modules([str(ROOT / "src" / "implicit_atlas")])]
+PACKAGE = ROOT / "src" / "implicit_atlas"
+MODULES = [path.relative_to(PACKAGE.parent).with_suffix("") for path in PACKAGE.rglob("*.py")]
 install_import_hook(
-    [f"implicit_atlas.{name}" for name in MODULES if name not in ("kernels", "cuda_kernels")],
+    [".".join(module.parts) for module in MODULES if module.name not in ("kernels", "cuda_kernels")],
     "runtime_types.check",
 )
 

@@ -13,7 +13,7 @@ import pytest
 import trimesh
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
 
 OBLIQUE = np.array(
     [[0.8, -0.3, 0.0, 5.0], [0.3, 0.8, 0.0, -7.0], [0.0, 0.0, 2.5, 11.0], [0.0, 0.0, 0.0, 1.0]]

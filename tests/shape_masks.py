@@ -8,9 +8,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from implicit_atlas.frame import bounding_box, frame_of_box
+from implicit_atlas.geometry.frame import bounding_box, frame_of_box
 from implicit_atlas.io.types import Mask
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
 
 AXIS_ORDERS = [
     (order, flips) for order in permutations(range(3)) for flips in product((False, True), repeat=3)

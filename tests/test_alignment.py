@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.spatial import KDTree
 
-from implicit_atlas.alignment import align
-from implicit_atlas.correspondence import from_template, share_of_folds
+from implicit_atlas.correspondence.alignment import align
+from implicit_atlas.correspondence.through_template import from_template, share_of_folds
+from implicit_atlas.geometry.surface import CubeMesh
 from implicit_atlas.phantoms import make_phantom
-from implicit_atlas.surface import CubeMesh
 
 EVEN = np.ones(3)
 

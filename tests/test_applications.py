@@ -12,14 +12,14 @@ import pytest
 from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas
 from experiments import applications, calibration, gallery, generation, others, parts, uses_page
 
-from implicit_atlas.drawn_slices import drawn_slices
+from implicit_atlas.completion.drawn_slices import drawn_slices
+from implicit_atlas.completion.observe import CLICK_MM, from_mask
 from implicit_atlas.errors import InputError
-from implicit_atlas.frame import Frame
+from implicit_atlas.geometry.frame import Frame
 from implicit_atlas.io import Mask, find_cases, read_mask
-from implicit_atlas.observe import CLICK_MM, from_mask
+from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.phantoms import PhantomConfig, write_phantoms
-from implicit_atlas.shapes import prepare
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.shapes.shape import prepare
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
 def test_only_grid_samples_volumes() -> None:
     assert SHIPPED  # else the rules look at nothing
     users = {name for name, path in SHIPPED.items() if "grid_sample" in names_used(parsed(path))}
-    assert users <= {"src/implicit_atlas/grid.py"}
+    assert users <= {"src/implicit_atlas/geometry/grid.py"}
 
 
 @pytest.mark.parametrize("name", PYTHON)

@@ -11,14 +11,15 @@ import pytest
 from atlas_samples import CODE, FIT, RESOLUTION, dsc, phantom_shapes, tiny_atlas, tiny_model, tiny_training
 from nibabel import orientations
 
-from implicit_atlas import grid, learning
 from implicit_atlas.errors import FitError, InputError
-from implicit_atlas.frame import Grid
+from implicit_atlas.geometry import grid
+from implicit_atlas.geometry.frame import Grid
 from implicit_atlas.io import Mask
-from implicit_atlas.learning import train
 from implicit_atlas.phantoms import PhantomConfig, make_phantom
-from implicit_atlas.sampling import Observations
-from implicit_atlas.shapes import prepare, restore
+from implicit_atlas.shapes.sampling import Observations
+from implicit_atlas.shapes.shape import prepare, restore
+from implicit_atlas.training import learning
+from implicit_atlas.training.learning import train
 
 SHAPES = phantom_shapes(8)
 QUICK = dataclasses.replace(FIT, iterations=20)

@@ -12,10 +12,10 @@ import torch
 from atlas_samples import FIT, phantom_shapes, tiny_atlas, tiny_model, tiny_training
 from safetensors.torch import load_file, save_file
 
-from implicit_atlas import atlas_folder
-from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.atlas import folder as atlas_folder
 from implicit_atlas.errors import InputError
-from implicit_atlas.learning import train
+from implicit_atlas.trained_atlas import TrainedAtlas
+from implicit_atlas.training.learning import train
 
 SHAPES = phantom_shapes(8)
 QUICK = dataclasses.replace(FIT, iterations=20)

@@ -8,8 +8,8 @@ import torch
 from atlas_samples import RESOLUTION, dsc, phantom_shapes
 from reference import warp_occupancy_literal
 
-from implicit_atlas.augment import REACH, WarpConfig, random_warp, warp
-from implicit_atlas.kernels import warp_occupancy
+from implicit_atlas.geometry.kernels import warp_occupancy
+from implicit_atlas.training.augment import REACH, WarpConfig, random_warp, warp
 
 STILL = WarpConfig(affine=0.0, elastic=(), nodes=())
 

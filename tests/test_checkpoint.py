@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from implicit_atlas import checkpoint
-from implicit_atlas.checkpoint import Expected, load_folder, save_folder
+from implicit_atlas.atlas import checkpoint
+from implicit_atlas.atlas.checkpoint import Expected, load_folder, save_folder
 from implicit_atlas.errors import InputError, TrainingError
-from implicit_atlas.tensors import specs_of
+from implicit_atlas.support.tensors import specs_of
 
 CONFIG = {"method": "implicit-atlas", "channels": [8, 4], "jitter": 0.5}
 PROVENANCE = {"shapes": {"case_1": "ab" * 32}}

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from implicit_atlas import __version__
-from implicit_atlas.cli import main
-from implicit_atlas.cli_cases import chosen
+from implicit_atlas.cli.app import main
+from implicit_atlas.cli.cases import chosen
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import find_cases
 from implicit_atlas.phantoms import PhantomConfig, write_phantoms
-from implicit_atlas.store import open_store
+from implicit_atlas.shapes.store import open_store
 
 CASES = 5
 
@@ -46,7 +46,7 @@ def run(*words: object) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["implicit-atlas", *map(str, words)])
         # The process is that of all tests: its allocator stays as it is.
-        patch.setattr("implicit_atlas.cli.keep_freed_memory", lambda: None)
+        patch.setattr("implicit_atlas.cli.app.keep_freed_memory", lambda: None)
         try:
             main()
         except SystemExit as stop:
@@ -186,7 +186,10 @@ def test_errors_are_one_line_that_names_the_cause(words, named, masks, tmp_path,
 @pytest.mark.slow
 def test_sigterm_stops_a_training_in_the_background(masks, tmp_path):
     # A script starts what it puts into the background with SIGINT ignored.
-    start = "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); import implicit_atlas.cli as c; c.main()"
+    start = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        "from implicit_atlas.cli.app import main; main()"
+    )
     words = ["train", str(masks), "-o", str(tmp_path / "x.atlas"), "--warps", "0", "--steps", "100000"]
     with subprocess.Popen(
         [sys.executable, "-c", start, *words], stderr=subprocess.PIPE, text=True

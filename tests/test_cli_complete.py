@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from test_cli import run
 
+from implicit_atlas.geometry.surface import occupancy_mesh
 from implicit_atlas.io import (
     Landmarks,
     read_mask,
@@ -17,7 +18,6 @@ from implicit_atlas.io import (
     write_landmarks,
     write_mask,
 )
-from implicit_atlas.surface import occupancy_mesh
 
 
 def paths(folder: Path) -> list[Path]:
@@ -68,7 +68,7 @@ def test_an_organ_that_an_image_cuts_off_is_doubtful(model, masks, tmp_path, cap
 
 
 def test_what_is_done_before_a_stop_has_its_row(model, masks, tmp_path, monkeypatch):
-    from implicit_atlas import tasks_files
+    from implicit_atlas.tasks import files as tasks_files
 
     write = tasks_files.write_completion
 

@@ -18,7 +18,7 @@ from implicit_atlas.io import (
     write_label_map,
     write_mesh,
 )
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
 
 TURN = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]])
 

@@ -10,9 +10,9 @@ import pytest
 import typer
 from test_cli_uses import table
 
-from implicit_atlas import files
-from implicit_atlas.cli_output import add_to_csv, finish
+from implicit_atlas.cli.output import add_to_csv, finish
 from implicit_atlas.io import Problem
+from implicit_atlas.support import files
 
 
 def test_a_table_keeps_what_was_said_of_other_cases(tmp_path):

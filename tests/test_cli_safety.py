@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from test_cli import run
 
-from implicit_atlas.cli_output import add_to_csv
+from implicit_atlas.cli.output import add_to_csv
+from implicit_atlas.geometry.surface import occupancy_mesh
 from implicit_atlas.io import Landmarks, Mesh, read_mask, write_landmarks, write_mesh
-from implicit_atlas.surface import occupancy_mesh
-from implicit_atlas.tasks_files import read_observations
+from implicit_atlas.tasks.files import read_observations
 
 QUICK = ("--iterations", 3)
 
@@ -236,7 +236,7 @@ def test_other_options_are_refused_before_anything_is_prepared(masks, tmp_path, 
     words = ("train", masks, "-o", model, "--steps", 2, "--warps", 0)
     assert run(*words) == 0
     shutil.rmtree(model)  # the training's state is there still
-    monkeypatch.setattr("implicit_atlas.learning.gather", None)
+    monkeypatch.setattr("implicit_atlas.training.learning.gather", None)
     assert run(*words, "--seed", 1, "--resume") == 1
     assert "another configuration (seed)" in capsys.readouterr().err
 

@@ -12,10 +12,10 @@ from vtkmodules.vtkIOXML import vtkXMLPolyDataReader
 
 from implicit_atlas import statistics
 from implicit_atlas.errors import InputError
+from implicit_atlas.geometry.surface import field_mesh
 from implicit_atlas.io import Mesh, read_stored, write_mesh
 from implicit_atlas.statistics.files import DEVIATIONS, read_groups
 from implicit_atlas.statistics.modes import most_modes
-from implicit_atlas.surface import field_mesh
 
 COUNT, GROWTH = 12, 1.0
 

@@ -19,8 +19,8 @@ from implicit_atlas.io import (
     write_mask,
 )
 from implicit_atlas.io.surface_files import read_ply
+from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.shipped import shipped_models
-from implicit_atlas.voxel_grid import Grid
 
 CASES = 3
 

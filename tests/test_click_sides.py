@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.spatial import Delaunay, KDTree
 
-from implicit_atlas.click_sides import bare_share, beside_clicks
+from implicit_atlas.completion.click_sides import bare_share, beside_clicks
+from implicit_atlas.geometry.surface import volume_mesh
+from implicit_atlas.geometry.tetrahedra import Cells, cut
 from implicit_atlas.io import Mesh
-from implicit_atlas.sampling import Observations
-from implicit_atlas.surface import volume_mesh
-from implicit_atlas.tetrahedra import Cells, cut
+from implicit_atlas.shapes.sampling import Observations
 
 RADIUS_MM, TUBE_MM = 30.0, 7.0
 BULGE_MM, BALL_MM = np.array([15.0, -26.0, 8.0]), 18.0

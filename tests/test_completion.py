@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from atlas_samples import tiny_atlas
 
-from implicit_atlas import completion, spaces
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.code_fit import CodeFit
-from implicit_atlas.completion import Completion
-from implicit_atlas.fit import Fit
-from implicit_atlas.frame import Frame
-from implicit_atlas.sampling import Observations
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.completion import completion, spaces
+from implicit_atlas.completion.completion import Completion
+from implicit_atlas.fitting.code_fit import CodeFit
+from implicit_atlas.fitting.fit import Fit
+from implicit_atlas.geometry.frame import Frame
+from implicit_atlas.io.voxel_grid import Grid
+from implicit_atlas.shapes.sampling import Observations
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 
 def test_completions_have_no_stray_pieces_but_those_that_were_seen():

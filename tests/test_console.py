@@ -2,8 +2,8 @@
 
 import pytest
 
-from implicit_atlas.console import exit_status
 from implicit_atlas.errors import InputError
+from implicit_atlas.support.console import exit_status
 
 
 def test_an_error_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from implicit_atlas import click_sides, correction
-from implicit_atlas.click_sides import Beside
-from implicit_atlas.correction import Clicks, corrected, noisy, signed_distances, values_at
-from implicit_atlas.frame import Frame
-from implicit_atlas.sampling import Observations
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.completion import click_sides, correction
+from implicit_atlas.completion.click_sides import Beside
+from implicit_atlas.completion.correction import Clicks, corrected, noisy, signed_distances, values_at
+from implicit_atlas.geometry.frame import Frame
+from implicit_atlas.io.voxel_grid import Grid
+from implicit_atlas.shapes.sampling import Observations
 
 SIDE, RADIUS = 64, 20.0
 SPACING = np.array([1.0, 1.5, 2.0])  # mm from node to node

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas, tiny_model, tiny_training
 
-from implicit_atlas.correspondence import (
+from implicit_atlas.correspondence.through_template import (
     OUTSIDE,
     Labelled,
     common_template,
@@ -22,7 +22,7 @@ from implicit_atlas.correspondence import (
     transfer_points,
 )
 from implicit_atlas.errors import InputError
-from implicit_atlas.learning import train
+from implicit_atlas.training.learning import train
 
 SHAPES = phantom_shapes(8)
 RNG = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from experiments.corrupt import NOISES, STRENGTHS, corrupt, corrupted, in_frame,
 from shape_masks import affine_of, dsc, ellipsoid_mask, reoriented
 
 from implicit_atlas import InputError
-from implicit_atlas.shapes import prepare, restore
+from implicit_atlas.shapes.shape import prepare, restore
 
 SPACINGS = ((1.0, 1.0, 1.0), (0.8, 0.8, 2.5))
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from head_samples import random_head, value_and_gradients
 
-from implicit_atlas import grid
+from implicit_atlas.geometry import grid
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-from implicit_atlas.cuda_kernels import HeadOnCuda  # noqa: E402 (imports Triton)
+from implicit_atlas.geometry.cuda_kernels import HeadOnCuda  # noqa: E402 (imports Triton)
 
 
 def arguments(outputs=2, **sizes):

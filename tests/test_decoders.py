@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from atlas_samples import CODE, TINY, shaken
 
-from implicit_atlas.decoders import ConvConfig, ConvDecoder, MLPConfig, MLPDecoder, pixel_shuffle3d
+from implicit_atlas.atlas.decoders import ConvConfig, ConvDecoder, MLPConfig, MLPDecoder, pixel_shuffle3d
 
 OUTPUTS = 3
 
@@ -171,7 +171,7 @@ def test_hidden_layers_in_half_precision_are_near_those_in_single_precision():
 def test_perceptrons_answer_many_points_in_parts(monkeypatch):
     decoder = shaken(mlp())
     whole = values(decoder, *asked(points=50))
-    monkeypatch.setattr("implicit_atlas.decoders.POINTS_TOGETHER", 16)
+    monkeypatch.setattr("implicit_atlas.atlas.decoders.POINTS_TOGETHER", 16)
     torch.testing.assert_close(values(decoder, *asked(points=50)), whole)
     for shapes, points in ((3, 0), (0, 5)):
         assert values(decoder, *asked(shapes, points)).shape == (shapes, points, OUTPUTS)

@@ -8,10 +8,10 @@ import math
 import torch
 from atlas_samples import CODE, shaken, tiny_model
 
-from implicit_atlas.deformation import displacements, flow, flow_back
-from implicit_atlas.grid import interpolate_maps
-from implicit_atlas.methods import build
-from implicit_atlas.model import Atlas
+from implicit_atlas.atlas.deformation import displacements, flow, flow_back
+from implicit_atlas.atlas.field import Atlas
+from implicit_atlas.atlas.methods import build
+from implicit_atlas.geometry.grid import interpolate_maps
 
 
 def points(count: int = 50) -> torch.Tensor:

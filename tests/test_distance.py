@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from implicit_atlas import distance
+from implicit_atlas.geometry import distance
 
 
 @pytest.mark.parametrize("fast", [True, False])

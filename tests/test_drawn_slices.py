@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from experiments.applications import crossing_slices
 
-from implicit_atlas.drawn_slices import drawn_slices
+from implicit_atlas.completion.drawn_slices import drawn_slices
+from implicit_atlas.completion.observe import Drawn
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import Mask
-from implicit_atlas.observe import Drawn
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
 
 
 def mask_of(occupancy: np.ndarray) -> Mask:

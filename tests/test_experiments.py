@@ -21,9 +21,9 @@ from experiments.tables import OWN, TABLE2, TABLE4, markdown, tables_of
 from experiments.variants import DEFAULTS, LEARNED_MODES, VARIANTS
 
 from implicit_atlas import InputError
-from implicit_atlas.distance import signed_distance
-from implicit_atlas.evaluate import evaluate_known
+from implicit_atlas.geometry.distance import signed_distance
 from implicit_atlas.metrics import dsc
+from implicit_atlas.tasks.evaluate import evaluate_known
 
 TINY = Cell("implicit-atlas+reg", "hippocampus", "few_shot", steps=3, iterations=5, smoke=True)
 

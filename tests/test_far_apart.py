@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from implicit_atlas.far_apart import farthest_first
+from implicit_atlas.geometry.far_apart import farthest_first
 
 
 def test_each_is_the_farthest_from_those_before():

@@ -1,4 +1,4 @@
-"""Tests of implicit_atlas.files: whole files or none, and one owner of a folder."""
+"""Tests of implicit_atlas.support.files: whole files or none, and one owner of a folder."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import sys
 import pytest
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.files import lock_folder, sha256_file, write_atomic
+from implicit_atlas.support.files import lock_folder, sha256_file, write_atomic
 
 HOLD_LOCK = """
 import sys, time
 from pathlib import Path
-from implicit_atlas.files import lock_folder
+from implicit_atlas.support.files import lock_folder
 with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -11,9 +11,9 @@ from io_samples import grid_of
 from test_io_roundtrip import AXIS_ORDERS, ordered_affine
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.fingerprint import fingerprint, fingerprint_case, robust_z
-from implicit_atlas.fingerprint_table import MAX_ROWS, table
 from implicit_atlas.io import LabelMap, write_mask
+from implicit_atlas.shapes.fingerprint import fingerprint, fingerprint_case, robust_z
+from implicit_atlas.shapes.fingerprint_table import MAX_ROWS, table
 
 
 def label_map(values: np.ndarray, affine: np.ndarray | None = None) -> LabelMap:

@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from atlas_samples import CODE, FIT, RESOLUTION, dsc, phantom_shapes, tiny_atlas, tiny_model
 
-from implicit_atlas.code_fit import CodeFit, FitConfig
+from implicit_atlas.atlas.losses import generalised_cross_entropy
+from implicit_atlas.atlas.methods import build
 from implicit_atlas.errors import FitError
-from implicit_atlas.fit import Fit
-from implicit_atlas.fit_watch import chance_errors, chance_loss, doubt_of, errors, failure_of
-from implicit_atlas.fitting import RACE, fit_codes
-from implicit_atlas.losses import generalised_cross_entropy
-from implicit_atlas.methods import build
-from implicit_atlas.sampling import (
+from implicit_atlas.fitting.code_fit import CodeFit, FitConfig
+from implicit_atlas.fitting.dense import RACE, fit_codes
+from implicit_atlas.fitting.fit import Fit
+from implicit_atlas.fitting.fit_watch import chance_errors, chance_loss, doubt_of, errors, failure_of
+from implicit_atlas.fitting.starts import Starts
+from implicit_atlas.shapes.sampling import (
     FEWER_POINTS,
     FEWEST_POINTS,
     Observations,
@@ -26,7 +27,6 @@ from implicit_atlas.sampling import (
     Samples,
     ShapeSet,
 )
-from implicit_atlas.starts import Starts
 
 SHAPES = phantom_shapes(8)
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from test_outlines import ORGAN, SPACING, ellipsoid
 
+from implicit_atlas.completion.observe import Drawn
 from implicit_atlas.errors import InputError
-from implicit_atlas.flat_ends import FLAT, FlatEnd, flat_ends, flatness_of, sphere
+from implicit_atlas.geometry.flat_ends import FLAT, FlatEnd, flat_ends, flatness_of, sphere
 from implicit_atlas.io import Mask
-from implicit_atlas.observe import Drawn
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
 
 
 def cut(organ: np.ndarray, normal: np.ndarray, share: float) -> tuple[np.ndarray, float]:

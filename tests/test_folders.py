@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from implicit_atlas import folders
-from implicit_atlas.folders import leftovers, replace_folder
+from implicit_atlas.support import folders
+from implicit_atlas.support.folders import leftovers, replace_folder
 
 
 def test_replaces_own_files_and_keeps_the_others(tmp_path: Path) -> None:

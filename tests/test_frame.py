@@ -1,4 +1,4 @@
-"""Tests of implicit_atlas.frame: exact maps between cube, voxels and world."""
+"""Tests of implicit_atlas.geometry.frame: exact maps between cube, voxels and world."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shape_masks import AXIS_ORDERS, affine_of, ellipsoid_mask, frame_around, reoriented
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.frame import Frame, Grid, bounding_box, frame_of_box
+from implicit_atlas.geometry.frame import Frame, Grid, bounding_box, frame_of_box
 
 affines = st.builds(
     affine_of,

@@ -13,7 +13,7 @@ from head_samples import random_head, value_and_gradients
 from hypothesis import given
 from hypothesis import strategies as st
 
-from implicit_atlas import grid, kernels
+from implicit_atlas.geometry import grid, kernels
 
 
 @pytest.mark.parametrize(("outputs", "nodes"), [(1, 2), (3, 5), (2, 9)])

@@ -16,7 +16,7 @@ from test_cli import run
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import read_labels, write_label_map
 from implicit_atlas.io.dicom_seg import RAS_TO_LPS, write_dicom_seg
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
 
 ROWS, COLUMNS, SLICES, SPACING, THICK, ORIGIN = 24, 20, 9, 0.8, 2.5, (-30.0, 12.0, 100.0)
 

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import check_same_grid, read_grid, read_mask, write_mask
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
 
 FORMATS = [".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mha"]
 AXIS_ORDERS = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]

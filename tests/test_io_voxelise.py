@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import Mesh, enclosing_pieces, grid_around, read_grid, read_mask, voxelise, write_mesh
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
 
 
 def as_mesh(*parts: trimesh.Trimesh) -> Mesh:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from implicit_atlas.linear import LIMIT, fit_pca, fit_ridge, signed_distances
+from implicit_atlas.atlas.linear import LIMIT, fit_pca, fit_ridge, signed_distances
 
 
 def ball(resolution: int, radius: float = 0.6) -> np.ndarray:

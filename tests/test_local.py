@@ -9,13 +9,13 @@ import pytest
 import torch
 from atlas_samples import CODE, FIT, dsc, phantom_shapes, shaken, tiny_atlas, tiny_model
 
+from implicit_atlas.atlas.field import Atlas
+from implicit_atlas.atlas.methods import build
+from implicit_atlas.atlas.modes import node_places
 from implicit_atlas.errors import InputError
-from implicit_atlas.evaluate import evaluate
-from implicit_atlas.grid import interpolate_maps
-from implicit_atlas.local import REACH, LocalConfig, ResidualNodes, fit_residuals, residual_nodes
-from implicit_atlas.methods import build
-from implicit_atlas.model import Atlas
-from implicit_atlas.modes import node_places
+from implicit_atlas.fitting.local import REACH, LocalConfig, ResidualNodes, fit_residuals, residual_nodes
+from implicit_atlas.geometry.grid import interpolate_maps
+from implicit_atlas.tasks.evaluate import evaluate
 
 SHAPES = phantom_shapes(8)
 

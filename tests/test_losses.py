@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from implicit_atlas.losses import (
+from implicit_atlas.atlas.losses import (
     LossTerms,
     LossWeights,
     code_penalty,

@@ -1,4 +1,4 @@
-"""Tests of implicit_atlas.manifest: what was altered or cannot be is refused by name."""
+"""Tests of implicit_atlas.shapes.manifest: what was altered or cannot be is refused by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from shape_masks import save_masks
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.store import PrepareConfig, load_shapes, open_store, prepare_folder
+from implicit_atlas.shapes.store import PrepareConfig, load_shapes, open_store, prepare_folder
 
 CONFIG = PrepareConfig(16)
 

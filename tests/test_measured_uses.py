@@ -12,11 +12,11 @@ from atlas_samples import FIT, tiny_atlas
 from experiments import both_sides, known_truth, populations, repairs, several, sides, spaces, uses, uses_page
 from experiments.data import Split
 
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.correspondence import reference_template
+from implicit_atlas.correspondence.through_template import reference_template
 from implicit_atlas.io import find_cases, read_mask
 from implicit_atlas.phantoms import PhantomConfig, make_phantom, write_phantoms
-from implicit_atlas.shapes import prepare
+from implicit_atlas.shapes.shape import prepare
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 ABOUT = {
     "organ": "phantom",

@@ -10,7 +10,7 @@ import pytest
 
 CODE = """
 import resource, numpy as np
-from implicit_atlas.memory import keep_freed_memory
+from implicit_atlas.support.memory import keep_freed_memory
 if {keep}: keep_freed_memory()
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(3): np.ones(8_000_000)

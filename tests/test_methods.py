@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from atlas_samples import CODE, FIT, phantom_shapes, tiny_model, tiny_training
 
+from implicit_atlas.atlas.field import Atlas, Field
+from implicit_atlas.atlas.losses import LossWeights
+from implicit_atlas.atlas.methods import DEFAULT_METHOD, METHODS, ModelConfig, build, loss_weights
 from implicit_atlas.errors import InputError
-from implicit_atlas.learning import train
-from implicit_atlas.losses import LossWeights
-from implicit_atlas.methods import DEFAULT_METHOD, METHODS, ModelConfig, build, loss_weights
-from implicit_atlas.model import Atlas, Field
-from implicit_atlas.records import from_json
+from implicit_atlas.support.records import from_json
+from implicit_atlas.training.learning import train
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from implicit_atlas import metrics
 from implicit_atlas.errors import InputError
-from implicit_atlas.surface_elements import neighbourhood_codes, surface_areas
+from implicit_atlas.geometry.surface_elements import neighbourhood_codes, surface_areas
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 0.7, 3.0), (2.1, 0.4, 1.3)]
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from atlas_samples import CODE, shaken, tiny_model
 
-from implicit_atlas.methods import build
-from implicit_atlas.model import Atlas, Field, straight_through
+from implicit_atlas.atlas.field import Atlas, Field, straight_through
+from implicit_atlas.atlas.methods import build
 
 SHAPES, POINTS, TEMPLATES = 4, 24, 3
 

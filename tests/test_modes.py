@@ -10,12 +10,10 @@ import pytest
 import torch
 from atlas_samples import CODE, phantom_shapes, tiny_model, tiny_training
 
-from implicit_atlas.grid import interpolate_maps, sample_volume
-from implicit_atlas.learning import train
-from implicit_atlas.linear import DISTANCE_RESOLUTION, signed_distances
-from implicit_atlas.methods import METHODS, ModelConfig, build
-from implicit_atlas.model import Atlas
-from implicit_atlas.modes import (
+from implicit_atlas.atlas.field import Atlas
+from implicit_atlas.atlas.linear import DISTANCE_RESOLUTION, signed_distances
+from implicit_atlas.atlas.methods import METHODS, ModelConfig, build
+from implicit_atlas.atlas.modes import (
     MOTION,
     SMOOTHING,
     UNIT,
@@ -29,7 +27,9 @@ from implicit_atlas.modes import (
     node_places,
     surface_modes,
 )
+from implicit_atlas.geometry.grid import interpolate_maps, sample_volume
 from implicit_atlas.training import gather, optimise
+from implicit_atlas.training.learning import train
 from implicit_atlas.training.modal_start import CHOICE, clusters, modal_start, shrunk
 
 SHAPES = phantom_shapes(6)

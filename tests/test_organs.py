@@ -11,16 +11,16 @@ import pytest
 from atlas_samples import phantom_shapes, tiny_model, tiny_training
 from test_cli import run
 
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.code_fit import CodeFit
 from implicit_atlas.errors import InputError
-from implicit_atlas.fit import Fit
-from implicit_atlas.frame import centred_frame
+from implicit_atlas.fitting.code_fit import CodeFit
+from implicit_atlas.fitting.fit import Fit
+from implicit_atlas.geometry.frame import centred_frame
 from implicit_atlas.io import read_labels
-from implicit_atlas.learning import train
-from implicit_atlas.organs import merge, parse_organs
-from implicit_atlas.shapes import restore
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
+from implicit_atlas.shapes.shape import restore
+from implicit_atlas.tasks.organs import merge, parse_organs
+from implicit_atlas.trained_atlas import TrainedAtlas
+from implicit_atlas.training.learning import train
 
 RADIUS, SIDE = 0.6, 32
 

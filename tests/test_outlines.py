@@ -7,7 +7,7 @@ import pytest
 from atlas_samples import dsc
 from experiments.corrupt import keep_slices, move_outline
 
-from implicit_atlas.outlines import (
+from implicit_atlas.geometry.outlines import (
     between_slices,
     depths,
     roughness,

@@ -30,7 +30,7 @@ from experiments.peers.difnet_run import decode
 from experiments.peers.difnet_training import DifNetConfig, accumulate, train_difnet
 
 from implicit_atlas import InputError
-from implicit_atlas.grid import lattice
+from implicit_atlas.geometry.grid import lattice
 
 RESOLUTION = 24
 NETWORK = NetworkConfig(8, deform_width=16, template_width=24, hyper_width=16, layers=1)

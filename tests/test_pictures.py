@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from implicit_atlas.geometry.surface import volume_mesh
 from implicit_atlas.pictures import AZIMUTH, DPI, ELEVATION, HIGH, TITLE, WIDE, Panel, hidden, surfaces
-from implicit_atlas.surface import volume_mesh
 
 
 def ball(stretched: tuple[float, float, float]) -> Panel:

@@ -10,12 +10,12 @@ import torch
 from atlas_samples import RESOLUTION, dsc, phantom_shapes, tiny_atlas
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.pose import CROWDING, FREE, SIZES, TURN, Poses, pose_prior, rotations, uncrowded
-from implicit_atlas.sampling import Observations, ShapeSet
-from implicit_atlas.shapes import Shape, restore, restore_on
-from implicit_atlas.sparse import ShapePrior, SparseConfig
-from implicit_atlas.sparse_batch import SparseBatch
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.fitting.pose import CROWDING, FREE, SIZES, TURN, Poses, pose_prior, rotations, uncrowded
+from implicit_atlas.fitting.sparse import ShapePrior, SparseConfig
+from implicit_atlas.fitting.sparse_batch import SparseBatch
+from implicit_atlas.io.voxel_grid import Grid
+from implicit_atlas.shapes.sampling import Observations, ShapeSet
+from implicit_atlas.shapes.shape import Shape, restore, restore_on
 
 SHAPES = phantom_shapes(8)
 FAR_MM = np.array([40.0, -300.0, 12.0])

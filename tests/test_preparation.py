@@ -1,13 +1,13 @@
-"""Tests of implicit_atlas.preparation: many masks at once, and what no check foresaw."""
+"""Tests of implicit_atlas.shapes.preparation: many masks at once, and what no check foresaw."""
 
 from __future__ import annotations
 
 import pytest
 from shape_masks import assert_same_shapes, save_masks
 
-from implicit_atlas import preparation
-from implicit_atlas.manifest import PrepareConfig
-from implicit_atlas.preparation import prepare_cases
+from implicit_atlas.shapes import preparation
+from implicit_atlas.shapes.manifest import PrepareConfig
+from implicit_atlas.shapes.preparation import prepare_cases
 
 CONFIG = PrepareConfig(16)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from implicit_atlas.prior import INDEPENDENT, MANY, OWN, fit_prior
+from implicit_atlas.atlas.prior import INDEPENDENT, MANY, OWN, fit_prior
 
 
 def covariance_of(codes: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.records import dump_json, from_json, parse_json
+from implicit_atlas.support.records import dump_json, from_json, parse_json
 
 
 @dataclasses.dataclass(frozen=True)

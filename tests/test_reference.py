@@ -10,10 +10,10 @@ import torch
 from atlas_samples import CODE, shaken, tiny_model
 from reference import LiteralAtlas, LiteralDecoder
 
-from implicit_atlas import grid
-from implicit_atlas.methods import ModelConfig, build
-from implicit_atlas.model import Atlas
-from implicit_atlas.surface import dense_volume
+from implicit_atlas.atlas.field import Atlas
+from implicit_atlas.atlas.methods import ModelConfig, build
+from implicit_atlas.geometry import grid
+from implicit_atlas.geometry.surface import dense_volume
 
 
 def atlas_of(model: ModelConfig) -> Atlas:

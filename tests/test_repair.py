@@ -15,16 +15,16 @@ from experiments import repairs, uses_page
 from scipy.ndimage import distance_transform_edt
 from test_cli import run
 
-from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.errors import InputError
-from implicit_atlas.fit import Fit
+from implicit_atlas.fitting.fit import Fit
 from implicit_atlas.generation import generate, pieces_of
 from implicit_atlas.io import Mask, read_labels, read_mask, read_mesh, write_label_map, write_mask
-from implicit_atlas.learning import train
-from implicit_atlas.repair import block_sums, loose_voxels, noisy, repair, repaired
-from implicit_atlas.shapes import Shape, prepare, restore
-from implicit_atlas.tasks_files import write_made, write_repair
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
+from implicit_atlas.repair.annotations import block_sums, loose_voxels, noisy, repair, repaired
+from implicit_atlas.shapes.shape import Shape, prepare, restore
+from implicit_atlas.tasks.files import write_made, write_repair
+from implicit_atlas.trained_atlas import TrainedAtlas
+from implicit_atlas.training.learning import train
 
 UNSEEN = phantom_shapes(8)[7]
 

@@ -17,17 +17,17 @@ import pytest
 from atlas_samples import phantom_shapes, tiny_atlas, tiny_model, tiny_training
 from test_cli import run
 
-from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.card import facts, model_card
-from implicit_atlas.cli_report import model_of
+from implicit_atlas.cli.report import model_of
 from implicit_atlas.errors import InputError
-from implicit_atlas.evaluate import CaseScore, Evaluation, evaluate_known
 from implicit_atlas.io import Problem
-from implicit_atlas.learning import train
 from implicit_atlas.report import write_report
 from implicit_atlas.report.build import MOST_LINES, run_log
 from implicit_atlas.report.markup import label
 from implicit_atlas.report.scores import read_scores
+from implicit_atlas.tasks.evaluate import CaseScore, Evaluation, evaluate_known
+from implicit_atlas.trained_atlas import TrainedAtlas
+from implicit_atlas.training.learning import train
 
 EVIL = "</script><script>alert('x')</script><img src=http://example.org/a.png onerror=alert(1)><!--"
 MOST_BYTES = 8_000_000

@@ -1,4 +1,4 @@
-"""Tests of implicit_atlas.resample: the fast path equals scipy's."""
+"""Tests of implicit_atlas.geometry.resample: the fast path equals scipy's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from implicit_atlas.resample import cubic_axis, linear_axis, resample, resample_cubic
+from implicit_atlas.geometry.resample import cubic_axis, linear_axis, resample, resample_cubic
 
 
 @given(st.tuples(*[st.integers(1, 40)] * 3), st.integers(2, 70), st.integers(0, 2**32 - 1))

@@ -8,9 +8,9 @@ import torch
 from atlas_samples import RESOLUTION, phantom_shapes
 from jaxtyping import TypeCheckError
 
-from implicit_atlas import grid
 from implicit_atlas.errors import InputError
-from implicit_atlas.sampling import (
+from implicit_atlas.geometry import grid
+from implicit_atlas.shapes.sampling import (
     Observations,
     ObservationSet,
     PointConfig,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from implicit_atlas.schedule import cosine_decay
+from implicit_atlas.support.schedule import cosine_decay
 
 
 @pytest.mark.parametrize("floor", [0.0, 0.02, 0.5])

@@ -1,4 +1,4 @@
-"""Tests of implicit_atlas.shapes: prepare as the paper does, restore to the original grid."""
+"""Tests of implicit_atlas.shapes.shape: prepare as the paper does, restore to the original grid."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from scipy import ndimage
 from shape_masks import AXIS_ORDERS, affine_of, dsc, ellipsoid_mask, frame_around, reoriented, save_mask
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.frame import Grid, bounding_box
-from implicit_atlas.shapes import (
+from implicit_atlas.geometry.frame import Grid, bounding_box
+from implicit_atlas.shapes.shape import (
     Shape,
     hash_source,
     prepare,

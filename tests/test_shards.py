@@ -1,4 +1,4 @@
-"""Tests of implicit_atlas.shards: killed at any write or damaged, a store is sound or says what is wrong."""
+"""Tests of implicit_atlas.shapes.shards: killed at any write or damaged, a store is sound or says what is wrong."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from shape_masks import NAMES, assert_same_shapes, ellipsoid_mask, save_mask, save_masks
 
-from implicit_atlas import manifest, shards
 from implicit_atlas.errors import InputError
-from implicit_atlas.store import PrepareConfig, open_store, prepare_cases, prepare_folder
+from implicit_atlas.shapes import manifest, shards
+from implicit_atlas.shapes.store import PrepareConfig, open_store, prepare_cases, prepare_folder
 
 CONFIG = PrepareConfig(16)
 

@@ -12,8 +12,8 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.generation import generate
 from implicit_atlas.io import find_cases, read_mask
 from implicit_atlas.metrics import dsc
-from implicit_atlas.sampling import Observations
-from implicit_atlas.shapes import prepare
+from implicit_atlas.shapes.sampling import Observations
+from implicit_atlas.shapes.shape import prepare
 from implicit_atlas.shipped import find_model, shipped_models
 
 MODELS = shipped_models()

@@ -15,20 +15,20 @@ from atlas_samples import FIT, RESOLUTION, phantom_shapes, tiny_atlas, tiny_mode
 from scipy.spatial import KDTree
 from test_cli import run
 
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.completion import complete
+from implicit_atlas.completion.completion import complete
 from implicit_atlas.errors import InputError
-from implicit_atlas.evaluate import evaluate_known
-from implicit_atlas.frame import Frame
+from implicit_atlas.geometry.frame import Frame
 from implicit_atlas.io import Mask, Mesh, read_mask, read_stored, write_mask, write_mesh
-from implicit_atlas.learning import train
-from implicit_atlas.repair import repair
-from implicit_atlas.sampling import Observations
-from implicit_atlas.shapes import Shape, prepare, restore
+from implicit_atlas.io.voxel_grid import Grid
+from implicit_atlas.repair.annotations import repair
+from implicit_atlas.shapes.sampling import Observations
+from implicit_atlas.shapes.shape import Shape, prepare, restore
 from implicit_atlas.sides import check_mirror, has_side, side_ratio, sided
 from implicit_atlas.statistics.files import corresponding
-from implicit_atlas.tasks import reconstruct
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.tasks.evaluate import evaluate_known
+from implicit_atlas.tasks.verbs import reconstruct
+from implicit_atlas.trained_atlas import TrainedAtlas
+from implicit_atlas.training.learning import train
 
 REFLECTION = np.diag([-1.0, 1, 1, 1])
 

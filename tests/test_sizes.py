@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from atlas_samples import tiny_atlas
 
-from implicit_atlas.frame import centred_frame
+from implicit_atlas.atlas.prior import MANY
+from implicit_atlas.fitting.sizes import PENALTIES, regress, size_prior, unlike_size
 from implicit_atlas.generation import generate
-from implicit_atlas.prior import MANY
-from implicit_atlas.sizes import PENALTIES, regress, size_prior, unlike_size
+from implicit_atlas.geometry.frame import centred_frame
 
 RNG = np.random.default_rng(0)
 COUNT, SIZE = 60, 12

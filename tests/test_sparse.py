@@ -10,15 +10,15 @@ import pytest
 import torch
 from atlas_samples import CODE, RESOLUTION, dsc, phantom_shapes, tiny_atlas, tiny_model
 
-from implicit_atlas import grid
-from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.atlas.methods import build
+from implicit_atlas.atlas.prior import fit_prior
 from implicit_atlas.errors import InputError
-from implicit_atlas.methods import build
-from implicit_atlas.prior import fit_prior
-from implicit_atlas.sampling import Observations, ShapeSet
-from implicit_atlas.shapes import Shape
-from implicit_atlas.sparse import ShapePrior, SparseConfig
-from implicit_atlas.sparse_batch import SparseBatch
+from implicit_atlas.fitting.sparse import ShapePrior, SparseConfig
+from implicit_atlas.fitting.sparse_batch import SparseBatch
+from implicit_atlas.geometry import grid
+from implicit_atlas.shapes.sampling import Observations, ShapeSet
+from implicit_atlas.shapes.shape import Shape
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 SHAPES = phantom_shapes(8)
 UNSEEN = SHAPES[7]

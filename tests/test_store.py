@@ -1,4 +1,4 @@
-"""Tests of implicit_atlas.store: a store holds what prepare gives, and notices what changed."""
+"""Tests of implicit_atlas.shapes.store: a store holds what prepare gives, and notices what changed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from shape_masks import NAMES, assert_same_shapes, ellipsoid_mask, save_mask, save_masks
 
-from implicit_atlas import shards
 from implicit_atlas.errors import InputError
-from implicit_atlas.files import lock_folder
 from implicit_atlas.io import read_mask
-from implicit_atlas.shapes import prepare, restore
-from implicit_atlas.store import (
+from implicit_atlas.shapes import shards
+from implicit_atlas.shapes.shape import prepare, restore
+from implicit_atlas.shapes.store import (
     PrepareConfig,
     load_shapes,
     open_store,
@@ -25,6 +24,7 @@ from implicit_atlas.store import (
     prepare_folder,
     shape_from_array,
 )
+from implicit_atlas.support.files import lock_folder
 
 CONFIG = PrepareConfig(16)
 
@@ -122,7 +122,7 @@ def test_a_store_in_use_is_left_alone(masks, tmp_path):
 
 def test_two_processes_on_one_store(masks, tmp_path):
     code = (
-        "import sys; from implicit_atlas.store import *\n"
+        "import sys; from implicit_atlas.shapes.store import *\n"
         "try: prepare_folder(sys.argv[1], sys.argv[2], PrepareConfig(16))\n"
         "except Exception as error: sys.exit(f'{type(error).__name__} {error}')"
     )

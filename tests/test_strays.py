@@ -8,9 +8,9 @@ import pytest
 import torch
 from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas
 
-from implicit_atlas import grid
-from implicit_atlas.sampling import Samples
-from implicit_atlas.strays import LATTICE, Strays, far_from_surface
+from implicit_atlas.fitting.strays import LATTICE, Strays, far_from_surface
+from implicit_atlas.geometry import grid
+from implicit_atlas.shapes.sampling import Samples
 
 SIDE = LATTICE.lattice
 CPU = torch.device("cpu")

@@ -10,9 +10,9 @@ from shape_masks import frame_around
 from skimage.measure import marching_cubes
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.frame import Grid
-from implicit_atlas.pieces import SPECK, largest_pieces, without_specks, without_strays
-from implicit_atlas.surface import (
+from implicit_atlas.geometry.frame import Grid
+from implicit_atlas.geometry.pieces import SPECK, largest_pieces, without_specks, without_strays
+from implicit_atlas.geometry.surface import (
     CubeMesh,
     dense_volume,
     field_mesh,
@@ -126,7 +126,7 @@ def test_asks_no_point_twice_and_few_in_all():
 
 
 def test_asks_exactly_the_nodes_of_the_lattice():
-    torch_grid = pytest.importorskip("implicit_atlas.grid")
+    torch_grid = pytest.importorskip("implicit_atlas.geometry.grid")
     asked = []
     dense_volume(lambda points: asked.append(points) or points[:, 0], 20)
     lattice = torch_grid.lattice(20).reshape(-1, 3).numpy()
@@ -134,7 +134,7 @@ def test_asks_exactly_the_nodes_of_the_lattice():
 
 
 def test_large_volumes_are_asked_in_parts(monkeypatch):
-    monkeypatch.setattr("implicit_atlas.surface.POINTS_PER_CALL", 1000)
+    monkeypatch.setattr("implicit_atlas.geometry.surface.POINTS_PER_CALL", 1000)
     sizes = []
     volume = sparse_volume(lambda points: sizes.append(len(points)) or ball(0.8)(points), R, coarse=COARSE)
     assert max(sizes) == 1000

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from implicit_atlas import tensors as module
 from implicit_atlas.errors import InputError, TrainingError
-from implicit_atlas.files import PARTIAL_PATTERN
-from implicit_atlas.tensors import encode_tensors, load_state, read_tensors, save_state, specs_of
+from implicit_atlas.support import tensors as module
+from implicit_atlas.support.files import PARTIAL_PATTERN
+from implicit_atlas.support.tensors import encode_tensors, load_state, read_tensors, save_state, specs_of
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8]
 

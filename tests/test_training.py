@@ -16,10 +16,10 @@ import pytest
 import torch
 from atlas_samples import POINTS, phantom_shapes, tiny_model, tiny_training
 
+from implicit_atlas.atlas.losses import total_loss
+from implicit_atlas.atlas.modes import UNIT
 from implicit_atlas.errors import InputError, TrainingError
-from implicit_atlas.losses import total_loss
-from implicit_atlas.modes import UNIT
-from implicit_atlas.tensors import load_state
+from implicit_atlas.support.tensors import load_state
 from implicit_atlas.training import TrainConfig, gather, optimise
 from implicit_atlas.training.log import RunLog
 from implicit_atlas.training.loop import LOG_EVERY, _Clock

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from implicit_atlas.atlas.field import Prediction
+from implicit_atlas.atlas.losses import LossWeights
 from implicit_atlas.errors import InputError
-from implicit_atlas.losses import LossWeights
-from implicit_atlas.model import Prediction
-from implicit_atlas.sampling import Samples
+from implicit_atlas.shapes.sampling import Samples
 from implicit_atlas.training import TrainConfig, default_config
 from implicit_atlas.training.config import FEW
 from implicit_atlas.training.loop import loss_terms

@@ -6,7 +6,7 @@ import pytest
 import torch
 from atlas_samples import tiny_model
 
-from implicit_atlas.methods import METHODS, build
+from implicit_atlas.atlas.methods import METHODS, build
 from implicit_atlas.training.muon import STEP, Muon, orthogonalised
 
 

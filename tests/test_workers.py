@@ -1,4 +1,4 @@
-"""Tests of implicit_atlas.workers: a case that kills its process costs that case and no other."""
+"""Tests of implicit_atlas.support.workers: a case that kills its process costs that case and no other."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import time
 import pytest
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.workers import Message, run_cases
+from implicit_atlas.support.workers import Message, run_cases
 
 SCRIPT = """
 from shape_masks import ellipsoid_mask, save_mask
 from pathlib import Path
-import implicit_atlas.preparation as preparation
+import implicit_atlas.shapes.preparation as preparation
 
 folder = Path("masks")
 folder.mkdir()

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from implicit_atlas.surface import ValuesAt
+from implicit_atlas.geometry.surface import ValuesAt
 
 OMEGA = 30.0
 """Frequency of the sine layers: x -> sin(OMEGA (W x + b)), as in SIREN (Sitzmann et al. 2020)."""

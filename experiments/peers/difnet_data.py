@@ -15,9 +15,9 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from experiments.classical import signed_distance
-from implicit_atlas.grid import sample_volume
-from implicit_atlas.sampling import border_faces
-from implicit_atlas.shapes import Shape
+from implicit_atlas.geometry.grid import sample_volume
+from implicit_atlas.shapes.sampling import border_faces
+from implicit_atlas.shapes.shape import Shape
 
 PAD_VOX = 4
 SMOOTHING_VOX = 1.5  # of the distances that normals are taken from: those of a staircase have six directions

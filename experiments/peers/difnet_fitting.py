@@ -11,8 +11,8 @@ from torch import Tensor
 from experiments.peers.difnet_data import Pool, make_pool
 from experiments.peers.difnet_losses import completion_loss, embedding_loss
 from experiments.peers.difnet_training import DifNetConfig, LossOf, TrainedDifNet, accumulate, step_generator
-from implicit_atlas.sampling import Observations, ObservationSet, PointConfig
-from implicit_atlas.shapes import Shape
+from implicit_atlas.shapes.sampling import Observations, ObservationSet, PointConfig
+from implicit_atlas.shapes.shape import Shape
 
 # Of the draws of fits, which a training with the same seed does not use.
 FIT_SEED = 500_009

@@ -18,9 +18,9 @@ from experiments.peers.difnet import values_at
 from experiments.peers.difnet_fitting import fit_observations, fit_shapes
 from experiments.peers.difnet_training import DifNetConfig, Report, TrainedDifNet, train_difnet
 from experiments.scoring import protocol, score_fields
-from implicit_atlas.sampling import Observations
-from implicit_atlas.shapes import Shape
-from implicit_atlas.surface import sparse_volume
+from implicit_atlas.geometry.surface import sparse_volume
+from implicit_atlas.shapes.sampling import Observations
+from implicit_atlas.shapes.shape import Shape
 
 METHOD = "dif-net"
 

@@ -24,10 +24,10 @@ from experiments.peers.difnet import DifNet, Layer, NetworkConfig
 from experiments.peers.difnet_data import make_pool
 from experiments.peers.difnet_losses import DifNetWeights, prior_loss, training_loss
 from implicit_atlas.errors import InputError, TrainingError
-from implicit_atlas.files import lock_folder
 from implicit_atlas.io.output import make_folder
-from implicit_atlas.shapes import Shape
-from implicit_atlas.tensors import load_state, save_state
+from implicit_atlas.shapes.shape import Shape
+from implicit_atlas.support.files import lock_folder
+from implicit_atlas.support.tensors import load_state, save_state
 from implicit_atlas.training.log import RunLog
 
 CODE_DEVIATION = 0.01  # the authors' start of codes

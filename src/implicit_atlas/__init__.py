@@ -23,34 +23,34 @@ __version__ = version("implicit-atlas")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
-    from implicit_atlas.atlas import TrainedAtlas
-    from implicit_atlas.code_fit import FitConfig
+    from implicit_atlas.atlas.methods import ModelConfig
     from implicit_atlas.errors import AtlasError, FitError, InputError, TrainingError
-    from implicit_atlas.fit import Fit
-    from implicit_atlas.learning import train
-    from implicit_atlas.methods import ModelConfig
-    from implicit_atlas.sampling import Observations
-    from implicit_atlas.shapes import Shape
-    from implicit_atlas.sparse import SparseConfig
-    from implicit_atlas.store import load_shapes, shape_from_array
+    from implicit_atlas.fitting.code_fit import FitConfig
+    from implicit_atlas.fitting.fit import Fit
+    from implicit_atlas.fitting.sparse import SparseConfig
+    from implicit_atlas.shapes.sampling import Observations
+    from implicit_atlas.shapes.shape import Shape
+    from implicit_atlas.shapes.store import load_shapes, shape_from_array
+    from implicit_atlas.trained_atlas import TrainedAtlas
     from implicit_atlas.training import TrainConfig
+    from implicit_atlas.training.learning import train
 
 _HOMES = {
     "AtlasError": "errors",
-    "Fit": "fit",
-    "FitConfig": "fitting",
+    "Fit": "fitting.fit",
+    "FitConfig": "fitting.code_fit",
     "FitError": "errors",
     "InputError": "errors",
-    "ModelConfig": "methods",
-    "Observations": "sampling",
-    "Shape": "shapes",
-    "SparseConfig": "sparse",
+    "ModelConfig": "atlas.methods",
+    "Observations": "shapes.sampling",
+    "Shape": "shapes.shape",
+    "SparseConfig": "fitting.sparse",
     "TrainConfig": "training",
-    "TrainedAtlas": "atlas",
+    "TrainedAtlas": "trained_atlas",
     "TrainingError": "errors",
-    "load_shapes": "store",
-    "shape_from_array": "store",
-    "train": "learning",
+    "load_shapes": "shapes.store",
+    "shape_from_array": "shapes.store",
+    "train": "training.learning",
 }
 
 __all__ = [  # noqa: RUF022
@@ -75,8 +75,8 @@ __all__ = [  # noqa: RUF022
 
 def load(path: str) -> TrainedAtlas:
     """Read a model folder (`*.atlas`), or a model that comes with the package by its name ("hippocampus")."""
-    from implicit_atlas.atlas import TrainedAtlas
     from implicit_atlas.shipped import find_model
+    from implicit_atlas.trained_atlas import TrainedAtlas
 
     return TrainedAtlas.load(find_model(path))
 

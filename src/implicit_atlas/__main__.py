@@ -1,6 +1,6 @@
 """`python -m implicit_atlas` is the command `implicit-atlas`."""
 
-from implicit_atlas.cli import main
+from implicit_atlas.cli.app import main
 
 if __name__ == "__main__":
     main()

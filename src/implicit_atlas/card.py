@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 
 def facts(atlas: TrainedAtlas) -> list[tuple[str, str]]:

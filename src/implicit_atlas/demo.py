@@ -9,29 +9,36 @@ from pathlib import Path
 
 import numpy as np
 
-from implicit_atlas import console, pictures
-from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas import pictures
 from implicit_atlas.card import model_card
-from implicit_atlas.cli_output import write_json
-from implicit_atlas.completion import complete
-from implicit_atlas.console import exit_status
+from implicit_atlas.cli.output import write_json
+from implicit_atlas.completion.completion import complete
+from implicit_atlas.completion.observe import from_landmarks
 from implicit_atlas.errors import InputError
-from implicit_atlas.evaluate import Evaluation, evaluate, evaluate_known
+from implicit_atlas.geometry.surface import occupancy_mesh, to_world
 from implicit_atlas.io import Landmarks, find_cases, read_landmarks, read_mask, write_landmarks
 from implicit_atlas.io.output import make_folder
-from implicit_atlas.learning import best_device, train
-from implicit_atlas.manifest import PrepareConfig
-from implicit_atlas.memory import keep_freed_memory
 from implicit_atlas.metrics import dsc
-from implicit_atlas.observe import from_landmarks
 from implicit_atlas.phantoms import write_phantoms
 from implicit_atlas.report import write_report
-from implicit_atlas.shapes import Shape
-from implicit_atlas.store import open_store, prepare_folder
-from implicit_atlas.surface import occupancy_mesh, to_world
-from implicit_atlas.tasks import Reconstruction, Template, templates, write_reconstruction, write_templates
-from implicit_atlas.tasks_files import write_completion
+from implicit_atlas.shapes.manifest import PrepareConfig
+from implicit_atlas.shapes.shape import Shape
+from implicit_atlas.shapes.store import open_store, prepare_folder
+from implicit_atlas.support import console
+from implicit_atlas.support.console import exit_status
+from implicit_atlas.support.memory import keep_freed_memory
+from implicit_atlas.tasks.evaluate import Evaluation, evaluate, evaluate_known
+from implicit_atlas.tasks.files import write_completion
+from implicit_atlas.tasks.verbs import (
+    Reconstruction,
+    Template,
+    templates,
+    write_reconstruction,
+    write_templates,
+)
+from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training import default_config
+from implicit_atlas.training.learning import best_device, train
 from implicit_atlas.training.log import RunLog
 
 PHANTOMS = 40

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.code_fit import CodeFit
 from implicit_atlas.errors import InputError
-from implicit_atlas.fit import Fit
-from implicit_atlas.pieces import largest_pieces
-from implicit_atlas.sizes import SizePrior, size_prior
+from implicit_atlas.fitting.code_fit import CodeFit
+from implicit_atlas.fitting.fit import Fit
+from implicit_atlas.fitting.sizes import SizePrior, size_prior
+from implicit_atlas.geometry.pieces import largest_pieces
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 PIECES_RESOLUTION, MOST_PIECES = 48, 100
 

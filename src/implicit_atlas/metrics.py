@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 
-from implicit_atlas.distance import squared_distance
 from implicit_atlas.errors import InputError
-from implicit_atlas.surface_elements import neighbourhood_codes, surface_areas
+from implicit_atlas.geometry.distance import squared_distance
+from implicit_atlas.geometry.surface_elements import neighbourhood_codes, surface_areas
 
 NSD_DEFINITION = (
     "DeepMind surface-distance: marching-cubes surface elements (sub-voxel) weighted by area, "

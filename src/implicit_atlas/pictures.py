@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.colors import to_rgba
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-from implicit_atlas.files import write_atomic
+from implicit_atlas.support.files import write_atomic
 
 LIGHT = np.array([0.4, -0.6, 0.7]) / np.linalg.norm([0.4, -0.6, 0.7])
 DPI = 110

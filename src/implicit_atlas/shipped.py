@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from implicit_atlas.checkpoint import CARD, CONFIG, WEIGHTS
+from implicit_atlas.atlas.checkpoint import CARD, CONFIG, WEIGHTS
 from implicit_atlas.errors import InputError
 
 FOLDER = Path(__file__).parent / "models"

@@ -9,10 +9,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Bool, Float
 
-from implicit_atlas.atlas import TrainedAtlas
+from implicit_atlas.atlas.linear import WORKING, signed_distances
 from implicit_atlas.errors import InputError
-from implicit_atlas.linear import WORKING, signed_distances
-from implicit_atlas.shapes import Shape
+from implicit_atlas.shapes.shape import Shape
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 Mirror = Literal["no", "auto", "all"]
 """Which organs are taken for mirror images of the atlas's: none, those that clearly are, or all."""

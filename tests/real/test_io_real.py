@@ -11,8 +11,8 @@ from vtkmodules.vtkFiltersCore import vtkMassProperties
 from vtkmodules.vtkIOLegacy import vtkPolyDataReader
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.fingerprint import fingerprint
 from implicit_atlas.io import label_ids, list_cases, read_labels, read_mask, read_mesh, write_mask, write_mesh
+from implicit_atlas.shapes.fingerprint import fingerprint
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 ORGANS = ["hippocampus", "liver", "pancreas", "kidney", "kidney_multilabel", "prostate"]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from implicit_atlas.frame import bounding_box
+from implicit_atlas.geometry.frame import bounding_box
 from implicit_atlas.io import list_cases, read_mask, write_mask
-from implicit_atlas.shapes import prepare, restore
-from implicit_atlas.store import load_shapes, open_store, prepare_folder
+from implicit_atlas.shapes.shape import prepare, restore
+from implicit_atlas.shapes.store import load_shapes, open_store, prepare_folder
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not here")]

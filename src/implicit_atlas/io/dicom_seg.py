@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.files import write_atomic
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.io.types import LabelMap
+from implicit_atlas.support.files import write_atomic
 
 if TYPE_CHECKING:
     from pydicom import Dataset

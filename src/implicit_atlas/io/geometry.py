@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
 
 MAX_SHEAR = 1e-3
 """Largest cosine between two axes (0 when they are perpendicular): half a millimetre over half a metre."""

@@ -20,7 +20,7 @@ from nibabel.spatialimages import HeaderDataError
 from implicit_atlas.errors import InputError
 from implicit_atlas.io.geometry import check_affine, check_agreement, checked_grid
 from implicit_atlas.io.payload import DAMAGED_REMEDY
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
 
 Header = Nifti1Header | Nifti2Header
 

@@ -10,13 +10,13 @@ import SimpleITK as sitk
 from jaxtyping import Float, Shaped
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.files import write_atomic
 from implicit_atlas.io.formats import name_for_library, suffix_of
 from implicit_atlas.io.geometry import checked_grid
 from implicit_atlas.io.labels import whole_labels
 from implicit_atlas.io.text_headers import PayloadClaim, metaimage_claim, nrrd_claim
 from implicit_atlas.io.types import LabelMap
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
+from implicit_atlas.support.files import write_atomic
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

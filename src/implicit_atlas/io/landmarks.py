@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.files import write_atomic
 from implicit_atlas.io.formats import printable
 from implicit_atlas.io.landmark_tables import (
     WORDS,
@@ -29,6 +28,7 @@ from implicit_atlas.io.landmark_tables import (
 )
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.io.payload import DAMAGED_REMEDY, open_input, stored_bytes
+from implicit_atlas.support.files import write_atomic
 
 MAX_BYTES = 50_000_000
 """Largest file that is read."""

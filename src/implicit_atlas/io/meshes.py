@@ -15,13 +15,13 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.files import write_atomic
 from implicit_atlas.io.formats import suffix_of, unknown_format
 from implicit_atlas.io.legacy_vtk import read_legacy_vtk
 from implicit_atlas.io.mesh_repair import closed_surface, enclosed_volume
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.io.surface_files import Surface, read_obj, read_ply, read_stl
 from implicit_atlas.io.vtk_files import read_vtp, write_vtp
+from implicit_atlas.support.files import write_atomic
 
 _FLIP_XY = np.array([-1.0, -1.0, 1.0])
 _COMMENT = "ImplicitAtlas surface in mm. SPACE=LPS"

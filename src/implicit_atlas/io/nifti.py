@@ -10,7 +10,6 @@ import nibabel
 import numpy as np
 from jaxtyping import Shaped
 
-from implicit_atlas.files import write_atomic
 from implicit_atlas.io.formats import suffix_of
 from implicit_atlas.io.headers import NiftiHeader, read_nifti_header
 from implicit_atlas.io.labels import whole_labels
@@ -23,7 +22,8 @@ from implicit_atlas.io.payload import (
     stored_bytes,
 )
 from implicit_atlas.io.types import LabelMap
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
+from implicit_atlas.support.files import write_atomic
 
 _NIFTI1_MAX_LENGTH = 32767
 

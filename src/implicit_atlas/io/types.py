@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Integer
 
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.io.voxel_grid import Grid
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,8 +24,8 @@ from implicit_atlas.io.meshes import read_mesh
 from implicit_atlas.io.nifti import read_nifti_grid, read_nifti_labels, write_nifti
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.io.types import LabelMap, Mask
+from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.io.voxelise import grid_around, voxelise
-from implicit_atlas.voxel_grid import Grid
 
 _log = logging.getLogger(__name__)
 

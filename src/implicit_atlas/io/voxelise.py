@@ -12,8 +12,8 @@ from vtkmodules.vtkImagingStencil import vtkImageStencilToImage, vtkPolyDataToIm
 from implicit_atlas.errors import InputError
 from implicit_atlas.io.mesh_repair import enclosed_volume
 from implicit_atlas.io.meshes import Mesh
+from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.io.vtk_files import to_poly_data
-from implicit_atlas.voxel_grid import Grid
 
 LONGEST_SIDE_VOXELS = 160
 BORDER_VOXELS = 2

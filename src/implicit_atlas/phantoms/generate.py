@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.files import write_atomic
 from implicit_atlas.io import Mask, Mesh, voxelise, write_mask
+from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.phantoms.artefacts import add_label_noise, crop_border, merge_slices
 from implicit_atlas.phantoms.solids import FAMILIES, make_solid, solid_faces
-from implicit_atlas.voxel_grid import Grid
+from implicit_atlas.support.files import write_atomic
 
 ORIENTATIONS = tuple(
     "".join(pair[flip] for pair, flip in zip(order, flips, strict=True))

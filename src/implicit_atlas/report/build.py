@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from implicit_atlas import __version__
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.checkpoint import CARD
-from implicit_atlas.console import Report
+from implicit_atlas.atlas.checkpoint import CARD
 from implicit_atlas.errors import InputError
-from implicit_atlas.files import write_atomic
 from implicit_atlas.report.page import page
 from implicit_atlas.report.scores import Scores, read_scores
 from implicit_atlas.report.sections import (
@@ -25,6 +22,9 @@ from implicit_atlas.report.sections import (
 )
 from implicit_atlas.report.solids import gallery
 from implicit_atlas.shipped import find_model
+from implicit_atlas.support.console import Report
+from implicit_atlas.support.files import write_atomic
+from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training.log import RunLog
 
 MOST_LINES = 2000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from implicit_atlas.far_apart import farthest_first
+from implicit_atlas.geometry.far_apart import farthest_first
 
 
 @dataclass(frozen=True, eq=False)

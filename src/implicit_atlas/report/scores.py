@@ -7,10 +7,10 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.errors import InputError
-from implicit_atlas.evaluate import Protocol
-from implicit_atlas.records import from_json
+from implicit_atlas.support.records import from_json
+from implicit_atlas.tasks.evaluate import Protocol
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 REMEDY = "Give the file that `implicit-atlas evaluate MODEL FOLDER --json FILE` of this version writes."
 SECONDS_TOLERANCE = 0.05
@@ -18,7 +18,7 @@ SECONDS_TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class ScoredCase:
-    """`implicit_atlas.evaluate.CaseScore` as it was written; a score that is not finite is None."""
+    """`implicit_atlas.tasks.evaluate.CaseScore` as it was written; a score that is not finite is None."""
 
     name: str
     dsc: float | None

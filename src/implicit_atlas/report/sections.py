@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from implicit_atlas.atlas import TrainedAtlas
 from implicit_atlas.card import facts
 from implicit_atlas.report.figures import (
     Figure,
@@ -21,6 +20,7 @@ from implicit_atlas.report.latent import principal_map
 from implicit_atlas.report.markup import fold, holder, paragraph, prose, table, text
 from implicit_atlas.report.scores import Scores, summary
 from implicit_atlas.report.solids import Gallery, Solid
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 SCORES = {
     "dsc": "DSC (%)",

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from implicit_atlas.atlas import TrainedAtlas
-from implicit_atlas.console import Report
+from implicit_atlas.geometry.surface import CubeMesh
 from implicit_atlas.report.latent import spread
-from implicit_atlas.surface import CubeMesh
-from implicit_atlas.tasks import pairwise_dsc, templates
+from implicit_atlas.support.console import Report
+from implicit_atlas.tasks.verbs import pairwise_dsc, templates
+from implicit_atlas.trained_atlas import TrainedAtlas
 
 SIDES = (64, 56, 48, 40, 32, 24)
 """Nodes along each axis, tried from the finest on until the surfaces fit into the page."""

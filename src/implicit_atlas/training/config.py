@@ -7,11 +7,11 @@ from typing import Literal
 
 import torch
 
-from implicit_atlas.augment import WarpConfig
+from implicit_atlas.atlas.losses import LossWeights
+from implicit_atlas.atlas.methods import DEFAULT_METHOD, method_of
 from implicit_atlas.errors import InputError
-from implicit_atlas.losses import LossWeights
-from implicit_atlas.methods import DEFAULT_METHOD, method_of
-from implicit_atlas.sampling import PointConfig, affordable_points
+from implicit_atlas.shapes.sampling import PointConfig, affordable_points
+from implicit_atlas.training.augment import WarpConfig
 
 Device = Literal["cpu", "cuda", "mps"]
 Precision = Literal["32-true", "bf16-mixed"]
@@ -93,7 +93,7 @@ def default_config(
     seed: int = 0,
     method: str = DEFAULT_METHOD,
 ) -> TrainConfig:
-    """Options for a number of shapes on a device, for a method of `implicit_atlas.methods`.
+    """Options for a number of shapes on a device, for a method of `implicit_atlas.atlas.methods`.
 
     Raises:
         InputError: there is no such method, or that is not a time.

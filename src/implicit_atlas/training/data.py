@@ -12,17 +12,17 @@ from jaxtyping import Float, UInt8
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from implicit_atlas.augment import warp_case
+from implicit_atlas.atlas.linear import DISTANCE_RESOLUTION, FEATURE_RESOLUTION, feature_case, fit_pca
+from implicit_atlas.atlas.methods import ModelConfig
+from implicit_atlas.atlas.modes import SurfaceModes
 from implicit_atlas.errors import InputError, TrainingError
-from implicit_atlas.linear import DISTANCE_RESOLUTION, FEATURE_RESOLUTION, feature_case, fit_pca
-from implicit_atlas.methods import ModelConfig
-from implicit_atlas.modes import SurfaceModes
-from implicit_atlas.sampling import ShapeSet
-from implicit_atlas.shapes import Shape
+from implicit_atlas.shapes.sampling import ShapeSet
+from implicit_atlas.shapes.shape import Shape
+from implicit_atlas.support.workers import START_SECONDS, Message, run_cases
+from implicit_atlas.training.augment import warp_case
 from implicit_atlas.training.config import TrainConfig
 from implicit_atlas.training.modal_start import modal_start
 from implicit_atlas.training.state import content_hash
-from implicit_atlas.workers import START_SECONDS, Message, run_cases
 
 RANDOM_DEVIATION = 0.1
 # One core, a shape of 128³.

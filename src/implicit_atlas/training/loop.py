@@ -20,9 +20,8 @@ from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from implicit_atlas.errors import TrainingError
-from implicit_atlas.grid import set_threads
-from implicit_atlas.losses import (
+from implicit_atlas.atlas.field import Atlas, Field, Prediction
+from implicit_atlas.atlas.losses import (
     LossTerms,
     LossWeights,
     code_penalty,
@@ -31,11 +30,12 @@ from implicit_atlas.losses import (
     task_loss,
     total_loss,
 )
-from implicit_atlas.methods import ModelConfig, build, loss_weights
-from implicit_atlas.model import Atlas, Field, Prediction
-from implicit_atlas.sampling import Samples
-from implicit_atlas.schedule import cosine_decay
-from implicit_atlas.tensors import save_state
+from implicit_atlas.atlas.methods import ModelConfig, build, loss_weights
+from implicit_atlas.errors import TrainingError
+from implicit_atlas.geometry.grid import set_threads
+from implicit_atlas.shapes.sampling import Samples
+from implicit_atlas.support.schedule import cosine_decay
+from implicit_atlas.support.tensors import save_state
 from implicit_atlas.training.config import TrainConfig
 from implicit_atlas.training.data import TrainingData
 from implicit_atlas.training.log import RunLog

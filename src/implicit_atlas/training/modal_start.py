@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.cluster.vq import kmeans2
 
-from implicit_atlas.modes import SurfaceModes, coordinates, surface_modes
+from implicit_atlas.atlas.modes import SurfaceModes, coordinates, surface_modes
 
 # Entry of a code that says which template its shape deforms, in root mean squares of the entries that move surfaces.
 CHOICE = 3.0

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from implicit_atlas.atlas.methods import ModelConfig
 from implicit_atlas.errors import InputError
-from implicit_atlas.methods import ModelConfig
-from implicit_atlas.tensors import RunState, load_state
+from implicit_atlas.support.tensors import RunState, load_state
 from implicit_atlas.training.config import TrainConfig
 
 REMEDY = "Train with the same data and options, or give another output to start anew."

@@ -1,0 +1,303 @@
+"""The command line: thin commands over the library."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from implicit_atlas import __version__
+from implicit_atlas.cli import convert, dicom, organs, statistics, transfer, uses
+from implicit_atlas.cli.cases import (
+    chosen,
+    fit_config,
+    labels_of,
+    list_file,
+    load_atlas,
+    mask_paths,
+    sources_of,
+)
+from implicit_atlas.cli.output import finish, keep_files, results_folder, say_doubts, table, write_json
+from implicit_atlas.cli.report import report as report_page
+from implicit_atlas.cli.train import Plan, learn
+from implicit_atlas.errors import AtlasError, InputError
+from implicit_atlas.support.memory import keep_freed_memory
+
+INTERRUPTED = 130  # exit status that shells give to a command stopped by Ctrl-C
+
+app = typer.Typer(
+    help="From a folder of organ masks to a shape atlas: train, reconstruct, evaluate.",
+    no_args_is_help=True,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Labels = Annotated[
+    str,
+    typer.Option("--label", help="label ids (1,2) or a name that the data declares; default: all above 0"),
+]
+Output = Annotated[Path, typer.Option("-o", "--output", help="where the result is written")]
+Only = Annotated[
+    str | None,
+    typer.Option(
+        help="names of the cases to use: a text file, one a line, or a list in a file, FILE.json:KEY"
+    ),
+]
+Iterations = Annotated[int, typer.Option(min=1, help="iterations of the fit, at most")]
+Local = Annotated[
+    bool, typer.Option("--local", help="closer to the mask, with some thousand more numbers a shape")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="also write the result as JSON")]
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="folder of masks")],
+    label: Labels = "",
+    json_file: JsonFile = None,
+) -> None:
+    """Describe a folder of masks: sizes, spacing, orientation, components, holes, border contact, outliers."""
+    from implicit_atlas.io import find_cases, printable
+    from implicit_atlas.shapes.fingerprint import fingerprint
+    from implicit_atlas.shapes.fingerprint_table import table
+
+    keep_files(json_file, [folder])
+    found = fingerprint(folder, labels_of(label, folder))
+    print(table(found))
+    write_json(json_file, found.to_json())
+    cases = find_cases(folder)
+    if cases.passed_over:
+        first = ", ".join(printable(path.name) for path in cases.passed_over[:3])
+        others = ", ..." if len(cases.passed_over) > 3 else ""
+        print(f"passed over: {len(cases.passed_over)} files that are no masks ({first}{others})")
+    finish(found.problems, len(cases.paths) + len(cases.problems))
+
+
+@app.command()
+def prepare(
+    folder: Annotated[Path, typer.Argument(help="folder of masks")],
+    output: Output,
+    label: Labels = "",
+    resolution: Annotated[int, typer.Option(help="nodes along each axis of the cube")] = 128,
+    margin: Annotated[
+        float, typer.Option(help="empty border on each side, as a share of the organ's box; 0 is the paper's")
+    ] = 0.0,
+) -> None:
+    """Prepare masks into a bit-packed store of shapes; what did not change is not done again."""
+    from implicit_atlas.shapes.manifest import PrepareConfig
+    from implicit_atlas.shapes.store import prepare_folder
+    from implicit_atlas.support import console
+
+    config = PrepareConfig(resolution, margin, labels=labels_of(label, folder))
+    with console.task("prepare") as report:
+        done = prepare_folder(folder, output, config, progress=console.counted(report))
+    print(
+        f"{output}: {len(done.prepared)} prepared, {len(done.reused)} unchanged, {len(done.removed)} removed, "
+        f"{len(done.quarantined)} unusable"
+    )
+    finish(done.quarantined, len(done.prepared) + len(done.reused) + len(done.quarantined))
+
+
+@app.command()
+def train(  # noqa: PLR0913 (each is an option of the command)
+    source: Annotated[Path, typer.Argument(help="store of shapes, or folder of masks")],
+    output: Output,
+    label: Labels = "",
+    method: Annotated[str, typer.Option(help="method of the paper's tables")] = "implicit-atlas+reg",
+    max_minutes: Annotated[float | None, typer.Option(help="fit the schedule into this time")] = None,
+    steps: Annotated[int | None, typer.Option(help="length of the schedule, where no time is given")] = None,
+    warps: Annotated[
+        int | None, typer.Option(help="number of warped copies to train on beside the shapes")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed of all random numbers")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from the last state of this output")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace a model or an unfinished training of this name")
+    ] = False,
+    only: Only = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(help="names of cases of the other side, to be mirrored: a list as for --only"),
+    ] = None,
+) -> None:
+    """Learn an atlas. The run's state and log lie beside it in OUTPUT with the suffix .run."""
+    plan = Plan(method, max_minutes, steps, warps, seed, resume, only, overwrite, mirror)
+    problems, total = learn(source, output, labels_of(label, source), plan)
+    finish(problems, total)
+
+
+@app.command()
+def reconstruct(  # noqa: PLR0913 (each is an option of the command)
+    model: uses.Model,
+    masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
+    output: Output,
+    label: uses.Labels = "",
+    iterations: Iterations = 100,
+    local: Local = False,
+    mirror: uses.Side = "no",
+) -> None:
+    """Fit masks and write each as the atlas sees it: a mask on the original grid, and a mesh in millimetres."""
+    from implicit_atlas.support import console
+    from implicit_atlas.tasks.verbs import reconstruct as fit_all
+    from implicit_atlas.tasks.verbs import write_reconstruction
+
+    atlas, problems = load_atlas(model), []
+    paths = mask_paths(masks, problems)
+    results_folder(output, [*paths, *masks])
+    config = fit_config(iterations, local)
+    with console.task("reconstruct") as report, table(output / "reconstructions.csv") as rows:
+        told = labels_of(label, masks[0]), problems.append, report
+        for found in fit_all(atlas, paths, config, *told, mirror=mirror):
+            rows.append(dataclasses.asdict(write_reconstruction(found, output)))
+    say_doubts(output, rows, "masks and meshes")
+    finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])
+
+
+@app.command()
+def evaluate(  # noqa: PLR0913 (each is an option of the command)
+    model: uses.Model,
+    folder: Annotated[Path, typer.Argument(help="folder of masks, or store of shapes")],
+    label: uses.Labels = "",
+    json_file: JsonFile = None,
+    iterations: Iterations = 100,
+    local: Local = False,
+    known: Annotated[
+        bool, typer.Option("--known", help="score training shapes by their training codes")
+    ] = False,
+    only: Only = None,
+    mirror: uses.Side = "no",
+) -> None:
+    """Score an atlas on masks: DSC, NSD, HD95 and ASSD, with the protocol that they follow."""
+    from implicit_atlas.io import printable
+    from implicit_atlas.io.output import make_folder
+    from implicit_atlas.support import console
+    from implicit_atlas.tasks.evaluate import evaluate as score_all
+    from implicit_atlas.tasks.evaluate import evaluate_known
+
+    lists = None if only is None else list_file(only)[0]
+    keep_files(json_file, [folder, lists])
+    if json_file is not None:
+        make_folder(json_file.parent)  # that it cannot be written is better known now
+    if known and (local or mirror != "no"):
+        remedy = "Leave --local and --mirror out."
+        raise InputError("--known", "known shapes are scored by their codes as they stand", remedy)
+    atlas, problems = load_atlas(model), []
+    paths = chosen(sources_of(folder, problems), only)
+    labels = labels_of(label, folder)
+    with console.task("evaluate") as report:
+        if known:
+            result = evaluate_known(atlas, paths, labels, report)
+        else:
+            result = score_all(atlas, paths, fit_config(iterations, local), labels, report, mirror=mirror)
+    result = dataclasses.replace(result, problems=(*problems, *result.problems))
+    print(result.table())
+    learned = sum(case.learned for case in result.cases)
+    if learned and not known:
+        what = "training shapes, by their name or their file: not unseen ones"
+        print(f"WARNING: {learned} of {len(result.cases)} cases are {what}")
+    for case in result.cases:
+        if case.doubt:
+            print(f"DOUBTFUL {printable(case.name)}: {case.doubt}")
+    write_json(json_file, result.to_json())
+    finish(result.problems, len(result.cases) + len(result.problems))
+
+
+@app.command()
+def templates(model: uses.Model, output: Output) -> None:
+    """Write every learned template as mask and mesh, their pairwise DSC, and how many shapes use each."""
+    from implicit_atlas.tasks.verbs import templates as all_templates
+    from implicit_atlas.tasks.verbs import write_templates
+
+    atlas = load_atlas(model)
+    results_folder(output)
+    print(write_templates(atlas, all_templates(atlas), output))
+
+
+@app.command()
+def models() -> None:
+    """List the models that come with the package; give their names where a model folder is asked for."""
+    from implicit_atlas.shipped import described, shipped_models
+
+    for name, folder in shipped_models().items():
+        print(f"{name:<16} {described(folder)}  {folder}")
+
+
+for use in (
+    uses.complete,
+    uses.clean,
+    uses.generate,
+    uses.interpolate,
+    uses.correspond,
+):
+    app.command()(use)
+app.command("report")(report_page)
+app.command()(statistics.statistics)
+app.command()(convert.convert)
+app.command("dicom-seg")(dicom.dicom_seg)
+app.add_typer(transfer.app, name="transfer")
+app.add_typer(organs.app, name="organs")
+
+
+@app.command()
+def info(model: uses.Model) -> None:
+    """Say what a model is, what it was trained on and how."""
+    from implicit_atlas.card import facts
+    from implicit_atlas.shipped import find_model, notes
+
+    for name, value in facts(load_atlas(model)):
+        print(f"{name:<22} {value}")
+    print(f"\n{notes(find_model(str(model)))}")
+
+
+@app.callback()
+def _options(
+    show: Annotated[bool, typer.Option("--version", is_eager=True, help="print the version")] = False,
+) -> None:
+    if show:
+        version()
+        raise typer.Exit
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """Run a command; errors are one line on standard error and a non-zero exit status, never a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    keep_freed_memory()
+    try:
+        app()
+    except AtlasError as error:
+        _fail(str(error), 1)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Typer ends an interrupted command by itself, without a word.
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
+            raise
+        _fail(
+            "stopped; results that were written are kept, with their rows; of train, --resume goes on",
+            INTERRUPTED,
+        )
+    except MemoryError:
+        _fail("out of memory: use fewer or smaller cases at a time", 1)
+    except OSError as error:
+        _fail(f"{error.filename or 'file'}: {error.strerror or error}", 1)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Stop as Ctrl-C does, also where a shell started the command in the background with SIGINT ignored."""
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,116 @@
+"""What the commands read: models, masks, and lists that choose cases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from implicit_atlas.errors import InputError
+
+
+def labels_of(text: str, source: Path) -> tuple[int, ...]:
+    """Label ids of what was typed; none for an empty text."""
+    from implicit_atlas.io import parse_labels
+
+    return parse_labels(text, source) if text else ()
+
+
+def load_atlas(path: Path) -> Any:
+    """A model, of a folder or by its name, on the fastest device of this machine."""
+    from implicit_atlas import load
+    from implicit_atlas.training.learning import best_device
+
+    return load(str(path)).to(best_device())
+
+
+def fit_config(iterations: int, local: bool) -> Any:
+    """How to fit: at most so many iterations, with a local residual or without."""
+    from implicit_atlas.fitting.code_fit import FitConfig, at_once
+    from implicit_atlas.fitting.local import LocalConfig
+    from implicit_atlas.training.learning import best_device
+
+    batch = at_once(best_device())
+    return FitConfig(iterations=iterations, local=LocalConfig() if local else None, batch=batch)
+
+
+def mask_paths(sources: list[Path], problems: list[Any]) -> list[Path]:
+    """Mask files of files and folders; cases that cannot be used are added to `problems`."""
+    from implicit_atlas.io import find_cases
+
+    found = find_cases(sources)
+    problems += found.problems
+    return list(found.paths)
+
+
+def sources_of(folder: Path, problems: list[Any]) -> list[Any]:
+    """Shapes of a store, or mask files of a folder."""
+    from implicit_atlas.shapes.store import is_store, open_store
+
+    return list(open_store(folder)) if is_store(folder) else mask_paths([folder], problems)
+
+
+def _name(source: Any) -> str:
+    from implicit_atlas.io import case_name
+
+    return case_name(source) if isinstance(source, Path) else source.name
+
+
+def list_file(only: str) -> tuple[Path, str]:
+    """The file of a list of cases, and the key of the list in it, where it is JSON."""
+    file, colon, key = only.rpartition(":")
+    return (Path(file), key) if colon and file.endswith(".json") else (Path(only), "")
+
+
+def wanted_names(only: str) -> set[str]:
+    """Names in a text file, one a line, or of a list in a JSON file (FILE.json:KEY); endings do not count."""
+    from implicit_atlas.io import case_name
+    from implicit_atlas.io.formats import is_mask_name
+
+    file, key = list_file(only)
+    try:
+        text = file.read_text(encoding="utf-8")
+        lists = json.loads(text) if key else {"": text.splitlines()}
+        if key not in lists:
+            there = ", ".join(lists) or "none"
+            raise InputError(file, f"has no list {key!r}", f"Choose one of its lists: {there}.")
+        names = lists[key]
+        files = [Path(name.strip()).name for name in names if name.strip()]
+        # Names of cases may hold dots, too.
+        return {case_name(Path(file)) if is_mask_name(file) else file for file in files}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            only,
+            f"cannot be read ({error})",
+            "Give a text file with one case name a line, or FILE.json:KEY for a list of names in a JSON file.",
+        ) from error
+
+
+def chosen(sources: list[Any], only: str | None) -> list[Any]:
+    """The mask files or shapes that a file names."""
+    if only is None:
+        return sources
+    wanted = wanted_names(only)
+    _refuse_missing(wanted - {_name(source) for source in sources}, only)
+    return [source for source in sources if _name(source) in wanted]
+
+
+def mirrored(shapes: Sequence[Any], wanted: set[str], source: str) -> list[Any]:
+    """Shapes, those of some names mirrored, and how many are said; other names may be of cases that were left out.
+
+    Raises:
+        InputError: no shape has one of the names.
+    """
+    count = len(wanted & {shape.name for shape in shapes})
+    if not count:
+        raise InputError(source, "names none of the cases", "Correct the list.")
+    print(f"{source}: {count} of {len(shapes)} shapes are mirrored; it has {len(wanted)} names")
+    return [shape.mirrored() if shape.name in wanted else shape for shape in shapes]
+
+
+def _refuse_missing(missing: set[str], only: str) -> None:
+    if missing:
+        raise InputError(
+            only, f"names cases that are not there: {', '.join(sorted(missing)[:5])}", "Correct the list."
+        )

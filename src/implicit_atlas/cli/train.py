@@ -1,0 +1,105 @@
+"""Learning an atlas, as the commands do it: shapes of a store or folder in; a model folder, a run and a picture out."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from implicit_atlas.cli.cases import chosen, mirrored, sources_of, wanted_names
+from implicit_atlas.errors import InputError
+
+FEW_SHAPES = 5
+FEW_STEPS = 100  # an atlas of fewer knows little
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the commands that train are told; the options of `implicit-atlas train`."""
+
+    method: str = "implicit-atlas+reg"
+    max_minutes: float | None = None
+    steps: int | None = None
+    warps: int | None = None
+    seed: int = 0
+    resume: bool = False
+    only: str | None = None
+    overwrite: bool = False
+    mirror: str | None = None
+
+
+def _keep_trained(output: Path, run: Path) -> None:
+    """Refuse to train anew what is trained already, or partly."""
+    from implicit_atlas.atlas.checkpoint import CONFIG
+    from implicit_atlas.training.learning import STATE
+
+    if (output / CONFIG).exists():
+        remedy = "Give another -o; or --overwrite to train it anew."
+        raise InputError(output, "is a model already", remedy)
+    if (run / STATE).exists():
+        remedy = "Give --resume to go on with it, or --overwrite to train anew."
+        raise InputError(run, "holds a training that was not finished", remedy)
+
+
+def learn(
+    source: Path, output: Path, labels: tuple[int, ...], plan: Plan, organ: str = ""
+) -> tuple[list[Any], int]:
+    """Learn an atlas and write it; the cases that could not be used, and how many there were.
+
+    `organ` is named in what is said of the progress, where there are several.
+    """
+    from implicit_atlas import pictures
+    from implicit_atlas.atlas.checkpoint import refuse_foreign
+    from implicit_atlas.atlas.methods import ModelConfig
+    from implicit_atlas.card import model_card
+    from implicit_atlas.io.output import make_folder
+    from implicit_atlas.shapes.store import is_store, load_shapes, open_store
+    from implicit_atlas.support import console
+    from implicit_atlas.training import default_config
+    from implicit_atlas.training.config import check_minutes
+    from implicit_atlas.training.learning import best_device, train
+    from implicit_atlas.training.log import RunLog
+
+    problems, run = [], output.with_suffix(".run")
+    refuse_foreign(output)
+    check_minutes(plan.max_minutes)
+    if not plan.resume and not plan.overwrite:
+        _keep_trained(output, run)
+    if is_store(source):
+        labels = labels or open_store(source).config.labels  # the atlas is to know what it stands for
+    model = ModelConfig(method=plan.method)
+    others = set() if plan.mirror is None else wanted_names(plan.mirror)
+    listed = None if plan.only is None else chosen(sources_of(source, problems), plan.only)
+    make_folder(output.resolve().parent)
+    with console.task(f"prepare {organ}".strip()) as report:
+        if listed is not None and is_store(source):
+            shapes = listed
+        else:
+            shapes = load_shapes(
+                source if listed is None else listed,
+                labels,
+                progress=console.counted(report),
+                on_problem=problems.append,
+            )
+    if plan.mirror is not None:
+        shapes = mirrored(shapes, others, plan.mirror)
+    config = default_config(len(shapes), best_device(), plan.max_minutes, plan.seed, plan.method)
+    given = {"steps": plan.steps, "warps": plan.warps}
+    config = dataclasses.replace(
+        config, **{name: value for name, value in given.items() if value is not None}
+    )
+    with console.task(f"train {organ}".strip()) as report:
+        atlas = train(shapes, model, config, labels=labels, run=run, resume=plan.resume, progress=report)
+    atlas.save(output, model_card(atlas, organ or output.stem))
+    pictures.training_curves(run / "training.png", RunLog(run / "log.jsonl").read_lines())
+    steps, seconds = atlas.provenance["steps"], atlas.provenance["seconds"]
+    print(f"{output}: {len(shapes)} shapes, {steps} steps in {seconds:.0f} s")
+    if len(shapes) < FEW_SHAPES:
+        print(f"WARNING: {output}: {len(shapes)} shapes are too few to learn an organ from; five do.")
+    if steps < FEW_STEPS:
+        remedy = (
+            "Give more --max-minutes, or --steps." if plan.max_minutes is not None else "Give more --steps."
+        )
+        print(f"WARNING: {output}: {steps} steps are too few to be of use. {remedy}")
+    return problems, len(shapes) + len(problems)

@@ -1,0 +1,1 @@
+"""What everything stands on: files and folders written whole, records as JSON, tensors on disk, workers, messages."""

@@ -1,0 +1,163 @@
+"""From shapes to a trained atlas: the verb `train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from implicit_atlas.atlas.field import Atlas
+from implicit_atlas.atlas.folder import AtlasConfig
+from implicit_atlas.atlas.linear import FEATURE_RESOLUTION, fit_ridge
+from implicit_atlas.atlas.methods import ModelConfig
+from implicit_atlas.atlas.prior import CodePrior, fit_prior
+from implicit_atlas.errors import InputError
+from implicit_atlas.io.output import make_folder
+from implicit_atlas.shapes.shape import Shape
+from implicit_atlas.support.files import lock_folder
+from implicit_atlas.trained_atlas import TrainedAtlas
+from implicit_atlas.training import (
+    Progress,
+    TrainConfig,
+    Trained,
+    TrainingData,
+    content_hash,
+    default_config,
+    gather,
+    identity,
+    optimise,
+    own_state,
+)
+from implicit_atlas.training.config import FEW, Device
+
+STATE = "state.safetensors"
+
+
+def best_device() -> Device:
+    """The fastest device of this machine: "cuda", "mps" or "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def train(  # noqa: PLR0913 (keyword options of the library's main verb)
+    shapes: Sequence[Shape],
+    model: ModelConfig | None = None,
+    config: TrainConfig | None = None,
+    *,
+    max_minutes: float | None = None,
+    labels: Sequence[int] = (),
+    run: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> TrainedAtlas:
+    """Learn an atlas from shapes.
+
+    Args:
+        shapes: what `load_shapes` returned; one kind of frame, one resolution.
+        model: the network; the paper's method with both penalties by default.
+        config: the schedule; by default fitted to the number of shapes and to the device.
+        max_minutes: fit the schedule into this time, of `config`, too.
+        labels: label ids that make the organ, for the record.
+        run: folder of the run's state and log, for `resume`; nothing is kept without it.
+        resume: go on from the state in `run`, where there is one.
+        progress: told the share that is done.
+
+    Raises:
+        InputError: shapes that do not fit together, a run folder in use or of another run, no time.
+        TrainingError: the loss became NaN or infinite; the last good state is kept.
+    """
+    if not shapes:
+        raise InputError("training set", "holds no shape", "Give at least one mask.")
+    model = model or ModelConfig()
+    if config is None:
+        config = default_config(len(shapes), best_device(), max_minutes, method=model.method)
+    elif max_minutes is not None:
+        config = dataclasses.replace(config, max_minutes=max_minutes)
+    state = None if run is None else Path(run) / STATE
+    if resume and state is not None and state.exists():  # before the minutes that warps take
+        own_state(state, identity(model, config, content_hash([shape.packed for shape in shapes])))
+    (progress or (lambda share, text: None))(0.0, "warping and encoding shapes")
+    begun = time.perf_counter()
+    data = gather(shapes, model, config, _cores())
+    spent = time.perf_counter() - begun
+    if run is None:
+        trained = optimise(data, model, config, progress=progress, spent_seconds=spent)
+    else:
+        folder = Path(run)
+        make_folder(folder)
+        with lock_folder(folder):
+            if not resume:
+                (folder / "log.jsonl").unlink(missing_ok=True)
+            trained = optimise(data, model, config, folder / STATE, resume, progress, spent)
+    return _atlas(shapes, tuple(labels), model, config, data, trained)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _atlas(
+    shapes: Sequence[Shape],
+    labels: tuple[int, ...],
+    model: ModelConfig,
+    config: TrainConfig,
+    data: TrainingData,
+    trained: Trained,
+) -> TrainedAtlas:
+    first = shapes[0].frame
+    resolution, kind, margin = first.resolution, first.kind, first.margin
+    if any((s.frame.resolution, s.frame.kind, s.frame.margin) != (resolution, kind, margin) for s in shapes):
+        raise InputError("training set", "mixes frames of several kinds", "Prepare all shapes in one way.")
+    names = tuple(shape.name for shape in shapes)
+    encoder = fit_ridge(data.features, trained.codes, FEATURE_RESOLUTION)
+    sizes = tuple(_size_mm(shape) for shape in shapes)
+    about = AtlasConfig(model, resolution, kind, margin, labels, names, sizes)
+    codes = np.ascontiguousarray(trained.codes[: data.real])
+    prior = _prior(trained, data)
+    return TrainedAtlas(about, trained.network, codes, encoder, prior, _provenance(shapes, config, trained))  # pyright: ignore
+
+
+@torch.no_grad()
+def _prior(trained: Trained, data: TrainingData) -> CodePrior:
+    """How codes are distributed: those of the real shapes; of few shapes, those of their warps, too.
+
+    The factor is rounded as it is stored.
+    """
+    codes = trained.codes[: data.real if data.real >= FEW else None]
+    owner, count = None, 1
+    if isinstance(trained.network, Atlas):
+        owner, count = (
+            trained.network.selector(torch.from_numpy(codes)).argmax(-1).numpy(),
+            trained.network.templates,
+        )
+    prior = fit_prior(codes, owner, count)
+    return dataclasses.replace(prior, factor=prior.factor.half().float())
+
+
+def _size_mm(shape: Shape) -> tuple[float, float, float]:
+    x, y, z = (round(float(step) * shape.frame.resolution, 3) for step in shape.frame.lattice_spacing_mm)
+    return x, y, z
+
+
+def _provenance(shapes: Sequence[Shape], config: TrainConfig, trained: Trained) -> dict[str, Any]:
+    """Where an atlas comes from, as JSON values."""
+    return {
+        "training": dataclasses.asdict(config),
+        "steps": trained.steps,
+        "seconds": round(trained.seconds, 1),
+        "device": f"{config.device} ({platform.machine()}, {torch.get_num_threads()} threads)",
+        "torch": torch.__version__,
+        "version": version("implicit-atlas"),
+        "mirrored": [shape.name for shape in shapes if shape.frame.mirrored],
+        "content_sha256": {shape.name: shape.content_hash for shape in shapes},
+    }
