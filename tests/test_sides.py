@@ -25,7 +25,7 @@ from implicit_atlas.shapes.sampling import Observations
 from implicit_atlas.shapes.shape import Shape, prepare, restore
 from implicit_atlas.sides import check_mirror, has_side, side_ratio, sided
 from implicit_atlas.statistics.files import corresponding
-from implicit_atlas.tasks.evaluate import evaluate_known
+from implicit_atlas.tasks.evaluate import evaluate, evaluate_known
 from implicit_atlas.tasks.verbs import reconstruct
 from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training.learning import train
@@ -127,6 +127,14 @@ def test_fits_of_the_other_side_are_images_of_those_of_the_own(files):
         np.testing.assert_array_equal(a.fit.mask_on(a.case.mask.grid), b.fit.mask_on(b.case.mask.grid))
         assert signed_volume(b.mesh()) == pytest.approx(signed_volume(a.mesh())) and a.likeness == b.likeness
         assert b.doubt is None
+
+
+def test_scores_say_whether_mirror_images_were_looked_for(files):
+    masks = sorted(files[1].iterdir())
+    as_they_are, mirrored = (evaluate(wedges(), masks, FIT, mirror=mirror) for mirror in ("no", "auto"))
+    assert [case.mirrored for case in (*as_they_are.cases, *mirrored.cases)] == [False, False, True, True]
+    assert [found.protocol.mirror for found in (as_they_are, mirrored)] == ["no", "auto"]
+    assert "mirrored" in mirrored.protocol.line() and "mirrored" not in as_they_are.protocol.line()
 
 
 def signed_volume(mesh: Mesh) -> float:

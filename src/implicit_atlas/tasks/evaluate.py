@@ -70,10 +70,14 @@ class Protocol:
     iterations: int
     device: str
     fit_device: str
+    mirror: Mirror = "no"
 
     def line(self) -> str:
         """One line to print above a table."""
         seen = "training codes" if self.known else f"fit of at most {self.iterations} iterations"
+        seen += {"no": "", "auto": ", mirrored where it is of the other side", "all": ", all mirrored"}[
+            self.mirror
+        ]
         training = f"{self.training_shapes} training shapes (+ {self.training_warps} warps), seed {self.seed}"
         return (
             f"NSD: {self.nsd_definition}, spacing 1, tolerance {self.tolerance_vox:g} voxel of the "
@@ -143,7 +147,8 @@ def evaluate(  # noqa: PLR0913 (options of a main verb)
             dataclasses.replace(score_fit(found.case, found.fit), learned=learned, doubt=found.doubt or "")
         )
         on_case(found)
-    return Evaluation(_protocol(atlas, config, False, sources), tuple(scores), tuple(problems))
+    protocol = dataclasses.replace(_protocol(atlas, config, False, sources), mirror=mirror)
+    return Evaluation(protocol, tuple(scores), tuple(problems))
 
 
 def evaluate_known(
