@@ -29,7 +29,7 @@ from implicit_atlas.shapes.shape import Shape
 from implicit_atlas.shipped import shipped_models
 from implicit_atlas.support.console import exit_status
 from implicit_atlas.support.files import write_atomic
-from implicit_atlas.tasks.verbs import templates
+from implicit_atlas.tasks.templates import templates
 from implicit_atlas.trained_atlas import TrainedAtlas
 
 DOCS = HERE.parent / "docs"

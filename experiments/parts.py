@@ -26,8 +26,8 @@ from implicit_atlas.io import case_name, find_cases, read_labels
 from implicit_atlas.metrics import dsc
 from implicit_atlas.support.console import exit_status
 from implicit_atlas.support.files import write_atomic
+from implicit_atlas.tasks.reconstruct import Reconstruction
 from implicit_atlas.tasks.transfer import Alike, parts_of
-from implicit_atlas.tasks.verbs import Reconstruction
 from implicit_atlas.trained_atlas import TrainedAtlas
 
 COUNTS = (1, 3, 5)

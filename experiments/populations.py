@@ -22,8 +22,8 @@ from implicit_atlas.pictures import Panel, surfaces
 from implicit_atlas.statistics import align, compare_groups, principal_modes
 from implicit_atlas.statistics.alignment import Alignment
 from implicit_atlas.statistics.files import DEVIATIONS, corresponding, write_modes
+from implicit_atlas.tasks.formats import Formats
 from implicit_atlas.tasks.transfer import Alike, correspond_all
-from implicit_atlas.tasks.verbs import MESH_FOLDER
 from implicit_atlas.trained_atlas import TrainedAtlas
 
 RESOLUTION, MODES, SHOWN, PERMUTATIONS, LEVEL = 40, 10, 3, 1000, 0.05
@@ -41,7 +41,7 @@ def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], obje
             report(f"left out: {problem.name}: {problem.message}")
         report(f"{len(meshes)} meshes of {meshes[0]['vertices']} vertices")
         names = [row["name"] for row in meshes]
-        paths = [folder / MESH_FOLDER / f"{name}.ply" for name in names]
+        paths = [Formats().mesh_path(folder, name) for name in names]
         shapes, faces = corresponding(paths, folder / "vertices.npy")
         alike = align(shapes)
         curves, _ = write_modes(alike, faces, names, MODES, folder)

@@ -68,16 +68,16 @@ def test_an_organ_that_an_image_cuts_off_is_doubtful(model, masks, tmp_path, cap
 
 
 def test_what_is_done_before_a_stop_has_its_row(model, masks, tmp_path, monkeypatch):
-    from implicit_atlas.tasks import files as tasks_files
+    from implicit_atlas.tasks import results
 
-    write = tasks_files.write_completion
+    write = results.write_completion
 
     def stopped(done, *rest):
         if done.fit.name.startswith("second"):
             raise KeyboardInterrupt
         return write(done, *rest)
 
-    monkeypatch.setattr(tasks_files, "write_completion", stopped)
+    monkeypatch.setattr(results, "write_completion", stopped)
     clicks = [tmp_path / "first.mrk.json", tmp_path / "second.mrk.json"]
     for path in clicks:
         write_landmarks(

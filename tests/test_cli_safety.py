@@ -16,7 +16,7 @@ from test_cli import run
 from implicit_atlas.cli.output import add_to_csv
 from implicit_atlas.geometry.surface import occupancy_mesh
 from implicit_atlas.io import Landmarks, Mesh, read_mask, write_landmarks, write_mesh
-from implicit_atlas.tasks.files import read_observations
+from implicit_atlas.tasks.observations import read_observations
 
 QUICK = ("--iterations", 3)
 

@@ -22,7 +22,7 @@ from implicit_atlas.io import Mask, read_labels, read_mask, read_mesh, write_lab
 from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.repair.annotations import block_sums, loose_voxels, noisy, repair, repaired
 from implicit_atlas.shapes.shape import Shape, prepare, restore
-from implicit_atlas.tasks.files import write_made, write_repair
+from implicit_atlas.tasks.results import write_made, write_repair
 from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training.learning import train
 

@@ -26,7 +26,7 @@ from implicit_atlas.shapes.shape import Shape, prepare, restore
 from implicit_atlas.sides import check_mirror, has_side, side_ratio, sided
 from implicit_atlas.statistics.files import corresponding
 from implicit_atlas.tasks.evaluate import evaluate, evaluate_known
-from implicit_atlas.tasks.verbs import reconstruct
+from implicit_atlas.tasks.reconstruct import reconstruct
 from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training.learning import train
 

@@ -10,7 +10,8 @@ from atlas_samples import phantom_shapes, tiny_atlas
 
 from implicit_atlas.fitting.code_fit import FitConfig
 from implicit_atlas.io import read_mask, read_mesh
-from implicit_atlas.tasks.verbs import reconstruct, write_reconstruction
+from implicit_atlas.tasks.reconstruct import reconstruct
+from implicit_atlas.tasks.results import write_reconstruction
 
 
 def test_a_piece_that_the_mask_nowhere_meets_is_not_written(tmp_path: Path):

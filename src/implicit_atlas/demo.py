@@ -28,14 +28,9 @@ from implicit_atlas.support import console
 from implicit_atlas.support.console import exit_status
 from implicit_atlas.support.memory import keep_freed_memory
 from implicit_atlas.tasks.evaluate import Evaluation, evaluate, evaluate_known
-from implicit_atlas.tasks.files import write_completion
-from implicit_atlas.tasks.verbs import (
-    Reconstruction,
-    Template,
-    templates,
-    write_reconstruction,
-    write_templates,
-)
+from implicit_atlas.tasks.reconstruct import Reconstruction
+from implicit_atlas.tasks.results import write_completion, write_reconstruction
+from implicit_atlas.tasks.templates import Template, templates, write_templates
 from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training import default_config
 from implicit_atlas.training.learning import best_device, train

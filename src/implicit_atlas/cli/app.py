@@ -26,6 +26,7 @@ from implicit_atlas.cli.report import report as report_page
 from implicit_atlas.cli.train import Plan, learn
 from implicit_atlas.errors import AtlasError, InputError
 from implicit_atlas.support.memory import keep_freed_memory
+from implicit_atlas.tasks.formats import Formats
 
 INTERRUPTED = 130  # exit status that shells give to a command stopped by Ctrl-C
 
@@ -142,20 +143,22 @@ def reconstruct(  # noqa: PLR0913 (each is an option of the command)
     iterations: Iterations = 100,
     local: Local = False,
     mirror: uses.Side = "no",
+    mask_format: uses.MaskEnding = "nii.gz",
+    mesh_format: uses.MeshEnding = "ply",
 ) -> None:
     """Fit masks and write each as the atlas sees it: a mask on the original grid, and a mesh in millimetres."""
     from implicit_atlas.support import console
-    from implicit_atlas.tasks.verbs import reconstruct as fit_all
-    from implicit_atlas.tasks.verbs import write_reconstruction
+    from implicit_atlas.tasks.reconstruct import reconstruct as fit_all
+    from implicit_atlas.tasks.results import write_reconstruction
 
     atlas, problems = load_atlas(model), []
-    paths = mask_paths(masks, problems)
-    results_folder(output, [*paths, *masks])
+    paths, formats = mask_paths(masks, problems), Formats(mask_format, mesh_format)
+    results_folder(output, [*paths, *masks], formats)
     config = fit_config(iterations, local)
     with console.task("reconstruct") as report, table(output / "reconstructions.csv") as rows:
         told = labels_of(label, masks[0]), problems.append, report
         for found in fit_all(atlas, paths, config, *told, mirror=mirror):
-            rows.append(dataclasses.asdict(write_reconstruction(found, output)))
+            rows.append(dataclasses.asdict(write_reconstruction(found, output, formats)))
     say_doubts(output, rows, "masks and meshes")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])
 
@@ -210,14 +213,19 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
 
 
 @app.command()
-def templates(model: uses.Model, output: Output) -> None:
+def templates(
+    model: uses.Model,
+    output: Output,
+    mask_format: uses.MaskEnding = "nii.gz",
+    mesh_format: uses.MeshEnding = "ply",
+) -> None:
     """Write every learned template as mask and mesh, their pairwise DSC, and how many shapes use each."""
-    from implicit_atlas.tasks.verbs import templates as all_templates
-    from implicit_atlas.tasks.verbs import write_templates
+    from implicit_atlas.tasks.templates import templates as all_templates
+    from implicit_atlas.tasks.templates import write_templates
 
-    atlas = load_atlas(model)
-    results_folder(output)
-    print(write_templates(atlas, all_templates(atlas), output))
+    atlas, formats = load_atlas(model), Formats(mask_format, mesh_format)
+    results_folder(output, formats=formats)
+    print(write_templates(atlas, all_templates(atlas), output, formats))
 
 
 @app.command()

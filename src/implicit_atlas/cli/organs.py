@@ -12,8 +12,9 @@ import typer
 from implicit_atlas.cli.cases import fit_config, load_atlas, mask_paths
 from implicit_atlas.cli.output import finish, results_folder, table
 from implicit_atlas.cli.train import Plan, learn
-from implicit_atlas.cli.uses import Side
+from implicit_atlas.cli.uses import MaskEnding, Side
 from implicit_atlas.errors import AtlasError, InputError
+from implicit_atlas.tasks.formats import Formats
 
 SUFFIX = ".atlas"
 
@@ -108,6 +109,7 @@ def reconstruct(
         bool, typer.Option("--local", help="closer to the masks, with some thousand more numbers a shape")
     ] = False,
     mirror: Side = "no",
+    mask_format: MaskEnding = "nii.gz",
 ) -> None:
     """Fit every organ by its atlas, and write one label map a case; voxels that two claim are given to one."""
     from implicit_atlas.io import printable, write_label_map
@@ -116,12 +118,12 @@ def reconstruct(
 
     atlases, problems = _atlases(models), []
     paths = mask_paths(masks, problems)
-    unusable = len(problems)
-    results_folder(output, [*paths, *masks])
+    unusable, formats = len(problems), Formats(mask_format)
+    results_folder(output, [*paths, *masks], formats)
     with console.task("reconstruct") as report, table(output / "organs.csv") as rows:
         told = problems.append, report, mirror
         for case in reconstruct_organs(atlases, paths, fit_config(100, local), *told):
-            write_label_map(output / f"{case.name}.nii.gz", case.labels, case.grid)
+            write_label_map(formats.mask_path(output, case.name), case.labels, case.grid)
             rows += [_row(case, name) for name in atlases]
             if len(case.absent) == len(atlases):
                 print(f"{printable(case.name)}: has none of the organs", file=sys.stderr)

@@ -15,9 +15,8 @@ from typing import Any
 import typer
 
 from implicit_atlas.errors import InputError
+from implicit_atlas.tasks.formats import Formats, results_in_any_format
 
-# What is written for a case, and what lies beside.
-RESULTS = ("{}.nii.gz", "{}.mrk.json", "meshes/{}.ply", "meshes/{}.vtp", "probability/{}.nii.gz")
 NOT_USED = "not_used.csv"
 TABLES = (
     *("reconstructions.csv", "completions.csv", "repairs.csv", "shapes.csv", "correspondence.csv"),
@@ -28,6 +27,7 @@ TABLES = (
 PATIENCE = 60.0  # seconds to wait for another call that writes a table in the same folder
 
 Row = dict[str, Any]
+DEFAULT = Formats()
 
 
 def keep_files(output: Path | None, sources: Iterable[Path | None]) -> None:
@@ -46,7 +46,7 @@ def keep_files(output: Path | None, sources: Iterable[Path | None]) -> None:
             )
 
 
-def results_folder(output: Path, sources: Sequence[Path] = ()) -> None:
+def results_folder(output: Path, sources: Sequence[Path] = (), formats: Formats = DEFAULT) -> None:
     """Make the folder of results where nothing that is read, and no model or store, would be mixed with them.
 
     Raises:
@@ -55,15 +55,15 @@ def results_folder(output: Path, sources: Sequence[Path] = ()) -> None:
     from implicit_atlas.atlas.checkpoint import is_model
     from implicit_atlas.io.output import make_folder
     from implicit_atlas.shapes.store import is_store
-    from implicit_atlas.tasks.files import output_name
+    from implicit_atlas.tasks.observations import output_name
 
     another = "Give another folder to -o."
     for source in sources:
-        results = [*(name.format(output_name(source)) for name in RESULTS), *TABLES]
-        if any(_is_same(output / name, source) for name in results):
+        results = [*formats.results(output, output_name(source)), *(output / name for name in TABLES)]
+        if any(_is_same(path, source) for path in results):
             raise InputError(source, f"a result in {output} would replace it", another)
     for source in sources:
-        for folder in (output, *(output / Path(name).parent for name in RESULTS)):
+        for folder in {path.parent for path in formats.results(output, "")}:
             if source.is_dir() and _is_same(folder, source):
                 raise InputError(source, "is read: results would be taken for cases the next time", another)
     if is_model(output) or is_store(output):
@@ -146,8 +146,8 @@ def _in_turn(folder: Path) -> Iterator[None]:
 
 def remove_results(output: Path, name: str) -> None:
     """Remove what earlier calls wrote of cases of a name, which may hold wildcards."""
-    for pattern in RESULTS:
-        for path in output.glob(pattern.format(name)):
+    for result in results_in_any_format(Path(), name):
+        for path in output.glob(str(result)):
             path.unlink()
 
 
@@ -240,5 +240,5 @@ def _list_problems(path: Path, problems: Sequence[Any], done: set[str]) -> None:
 
 def _still_there(folder: Path, name: str) -> str:
     """What to say of results that an earlier call wrote of a case that cannot be used now."""
-    there = any((folder / result.format(name)).exists() for result in RESULTS)
+    there = any(path.exists() for path in results_in_any_format(folder, name))
     return " Results of an earlier call are still there." if there else ""

@@ -10,7 +10,8 @@ import typer
 
 from implicit_atlas.cli.cases import labels_of, load_atlas, mask_paths
 from implicit_atlas.cli.output import finish, results_folder, say_doubts, table
-from implicit_atlas.cli.uses import Labels, Local, Model, Output, Side
+from implicit_atlas.cli.uses import Labels, Local, MaskEnding, Model, Output, Side
+from implicit_atlas.tasks.formats import Formats
 
 app = typer.Typer(
     help="Carry landmarks or labels from cases to cases through the template.", no_args_is_help=True
@@ -56,17 +57,18 @@ def labels(  # noqa: PLR0913 (each is an option of the command)
     label: Labels = "",
     local: Local = True,
     mirror: Side = "no",
+    mask_format: MaskEnding = "nii.gz",
 ) -> None:
     """Carry the parts of labelled cases to masks: label maps on the targets' own grids."""
     from implicit_atlas.tasks.transfer import Alike, carry_labels
 
     atlas, problems = load_atlas(model), []
     known, wanted = mask_paths([sources], problems), mask_paths(targets, problems)
-    unusable = len(problems)
-    results_folder(output, [*known, *wanted, sources, *targets])
+    unusable, formats = len(problems), Formats(mask_format)
+    results_folder(output, [*known, *wanted, sources, *targets], formats)
     alike = Alike(atlas, labels_of(label, sources), local, problems, mirror=mirror)
     with table(output / "labels.csv", "case") as rows:
-        rows.extend(carry_labels(alike, known, wanted, output))
+        rows.extend(carry_labels(alike, known, wanted, output, formats))
     unusable_known = {problem.path for problem in problems} & set(known)
     say_doubts(output, rows, f"label maps, from {len(known) - len(unusable_known)} labelled cases", "case")
     finish(problems, len(known) + len(wanted) + unusable, output, [row["case"] for row in rows])

@@ -9,6 +9,7 @@ import typer
 
 from implicit_atlas.cli.cases import labels_of, load_atlas, mask_paths
 from implicit_atlas.cli.output import add_to_csv, finish, remove_results, results_folder, say_doubts, table
+from implicit_atlas.tasks.formats import Formats, MaskFormat, MeshFormat
 
 Model = Annotated[Path, typer.Argument(help="model folder (*.atlas), or the name of a model that ships")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder where results are written")]
@@ -25,6 +26,8 @@ Side = Annotated[
         "--mirror", help="which are of the other side, mirror images of the atlas's organs: auto finds out"
     ),
 ]
+MaskEnding = Annotated[MaskFormat, typer.Option("--mask-format", help="format of masks and other volumes")]
+MeshEnding = Annotated[MeshFormat, typer.Option("--mesh-format", help="format of meshes")]
 Seed = Annotated[int, typer.Option(min=0, help="seed of the random numbers")]
 
 
@@ -53,23 +56,20 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
     ] = 0,
     label: Labels = "",
     mirror: Side = "no",
+    mask_format: MaskEnding = "nii.gz",
+    mesh_format: MeshEnding = "ply",
 ) -> None:
     """Complete an organ from clicks, a few slices, or a mask that the field of view cut off."""
     from implicit_atlas.io import read_grid
     from implicit_atlas.support import console
-    from implicit_atlas.tasks.files import (
-        complete_each,
-        observation_files,
-        read_observations,
-        write_completion,
-    )
+    from implicit_atlas.tasks.observations import complete_each, observation_files, read_observations
+    from implicit_atlas.tasks.results import write_completion
 
-    atlas = load_atlas(model)
+    atlas, formats = load_atlas(model), Formats(mask_format, mesh_format)
     grid = None if image is None else read_grid(image)
     files = observation_files(sources)
-    results_folder(
-        output, [*files, *([image] if image else []), *(path for path in sources if path.is_dir())]
-    )
+    read = [*files, *([image] if image else []), *(path for path in sources if path.is_dir())]
+    results_folder(output, read, formats)
     labels = labels_of(label, sources[0]) or atlas.config.labels
     problems: list[Any] = []
     known = read_observations(files, seen, spread_mm, labels, problems)
@@ -77,13 +77,13 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
         rows.extend(
             row
             for done, told in complete_each(atlas, known, len(files), draws, problems, report, mirror)
-            if (row := write_completion(done, output, problems, grid, told.drawn, told.source))
+            if (row := write_completion(done, output, problems, grid, told.drawn, told.source, formats))
         )
     say_doubts(output, rows, "completed")
     finish(problems, len(files), output, [row["name"] for row in rows])
 
 
-def clean(
+def clean(  # noqa: PLR0913 (each is an option of the command)
     model: Model,
     masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
     output: Output,
@@ -95,40 +95,45 @@ def clean(
         ),
     ] = None,
     mirror: Side = "no",
+    mask_format: MaskEnding = "nii.gz",
 ) -> None:
     """Repair annotations: holes, islands, stairs, cut-off ends, outlines; detail near the likely surface stays."""
     from implicit_atlas.repair.annotations import repair
     from implicit_atlas.support import console
-    from implicit_atlas.tasks.files import write_repair
+    from implicit_atlas.tasks.results import write_repair
 
     atlas, problems = load_atlas(model), []
-    paths = mask_paths(masks, problems)
-    results_folder(output, [*paths, *masks])
+    paths, formats = mask_paths(masks, problems), Formats(mask_format)
+    results_folder(output, [*paths, *masks], formats)
     with console.task("clean") as report, table(output / "repairs.csv") as rows:
         told = problems.append, report, mirror
         found = repair(atlas, paths, labels_of(label, masks[0]), keep_mm, *told)
-        rows.extend(write_repair(done, output) for done in found)
+        rows.extend(write_repair(done, output, formats) for done in found)
     say_doubts(output, rows, "masks")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])
 
 
-def generate(
+def generate(  # noqa: PLR0913 (each is an option of the command)
     model: Model,
     output: Output,
     count: Annotated[int, typer.Option(min=1, max=10_000, help="how many")] = 10,
     temperature: Annotated[float, typer.Option(help="0: the mean shape; below 1: typical ones")] = 0.8,
     template: Annotated[int | None, typer.Option(help="template that all deform, counted from 0")] = None,
     seed: Seed = 0,
+    mask_format: MaskEnding = "nii.gz",
+    mesh_format: MeshEnding = "ply",
 ) -> None:
     """Make new random shapes: meshes and masks, in millimetres about the origin."""
     from implicit_atlas.generation import generate as make
     from implicit_atlas.generation import pieces_of
-    from implicit_atlas.tasks.files import write_made
+    from implicit_atlas.tasks.results import write_made
 
-    atlas = load_atlas(model)
-    results_folder(output)
+    atlas, formats = load_atlas(model), Formats(mask_format, mesh_format)
+    results_folder(output, formats=formats)
     fits, most = make(atlas, count, seed, temperature, template), pieces_of(atlas)
-    rows = [write_made(fit, f"generated-{index:04d}", output, most) for index, fit in enumerate(fits)]
+    rows = [
+        write_made(fit, f"generated-{index:04d}", output, most, formats) for index, fit in enumerate(fits)
+    ]
     add_to_csv(output / "shapes.csv", rows)
     print(f"{output}: {len(rows)} shapes")
 
@@ -141,6 +146,8 @@ def interpolate(  # noqa: PLR0913 (each is an option of the command)
     steps: Annotated[int, typer.Option(min=2, max=1000, help="shapes, both ends counted")] = 7,
     label: Labels = "",
     mirror: Side = "no",
+    mask_format: MaskEnding = "nii.gz",
+    mesh_format: MeshEnding = "ply",
 ) -> None:
     """Make the shapes between two masks: meshes, masks and a contact sheet."""
     from implicit_atlas.correspondence.through_template import reference_template
@@ -148,8 +155,8 @@ def interpolate(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas.generation import interpolate as between
     from implicit_atlas.generation import pieces_of
     from implicit_atlas.pictures import Panel, surfaces
-    from implicit_atlas.tasks.files import write_made
-    from implicit_atlas.tasks.verbs import reconstruct
+    from implicit_atlas.tasks.reconstruct import reconstruct
+    from implicit_atlas.tasks.results import write_made
 
     atlas, problems = load_atlas(model), []
     common = reference_template(atlas) if atlas.templates else None
@@ -160,14 +167,15 @@ def interpolate(  # noqa: PLR0913 (each is an option of the command)
     if problems:
         first_bad, message = problems[0].path, problems[0].message
         raise AtlasError(message if message.startswith(str(first_bad)) else f"{first_bad}: {message}")
-    results_folder(output, [first, last])
+    formats = Formats(mask_format, mesh_format)
+    results_folder(output, [first, last], formats)
     for end in ends:
         if end.doubt:
             print(f"DOUBTFUL {end.fit.name}: {end.doubt}")
     fits = between(atlas, ends[0].fit, ends[1].fit, steps)
     most = pieces_of(atlas)
     remove_results(output, "step-*")
-    rows = [write_made(fit, f"step-{index:03d}", output, most) for index, fit in enumerate(fits)]
+    rows = [write_made(fit, f"step-{index:03d}", output, most, formats) for index, fit in enumerate(fits)]
     add_to_csv(output / "shapes.csv", rows, gone="step-")
     meshes = [fit.mesh(64) for fit in fits]
     panels = [

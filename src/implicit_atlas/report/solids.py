@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from implicit_atlas.geometry.surface import CubeMesh
 from implicit_atlas.report.latent import spread
 from implicit_atlas.support.console import Report
-from implicit_atlas.tasks.verbs import pairwise_dsc, templates
+from implicit_atlas.tasks.templates import pairwise_dsc, templates
 from implicit_atlas.trained_atlas import TrainedAtlas
 
 SIDES = (64, 56, 48, 40, 32, 24)

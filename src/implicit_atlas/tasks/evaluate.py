@@ -19,7 +19,7 @@ from implicit_atlas.metrics import NSD_DEFINITION, score
 from implicit_atlas.shapes.shape import Shape, prepare, restore_lattice
 from implicit_atlas.sides import Mirror
 from implicit_atlas.support.console import Report
-from implicit_atlas.tasks.verbs import Case, Reconstruction, problem_of, read_case, reconstruct
+from implicit_atlas.tasks.reconstruct import Case, Reconstruction, problem_of, read_case, reconstruct
 from implicit_atlas.trained_atlas import TrainedAtlas
 
 TOLERANCE_VOX = 1.0

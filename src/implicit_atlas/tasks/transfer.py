@@ -37,10 +37,10 @@ from implicit_atlas.io import (
     write_landmarks,
     write_mesh,
 )
-from implicit_atlas.io.output import make_folder
 from implicit_atlas.sides import Mirror
 from implicit_atlas.support.console import Report
-from implicit_atlas.tasks.verbs import MESH_FOLDER, MESH_SUFFIX, Reconstruction, reconstruct
+from implicit_atlas.tasks.formats import Formats
+from implicit_atlas.tasks.reconstruct import Reconstruction, reconstruct
 from implicit_atlas.trained_atlas import TrainedAtlas
 
 OFF_SURFACE = 0.1  # of the organ's mean size: landmarks farther from the surface are named
@@ -96,16 +96,14 @@ def correspond_all(
     """
     atlas = alike.atlas
     template = template_mesh(atlas, reference_template(atlas), resolution)
-    make_folder(folder / MESH_FOLDER)
     _keep_topology(folder / TEMPLATE, template, np.array(atlas.config.size_mm) / 2)
     for found in alike.fits(paths):
         fit, frame = found.fit, found.fit.placed()
         mapped = surface_map(atlas, fit, template)
         vertices, left_mm = places_in(fit, mapped, template.vertices)
         places = frame.world_to_cube(vertices)
-        write_mesh(
-            folder / MESH_FOLDER / f"{fit.name}{MESH_SUFFIX}", Mesh(vertices, _outward(template.faces, frame))
-        )
+        path = Formats().mesh_path(folder, fit.name)  # a PLY, in which vertices keep their order
+        write_mesh(path, Mesh(vertices, _outward(template.faces, frame)))
         step = max(1, len(places) // FOLD_POINTS)
         off_mm = KDTree(fit.mesh().vertices).query(vertices)[0]
         yield {
@@ -198,7 +196,11 @@ def _doubt(left_mm: float, off_mm: float, is_far: bool) -> str:
 
 
 def carry_labels(
-    alike: Alike, sources: Sequence[Path], targets: Sequence[Path], folder: Path
+    alike: Alike,
+    sources: Sequence[Path],
+    targets: Sequence[Path],
+    folder: Path,
+    formats: Formats | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Write a label map of each target's parts, by the vote of the labelled cases; a row for each, with doubts.
 
@@ -223,7 +225,7 @@ def carry_labels(
         parts = transfer_labels(known, voxels_in_template(atlas, found, template))
         values = np.zeros(mask.grid.shape, parts.dtype)
         values[mask.occupancy] = parts
-        write_label_map(folder / f"{found.fit.name}.nii.gz", values, mask.grid)
+        write_label_map((formats or Formats()).mask_path(folder, found.fit.name), values, mask.grid)
         row: dict[str, Any] = {"case": found.fit.name, "mirrored": found.fit.placed().mirrored}
         row |= {f"voxels_{part}": int((parts == part).sum()) for part in ids}
         yield {**row, "doubt": all_doubts(found.doubt, *doubts) or ""}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,20 +14,13 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.code_fit import FitConfig
 from implicit_atlas.fitting.fit import WRONG_ORGAN, Fit, all_doubts, unlike_mask
 from implicit_atlas.fitting.sizes import unlike_size
-from implicit_atlas.geometry.grid import as_numpy, lattice
-from implicit_atlas.geometry.surface import CubeMesh, to_world, volume_mesh
-from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask, write_mask, write_mesh
-from implicit_atlas.io.output import make_folder
-from implicit_atlas.io.voxel_grid import Grid
+from implicit_atlas.geometry.surface import to_world, volume_mesh
+from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask
 from implicit_atlas.metrics import dsc
 from implicit_atlas.shapes.shape import Shape, restore, restore_lattice
 from implicit_atlas.sides import Mirror, sided
 from implicit_atlas.support.console import Report
-from implicit_atlas.support.files import write_atomic
 from implicit_atlas.trained_atlas import TrainedAtlas
-
-MESH_SUFFIX = ".ply"
-MESH_FOLDER = "meshes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,24 +64,6 @@ class Reconstruction:
     def mesh(self) -> Mesh:
         """Closed surface in world millimetres (RAS)."""
         return to_world(volume_mesh(self.logits), self.fit.placed())
-
-
-@dataclass(frozen=True)
-class Written:
-    """Where a reconstruction was written, and how its fit went."""
-
-    name: str
-    mask: str
-    mesh: str
-    volume_ml: float
-    dsc: float
-    degrees_of_freedom: int
-    iterations: int
-    seconds: float
-    template: int | None
-    start: str
-    mirrored: bool
-    doubt: str
 
 
 def read_case(
@@ -164,105 +138,3 @@ def problem_of(source: Path | Shape, message: str) -> Problem:
     if isinstance(source, Path):
         return Problem(case_name(source), source, message)
     return Problem(source.name, Path(source.source), message)
-
-
-def write_reconstruction(found: Reconstruction, folder: Path) -> Written:
-    """Write a fit's mask on the case's own grid, and its mesh in millimetres in the subfolder `meshes`.
-
-    Apart, so that the folder can be read again as a folder of masks, in which a name may stand for one file only.
-    """
-    fit, case = found.fit, found.case
-    mask_path, mesh_path = folder / f"{fit.name}.nii.gz", folder / MESH_FOLDER / f"{fit.name}{MESH_SUFFIX}"
-    make_folder(mesh_path.parent)
-    mask, grid = found.mask(), case.mask.grid
-    write_mask(mask_path, mask, grid, writable(case.mask.dtype))
-    write_mesh(mesh_path, found.mesh())
-    code = fit.found
-    return Written(
-        fit.name,
-        mask_path.name,
-        mesh_path.relative_to(folder).as_posix(),
-        round(float(mask.sum()) * grid.voxel_volume_mm3 / 1000, 3),
-        round(100 * found.likeness, 2),
-        code.degrees_of_freedom,
-        code.iterations,
-        round(code.seconds, 2),
-        code.template,
-        code.start,
-        fit.placed().mirrored,
-        found.doubt or "",
-    )
-
-
-def writable(dtype: np.dtype) -> np.dtype:
-    """The file's own integer type, or uint8 where the file held floating-point numbers."""
-    return dtype if np.issubdtype(dtype, np.integer) else np.dtype(np.uint8)
-
-
-@dataclass(frozen=True, eq=False)
-class Template:
-    """A learned template, undeformed: its occupancy and surface in the cube, and the shapes that use it."""
-
-    index: int
-    occupancy: np.ndarray
-    mesh: CubeMesh
-    users: tuple[str, ...]
-
-
-def templates(atlas: TrainedAtlas, resolution: int | None = None) -> list[Template]:
-    """Every learned template.
-
-    Raises:
-        InputError: the method has none.
-    """
-    if atlas.templates == 0:
-        raise InputError(atlas.config.model.method, "has no templates", "Use a method with templates.")
-    resolution = resolution or atlas.config.resolution
-    points = as_numpy(lattice(resolution)).reshape(-1, 3)
-    chosen = [atlas.selected_template(code) for code in atlas.codes]
-    out = []
-    for index in range(atlas.templates):
-        logits = atlas.template_logits(index, points).reshape((resolution,) * 3)
-        users = tuple(name for name, own in zip(atlas.config.names, chosen, strict=True) if own == index)
-        out.append(Template(index, logits > 0, volume_mesh(logits), users))
-    return out
-
-
-def pairwise_dsc(found: Sequence[Template]) -> list[list[float]]:
-    """DSC of every two templates, in percent."""
-    return [[100 * dsc(a.occupancy, b.occupancy) for b in found] for a in found]
-
-
-def write_templates(atlas: TrainedAtlas, found: Sequence[Template], folder: Path) -> str:
-    """Write templates as masks and meshes, in millimetres of the mean training cube around the origin.
-
-    Returns:
-        A table: how many shapes use each template, and the pairwise DSC.
-    """
-    size = np.asarray(atlas.config.size_mm)
-    table = pairwise_dsc(found)
-    lines = ["template  shapes  volume   pairwise DSC (%)"]
-    for template, row in zip(found, table, strict=True):
-        side = template.occupancy.shape[0]
-        affine = np.diag([*(size / side), 1.0])
-        affine[:3, 3] = (1 / side - 1) * size / 2
-        name = f"template-{template.index}"
-        write_mask(folder / f"{name}.nii.gz", template.occupancy, Grid(template.occupancy.shape, affine))
-        if len(template.mesh.faces):
-            make_folder(folder / MESH_FOLDER)
-            write_mesh(
-                folder / MESH_FOLDER / f"{name}{MESH_SUFFIX}",
-                Mesh(template.mesh.vertices * (size / 2), template.mesh.faces),
-            )
-        volume_ml = template.occupancy.mean() * size.prod() / 1000
-        scores = "  ".join(f"{value:5.1f}" for value in row)
-        lines.append(f"{template.index:>8}  {len(template.users):>6}  {volume_ml:6.2f}   {scores}")
-    content = {
-        "pairwise_dsc": table,
-        "users": {str(template.index): list(template.users) for template in found},
-        "size_mm": list(atlas.config.size_mm),
-    }
-    write_atomic(
-        folder / "templates.json", (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
-    )
-    return "\n".join(lines)

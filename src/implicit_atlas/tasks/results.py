@@ -1,9 +1,7 @@
-"""Uses of an atlas on files: observations in; completions, made shapes, corresponding meshes and labels out."""
+"""What is written of a case: reconstructions, completions, repairs and made shapes, and what to say of each."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,135 +10,89 @@ import numpy as np
 from jaxtyping import Integer
 from scipy.spatial import KDTree
 
-from implicit_atlas.completion.completion import Completion, complete
-from implicit_atlas.completion.observe import Drawn, Seen, from_landmarks
+from implicit_atlas.completion.completion import Completion
+from implicit_atlas.completion.observe import Drawn
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.fit import Fit, all_doubts
 from implicit_atlas.geometry.pieces import largest_pieces
 from implicit_atlas.io import (
     Mesh,
     Problem,
-    case_name,
     enclosing_pieces,
-    find_cases,
     grid_around,
     label_ids,
     read_labels,
-    read_landmarks,
-    read_mask,
     write_label_map,
     write_mask,
     write_mesh,
     write_values,
     write_volume,
 )
-from implicit_atlas.io.output import make_folder
 from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.repair.annotations import Repair
-from implicit_atlas.shapes.sampling import Observations
-from implicit_atlas.sides import Mirror
-from implicit_atlas.support.console import Report
-from implicit_atlas.tasks.verbs import MESH_FOLDER, MESH_SUFFIX, writable
-from implicit_atlas.trained_atlas import TrainedAtlas
+from implicit_atlas.tasks.formats import Formats
+from implicit_atlas.tasks.observations import plain_name
+from implicit_atlas.tasks.reconstruct import Reconstruction
 
 OUTSIDE = 0.02  # share of a surface that may lie outside the volume that was given
-POINT_ENDINGS = (".csv", ".mrk.json", ".fcsv")
+DEFAULT = Formats()
 
 
-@dataclass(frozen=True, eq=False)
-class Told:
-    """What a file says of an organ, and the mask that was drawn in part, if it is one."""
+@dataclass(frozen=True)
+class Written:
+    """Where a reconstruction was written, and how its fit went."""
 
-    source: Path
-    seen: Observations
-    drawn: Drawn | None = None
-
-
-def read_observations(
-    sources: Sequence[Path], seen: Seen, spread_mm: float, labels: Sequence[int], problems: list[Problem]
-) -> Iterator[Told]:
-    """What files say of organs, one after the other; files that cannot be used are added to `problems`.
-
-    Files whose results would have one name are all set aside, because nothing says which is meant.
-    """
-    names = Counter(output_name(source) for source in sources)
-    for source in sources:
-        if names[output_name(source)] > 1:
-            problem = "has the case name of another file"
-            error = InputError(source, problem, "Rename one, or give them one by one, each its own -o.")
-            problems.append(Problem(output_name(source), source, str(error)))
-            continue
-        try:
-            if source.name.lower().endswith(POINT_ENDINGS):
-                told = Told(source, from_landmarks(read_landmarks(source), spread_mm))
-            else:
-                drawn = Drawn.of(read_mask(source, tuple(labels)), seen)
-                told = Told(source, drawn.observations(case_name(source)), drawn)
-        except InputError as error:
-            problems.append(Problem(output_name(source), source, str(error)))
-        else:
-            yield told
+    name: str
+    mask: str
+    mesh: str
+    volume_ml: float
+    dsc: float
+    degrees_of_freedom: int
+    iterations: int
+    seconds: float
+    template: int | None
+    start: str
+    mirrored: bool
+    doubt: str
 
 
-def observation_files(sources: Sequence[Path]) -> list[Path]:
-    """The files themselves, and in place of a folder the clicks and masks in it.
-
-    Raises:
-        InputError: a folder holds neither.
-    """
-    found: list[Path] = []
-    for source in sources:
-        if not source.is_dir():
-            found.append(source)
-            continue
-        clicks = sorted(p for p in source.iterdir() if p.name.lower().endswith(POINT_ENDINGS))
-        clicks = [path for path in clicks if path.is_file() and not path.name.startswith(".")]
-        found += clicks
-        try:
-            cases = find_cases(source)
-        except InputError:
-            if not clicks:
-                raise
-        else:
-            found += [*cases.paths, *(problem.path for problem in cases.problems)]
-    return list(dict.fromkeys(found))
-
-
-def complete_each(  # noqa: PLR0913 (options of a main verb)
-    atlas: TrainedAtlas,
-    known: Iterable[Told],
-    total: int,
-    draws: int,
-    problems: list[Problem],
-    report: Report = lambda share, text: None,
-    mirror: Mirror = "no",
-) -> Iterator[tuple[Completion, Told]]:
-    """Complete one case after the other; what cannot be of such an organ goes to `problems`.
-
-    `mirror` says which are mirror images of the atlas's organs.
-
-    Memory does not grow with the number of cases, where they are read one by one.
-    """
-    for number, told in enumerate(known):
-
-        def overall(share: float, text: str, number: int = number) -> None:
-            report((number + share) / total, text)
-
-        try:
-            done = complete(atlas, [told.seen], draws, overall, mirror)[0]
-        except InputError as error:
-            problems.append(Problem(output_name(told.source), told.source, str(error)))
-            continue
-        yield done, told
+def write_reconstruction(found: Reconstruction, folder: Path, formats: Formats = DEFAULT) -> Written:
+    """Write a fit's mask on the case's own grid, and its mesh in millimetres in the subfolder `meshes`."""
+    fit, case = found.fit, found.case
+    mask_path, mesh_path = formats.mask_path(folder, fit.name), formats.mesh_path(folder, fit.name)
+    mask, grid = found.mask(), case.mask.grid
+    write_mask(mask_path, mask, grid, writable(case.mask.dtype))
+    write_mesh(mesh_path, found.mesh())
+    code = fit.found
+    return Written(
+        fit.name,
+        mask_path.name,
+        mesh_path.relative_to(folder).as_posix(),
+        round(float(mask.sum()) * grid.voxel_volume_mm3 / 1000, 3),
+        round(100 * found.likeness, 2),
+        code.degrees_of_freedom,
+        code.iterations,
+        round(code.seconds, 2),
+        code.template,
+        code.start,
+        fit.placed().mirrored,
+        found.doubt or "",
+    )
 
 
-def write_completion(
+def writable(dtype: np.dtype) -> np.dtype:
+    """The file's own integer type, or uint8 where the file held floating-point numbers."""
+    return dtype if np.issubdtype(dtype, np.integer) else np.dtype(np.uint8)
+
+
+def write_completion(  # noqa: PLR0913 (what is known of a case)
     done: Completion,
     folder: Path,
     problems: list[Problem],
     grid: Grid | None = None,
     drawn: Drawn | None = None,
     source: Path | None = None,
+    formats: Formats = DEFAULT,
 ) -> dict[str, Any] | None:
     """Write mask and mesh, and of draws the probability of each voxel and the spread of each vertex, in mm.
 
@@ -154,8 +106,9 @@ def write_completion(
             in part, larger where its volume ended within the organ, or one around the shape, along the world's axes.
         drawn: what stays as it is.
         source: the file of the case, to be named where it failed.
+        formats: of mask and mesh; the probability is written as the mask is.
     """
-    fit, name = done.fit, _plain(done.fit.name)
+    fit, name = done.fit, plain_name(done.fit.name)
     source = source or Path(fit.name)
     if fit.failure is not None:
         problems.append(Problem(name, source, f"the fit failed: {fit.failure}"))
@@ -169,20 +122,19 @@ def write_completion(
         grid = grid_around(Mesh(reach, mesh.faces)) if drawn is None else drawn.grid_with(reach)
     occupancy = done.mask_on(grid)
     occupancy = occupancy if drawn is None else drawn.kept_in(occupancy, grid)
-    make_folder(folder / MESH_FOLDER)
     if not occupancy.any():
         problem = "the shape lies outside the volume that was given"
         remedy = "Check --image, and whether points are LPS or RAS."
         problems.append(Problem(name, source, f"{problem}. {remedy}"))
         return None
-    write_mask(folder / f"{name}.nii.gz", occupancy, grid)
-    write_mesh(folder / MESH_FOLDER / f"{name}{MESH_SUFFIX}", mesh)
+    write_mask(formats.mask_path(folder, name), occupancy, grid)
     spread_mm: float | str = ""
-    probability, spread_mesh = folder / "probability" / f"{name}.nii.gz", folder / MESH_FOLDER / f"{name}.vtp"
+    probability, spread_mesh = formats.probability_path(folder, name), formats.spread_path(folder, name)
     if not done.draws:
         probability.unlink(missing_ok=True)
         spread_mesh.unlink(missing_ok=True)
-    else:
+    write_mesh(formats.mesh_path(folder, name), mesh)
+    if done.draws:
         write_volume(probability, done.probability_on(grid), grid)
         spread = done.spread_mm(mesh.vertices)
         spread_mm = round(float(spread.mean()), 3)
@@ -218,24 +170,10 @@ def _outside(mesh: Mesh, grid: Grid) -> str | None:
     return f"{part}: check --image, and whether points are LPS or RAS"
 
 
-def output_name(source: Path) -> str:
-    """The name of a case's results: that of its file, of points or a mask, without the ending."""
-    name = _plain(source.name)
-    return case_name(source) if name == source.name else name
-
-
-def _plain(name: str) -> str:
-    """A name without the ending of a file of points."""
-    for ending in POINT_ENDINGS:
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name
-
-
-def write_repair(done: Repair, folder: Path) -> dict[str, Any]:
+def write_repair(done: Repair, folder: Path, formats: Formats = DEFAULT) -> dict[str, Any]:
     """Write a repaired mask on its own grid; what was changed. Parts that it has keep their labels."""
     grid, name = done.mask.grid, done.fit.name
-    path, parts = folder / f"{name}.nii.gz", _parts_of(done)
+    path, parts = formats.mask_path(folder, name), _parts_of(done)
     if parts is None:
         write_mask(path, done.occupancy, grid, writable(done.mask.dtype))
     else:
@@ -268,7 +206,9 @@ def _parts_of(done: Repair) -> Integer[np.ndarray, "x y z"] | None:
     return own
 
 
-def write_made(fit: Fit, name: str, folder: Path, most: int = 1) -> dict[str, Any]:
+def write_made(
+    fit: Fit, name: str, folder: Path, most: int = 1, formats: Formats = DEFAULT
+) -> dict[str, Any]:
     """Write a shape that lies in no scan, about the origin: its largest pieces, at most so many.
 
     Raises:
@@ -280,8 +220,7 @@ def write_made(fit: Fit, name: str, folder: Path, most: int = 1) -> dict[str, An
     mesh, pieces = enclosing_pieces(whole, most)
     grid = grid_around(mesh)
     occupancy, _ = largest_pieces(fit.mask_on(grid), most)
-    make_folder(folder / MESH_FOLDER)
-    write_mask(folder / f"{name}.nii.gz", occupancy, grid)
-    write_mesh(folder / MESH_FOLDER / f"{name}{MESH_SUFFIX}", mesh)
+    write_mask(formats.mask_path(folder, name), occupancy, grid)
+    write_mesh(formats.mesh_path(folder, name), mesh)
     volume_ml = float(occupancy.sum() * grid.voxel_volume_mm3 / 1000)
     return {"name": name, "template": fit.found.template, "volume_ml": round(volume_ml, 3), "pieces": pieces}

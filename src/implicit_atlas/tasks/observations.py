@@ -1,0 +1,126 @@
+"""Observations of organs from files: clicks, and masks that were drawn in part; completed one after the other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from implicit_atlas.completion.completion import Completion, complete
+from implicit_atlas.completion.observe import Drawn, Seen, from_landmarks
+from implicit_atlas.errors import InputError
+from implicit_atlas.io import (
+    Problem,
+    case_name,
+    find_cases,
+    read_landmarks,
+    read_mask,
+)
+from implicit_atlas.shapes.sampling import Observations
+from implicit_atlas.sides import Mirror
+from implicit_atlas.support.console import Report
+from implicit_atlas.trained_atlas import TrainedAtlas
+
+POINT_ENDINGS = (".csv", ".mrk.json", ".fcsv")
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a file says of an organ, and the mask that was drawn in part, if it is one."""
+
+    source: Path
+    seen: Observations
+    drawn: Drawn | None = None
+
+
+def read_observations(
+    sources: Sequence[Path], seen: Seen, spread_mm: float, labels: Sequence[int], problems: list[Problem]
+) -> Iterator[Told]:
+    """What files say of organs, one after the other; files that cannot be used are added to `problems`.
+
+    Files whose results would have one name are all set aside, because nothing says which is meant.
+    """
+    names = Counter(output_name(source) for source in sources)
+    for source in sources:
+        if names[output_name(source)] > 1:
+            problem = "has the case name of another file"
+            error = InputError(source, problem, "Rename one, or give them one by one, each its own -o.")
+            problems.append(Problem(output_name(source), source, str(error)))
+            continue
+        try:
+            if source.name.lower().endswith(POINT_ENDINGS):
+                told = Told(source, from_landmarks(read_landmarks(source), spread_mm))
+            else:
+                drawn = Drawn.of(read_mask(source, tuple(labels)), seen)
+                told = Told(source, drawn.observations(case_name(source)), drawn)
+        except InputError as error:
+            problems.append(Problem(output_name(source), source, str(error)))
+        else:
+            yield told
+
+
+def observation_files(sources: Sequence[Path]) -> list[Path]:
+    """The files themselves, and in place of a folder the clicks and masks in it.
+
+    Raises:
+        InputError: a folder holds neither.
+    """
+    found: list[Path] = []
+    for source in sources:
+        if not source.is_dir():
+            found.append(source)
+            continue
+        clicks = sorted(p for p in source.iterdir() if p.name.lower().endswith(POINT_ENDINGS))
+        clicks = [path for path in clicks if path.is_file() and not path.name.startswith(".")]
+        found += clicks
+        try:
+            cases = find_cases(source)
+        except InputError:
+            if not clicks:
+                raise
+        else:
+            found += [*cases.paths, *(problem.path for problem in cases.problems)]
+    return list(dict.fromkeys(found))
+
+
+def complete_each(  # noqa: PLR0913 (options of a main verb)
+    atlas: TrainedAtlas,
+    known: Iterable[Told],
+    total: int,
+    draws: int,
+    problems: list[Problem],
+    report: Report = lambda share, text: None,
+    mirror: Mirror = "no",
+) -> Iterator[tuple[Completion, Told]]:
+    """Complete one case after the other; what cannot be of such an organ goes to `problems`.
+
+    `mirror` says which are mirror images of the atlas's organs.
+
+    Memory does not grow with the number of cases, where they are read one by one.
+    """
+    for number, told in enumerate(known):
+
+        def overall(share: float, text: str, number: int = number) -> None:
+            report((number + share) / total, text)
+
+        try:
+            done = complete(atlas, [told.seen], draws, overall, mirror)[0]
+        except InputError as error:
+            problems.append(Problem(output_name(told.source), told.source, str(error)))
+            continue
+        yield done, told
+
+
+def output_name(source: Path) -> str:
+    """The name of a case's results: that of its file, of points or a mask, without the ending."""
+    name = plain_name(source.name)
+    return case_name(source) if name == source.name else name
+
+
+def plain_name(name: str) -> str:
+    """A name without the ending of a file of points."""
+    for ending in POINT_ENDINGS:
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
