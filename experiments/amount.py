@@ -17,11 +17,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.classical import CLASSICAL
-from experiments.command import arguments, execute
-from experiments.data import HERE, Organ, Subset
-from experiments.series import Column, Series, runs_at
-from experiments.tables import (
+from experiments.cells.command import arguments, execute
+from experiments.cells.data import HERE, Organ, Subset
+from experiments.cells.series import Column, Series, runs_at
+from experiments.cells.tables import (
     TABLE2,
     Result,
     Row,
@@ -31,7 +30,8 @@ from experiments.tables import (
     results_of,
     values_of,
 )
-from experiments.variants import DEFAULTS
+from experiments.cells.variants import DEFAULTS
+from experiments.peers.classical import CLASSICAL
 from implicit_atlas.support.files import write_atomic
 
 TITLE = "How much data: unknown shapes"

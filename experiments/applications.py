@@ -22,11 +22,11 @@ import trimesh
 from trimesh.sample import sample_surface
 
 import implicit_atlas
-from experiments.cell import RESULTS
-from experiments.completion import BAND_WIDTH_VOX, observe
-from experiments.data import DEFAULT_DATA
-from experiments.others import COMPONENTS, BoxedComponents, in_box, shape_based, smooth_function
-from experiments.through_clicks import through_clicks
+from experiments.cells.cell import RESULTS
+from experiments.cells.completion import BAND_WIDTH_VOX, observe
+from experiments.cells.data import DEFAULT_DATA
+from experiments.peers.others import COMPONENTS, BoxedComponents, in_box, shape_based, smooth_function
+from experiments.peers.through_clicks import through_clicks
 from implicit_atlas.completion.completion import complete
 from implicit_atlas.completion.observe import CLICK_MM, Drawn
 from implicit_atlas.errors import InputError

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.cell import RESULTS, RUNS
-from experiments.data import DEFAULT_DATA, load_split
+from experiments.cells.cell import RESULTS, RUNS
+from experiments.cells.data import DEFAULT_DATA, load_split
 from implicit_atlas import load, train
 from implicit_atlas.fitting.code_fit import FEW_AT_ONCE, FitConfig
 from implicit_atlas.shapes.shape import Shape

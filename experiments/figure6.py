@@ -18,12 +18,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.classical import CLASSICAL
-from experiments.command import main
-from experiments.completion import BAND_WIDTH_VOX, COUNTS
-from experiments.data import HERE, Organ
-from experiments.tables import TABLE2, Row, read_results, results_of
-from experiments.variants import DEFAULTS
+from experiments.cells.command import main
+from experiments.cells.completion import BAND_WIDTH_VOX, COUNTS
+from experiments.cells.data import HERE, Organ
+from experiments.cells.tables import TABLE2, Row, read_results, results_of
+from experiments.cells.variants import DEFAULTS
+from experiments.peers.classical import CLASSICAL
 from implicit_atlas.support.files import write_atomic
 
 Means = dict[str, list[tuple[float, float]]]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.data import DEFAULT_DATA, HERE
+from experiments.cells.data import DEFAULT_DATA, HERE
 from implicit_atlas.correspondence.through_template import (
     places_in,
     reference_template,

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.ndimage import label
 
 from experiments.applications import known_shapes, run_measurement
-from experiments.classical import linear_model
+from experiments.peers.classical import linear_model
 from implicit_atlas.generation import generate
 from implicit_atlas.geometry.frame import Frame
 from implicit_atlas.geometry.surface import volume_mesh

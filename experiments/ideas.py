@@ -2,8 +2,8 @@
 
 import sys
 
-from experiments.command import main
-from experiments.tables import IDEAS
+from experiments.cells.command import main
+from experiments.cells.tables import IDEAS
 
 if __name__ == "__main__":
     sys.exit(main(IDEAS))

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from experiments import applications, calibration, repairs, uses
-from experiments.cell import RESULTS, RUNS
+from experiments.cells.cell import RESULTS, RUNS
 from experiments.gallery import by_place, coloured
 from implicit_atlas import load, train
 from implicit_atlas.correspondence.through_template import (

@@ -1,7 +1,8 @@
 """Learning from noisy annotations: python -m experiments.noise --organ hippocampus --steps 400 --iterations 100.
 
-Training masks are changed as `experiments.corrupt` says; the reconstructions of the training shapes and of unknown
-ones are scored against clean masks. `--noises label-2 slices-2` and `--only implicit-atlas+reg pca-128` choose cells.
+Training masks are changed as `experiments.cells.corrupt` says; the reconstructions of the training shapes and of
+unknown ones are scored against clean masks. `--noises label-2 slices-2` and `--only implicit-atlas+reg pca-128`
+choose cells.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from experiments.command import arguments, execute
-from experiments.corrupt import NOISES, STRENGTHS
-from experiments.data import Organ, Subset
+from experiments.cells.command import arguments, execute
+from experiments.cells.corrupt import NOISES, STRENGTHS
+from experiments.cells.data import Organ, Subset
+from experiments.cells.series import Column, Series
+from experiments.cells.tables import Result, Row, Table
+from experiments.cells.variants import PRODUCT
 from experiments.peers.difnet_run import METHOD as DIF_NET
-from experiments.series import Column, Series
-from experiments.tables import Result, Row, Table
-from experiments.variants import PRODUCT
 from implicit_atlas.atlas.methods import DEFAULT_METHOD
 
 TITLE = "Learning from noisy annotations"

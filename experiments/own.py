@@ -2,8 +2,8 @@
 
 import sys
 
-from experiments.command import main
-from experiments.tables import OWN
+from experiments.cells.command import main
+from experiments.cells.tables import OWN
 
 if __name__ == "__main__":
     sys.exit(main(OWN))

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 import implicit_atlas
-from experiments.cell import RESULTS
-from experiments.data import DEFAULT_DATA
+from experiments.cells.cell import RESULTS
+from experiments.cells.data import DEFAULT_DATA
 from implicit_atlas.correspondence.through_template import Labelled, transfer_labels
 from implicit_atlas.geometry.surface import CubeMesh
 from implicit_atlas.io import case_name, find_cases, read_labels

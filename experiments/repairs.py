@@ -1,8 +1,9 @@
 """What repair of annotations reaches: python -m experiments.repairs MODEL --organ hippocampus.
 
-MODEL has learned from `train` alone. Clean masks of `val` are changed on purpose (`experiments.corrupt`, and holes and
-islands here), repaired, and compared with the clean ones, beside what one would use instead: a Gaussian of one voxel,
-a median of 3³ voxels, and the mean of both. Results: experiments/results/repairs-ORGAN.json, for docs/uses.
+MODEL has learned from `train` alone. Clean masks of `val` are changed on purpose (`experiments.cells.corrupt`, and
+holes and islands here), repaired, and compared with the clean ones, beside what one would use instead: a Gaussian of
+one voxel, a median of 3³ voxels, and the mean of both. Results: experiments/results/repairs-ORGAN.json, for
+docs/uses.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, uniform_filter
 
 from experiments.applications import TOLERANCE_MM, run_measurement
-from experiments.corrupt import PAD_MM, corrupt
+from experiments.cells.corrupt import PAD_MM, corrupt
 from implicit_atlas.io import Mask, Problem, case_name, write_mask
 from implicit_atlas.metrics import score
 from implicit_atlas.repair.annotations import CODE_WEIGHT, KEEP_VOXELS, repair

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import get_args
 
 from experiments import amount, figure6, noise
-from experiments.data import HERE, Organ
-from experiments.tables import IDEAS, Result, Table, read_results, rows_of, tables_of
-from experiments.tables import markdown as table_of
+from experiments.cells.data import HERE, Organ
+from experiments.cells.tables import IDEAS, Result, Table, read_results, rows_of, tables_of
+from experiments.cells.tables import markdown as table_of
 from implicit_atlas.support.files import write_atomic
 
 INTRODUCTION = """# Results

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.cell import RUNS
-from experiments.data import DEFAULT_DATA
+from experiments.cells.cell import RUNS
+from experiments.cells.data import DEFAULT_DATA
 from implicit_atlas.card import model_card
 from implicit_atlas.io import find_cases
 from implicit_atlas.shapes.manifest import PrepareConfig

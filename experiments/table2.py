@@ -2,8 +2,8 @@
 
 import sys
 
-from experiments.command import main
-from experiments.tables import TABLE2
+from experiments.cells.command import main
+from experiments.cells.tables import TABLE2
 
 if __name__ == "__main__":
     sys.exit(main(TABLE2))

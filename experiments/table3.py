@@ -2,8 +2,8 @@
 
 import sys
 
-from experiments.command import main
-from experiments.tables import TABLE3
+from experiments.cells.command import main
+from experiments.cells.tables import TABLE3
 
 if __name__ == "__main__":
     sys.exit(main(TABLE3))

@@ -2,8 +2,8 @@
 
 import sys
 
-from experiments.command import main
-from experiments.tables import TABLE4
+from experiments.cells.command import main
+from experiments.cells.tables import TABLE4
 
 if __name__ == "__main__":
     sys.exit(main(TABLE4))

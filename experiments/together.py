@@ -1,8 +1,9 @@
 """Many cells on one machine, a process a core, until a time limit: for a server with a GPU or many cores.
 
 python -m experiments.together CELLS.json --data FOLDER --processes 14 --minutes 9. CELLS.json is a list of cells, the
-most important first, each {"method", "organ", "subset"} and what else of `experiments.cell.Cell` is not as by default;
-FOLDER holds a folder with masks and splits.json for each organ. A cell that fails is printed and costs no other.
+most important first, each {"method", "organ", "subset"} and what else of `experiments.cells.cell.Cell` is not as by
+default; FOLDER holds a folder with masks and splits.json for each organ. A cell that fails is printed and costs no
+other.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from experiments.cell import RESULTS, RUNS, Cell, run_cell
-from experiments.data import DEFAULT_DATA, Split, load_split
+from experiments.cells.cell import RESULTS, RUNS, Cell, run_cell
+from experiments.cells.data import DEFAULT_DATA, Split, load_split
 from implicit_atlas.errors import InputError
 from implicit_atlas.geometry import grid
 from implicit_atlas.support.console import exit_status

@@ -16,7 +16,7 @@ import numpy as np
 
 import implicit_atlas
 from experiments.applications import clicks, cut_off, kept_slices, unseen
-from experiments.data import DEFAULT_DATA, HERE
+from experiments.cells.data import DEFAULT_DATA, HERE
 from experiments.gallery import FOUND, MADE, TRUTH
 from experiments.populations import red_and_blue
 from experiments.repairs import changed

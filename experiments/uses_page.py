@@ -18,8 +18,8 @@ import numpy as np
 from experiments.applications import TASKS, means
 from experiments.calibration import means as calibration_means
 from experiments.calibration import table_of_voxels
-from experiments.cell import RESULTS
-from experiments.data import HERE
+from experiments.cells.cell import RESULTS
+from experiments.cells.data import HERE
 from experiments.known_truth import lines_of as known_truth
 from experiments.parts import PARTS
 from experiments.sides import WAYS as SIDES
@@ -98,7 +98,8 @@ def repairs(found: dict[str, Any]) -> list[str]:
     methods = list(next(iter(table.values())))
     lines = [
         f"\n{_titled(about)} "
-        f"{about['cases']} unseen masks, changed on purpose (`experiments/corrupt.py`, `experiments/repairs.py`), "
+        f"{about['cases']} unseen masks, changed on purpose (`experiments/cells/corrupt.py`, "
+        "`experiments/repairs.py`), "
         "against the clean ones: DSC / NSD / ASSD in mm / share of the thin part that is left (what no ball of "
         f"{about['thin_mm']} mm within the organ reaches). Labels within {about['keep_voxels']} voxels of the fitted "
         f"surface stay, and all where mask and shape differ little; {about['degrees_of_freedom']} numbers of a "

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas
-from experiments import applications, calibration, gallery, generation, others, parts, uses_page
+from experiments import applications, calibration, gallery, generation, parts, uses_page
+from experiments.peers import others
 
 from implicit_atlas.completion.drawn_slices import drawn_slices
 from implicit_atlas.completion.observe import CLICK_MM, from_mask

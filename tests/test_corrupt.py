@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from experiments.corrupt import NOISES, STRENGTHS, corrupt, corrupted, in_frame, keep_slices, slice_axis
+from experiments.cells.corrupt import NOISES, STRENGTHS, corrupt, corrupted, in_frame, keep_slices, slice_axis
 from shape_masks import affine_of, dsc, ellipsoid_mask, reoriented
 
 from implicit_atlas import InputError

@@ -7,18 +7,18 @@ import json
 
 import numpy as np
 import pytest
-from experiments import cell as cells
-from experiments.cell import Cell, OutOfTime, run_cell, run_queue
-from experiments.classical import CLASSICAL, LIMIT_VOX, cosines, linear_model, nearest, pca
-from experiments.command import smoke
-from experiments.completion import COUNTS, completion, observe
-from experiments.data import PAPER, load_split, phantom_split
+from experiments.cells import cell as cells
+from experiments.cells.cell import Cell, OutOfTime, run_cell, run_queue
+from experiments.cells.command import smoke
+from experiments.cells.completion import COUNTS, completion, observe
+from experiments.cells.data import PAPER, load_split, phantom_split
+from experiments.cells.tables import OWN, TABLE2, TABLE4, markdown, tables_of
+from experiments.cells.variants import DEFAULTS, LEARNED_MODES, VARIANTS
 from experiments.figure6 import draw
 from experiments.figure6 import markdown as figure6_table
+from experiments.peers.classical import CLASSICAL, LIMIT_VOX, cosines, linear_model, nearest, pca
 from experiments.peers.difnet import NetworkConfig
 from experiments.peers.difnet_losses import DifNetWeights
-from experiments.tables import OWN, TABLE2, TABLE4, markdown, tables_of
-from experiments.variants import DEFAULTS, LEARNED_MODES, VARIANTS
 
 from implicit_atlas import InputError
 from implicit_atlas.geometry.distance import signed_distance
@@ -209,7 +209,9 @@ def test_a_folder_without_splits_is_divided_as_the_paper_says(split, tmp_path, m
     monkeypatch.setitem(PAPER["table1"]["liver"], "known", 5)
     monkeypatch.setitem(PAPER["table1"]["liver"], "unknown", 1)
     names = [shape.name for shape in (*split.known, *split.unknown)]
-    monkeypatch.setattr("experiments.data.load_shapes", lambda folder: [*split.known, *split.unknown][:6])
+    monkeypatch.setattr(
+        "experiments.cells.data.load_shapes", lambda folder: [*split.known, *split.unknown][:6]
+    )
     found = load_split("liver", tmp_path)
     assert [shape.name for shape in found.known] == names[:5] and len(found.unknown) == 1
     monkeypatch.setitem(PAPER["table1"]["liver"], "known", 6)

@@ -8,14 +8,14 @@ import json
 
 import pytest
 from experiments import amount, noise
-from experiments.cell import Cell, run_cell
-from experiments.command import smoke_results
-from experiments.corrupt import NOISES, corrupted
-from experiments.data import phantom_split
+from experiments.cells.cell import Cell, run_cell
+from experiments.cells.command import smoke_results
+from experiments.cells.corrupt import NOISES, corrupted
+from experiments.cells.data import phantom_split
+from experiments.cells.tables import TABLE2, TABLE4, Row, markdown
 from experiments.figure6 import means
 from experiments.peers.difnet_run import METHOD as DIF_NET
 from experiments.report import _beyond
-from experiments.tables import TABLE2, TABLE4, Row, markdown
 
 from implicit_atlas import InputError
 from implicit_atlas.metrics import dsc

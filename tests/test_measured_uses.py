@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from atlas_samples import FIT, tiny_atlas
 from experiments import both_sides, known_truth, populations, repairs, several, sides, spaces, uses, uses_page
-from experiments.data import Split
+from experiments.cells.data import Split
 
 from implicit_atlas.correspondence.through_template import reference_template
 from implicit_atlas.io import find_cases, read_mask

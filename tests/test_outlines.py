@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from atlas_samples import dsc
-from experiments.corrupt import keep_slices, move_outline
+from experiments.cells.corrupt import keep_slices, move_outline
 
 from implicit_atlas.geometry.outlines import (
     between_slices,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from atlas_samples import dsc, phantom_shapes
-from experiments.completion import observe
+from experiments.cells.completion import observe
 from experiments.peers import difnet_training
 from experiments.peers.difnet import DifNet, NetworkConfig, deform, values_at
 from experiments.peers.difnet_data import make_pool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from experiments.cell import Cell
+from experiments.cells.cell import Cell
 from experiments.together import read_cells, run_together
 
 from implicit_atlas import InputError

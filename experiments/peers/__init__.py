@@ -1,1 +1,1 @@
-"""Foreign methods at their authors' settings, written from their published descriptions."""
+"""What others reach: DIF-Net at its authors' settings, rows that learn no network, surfaces without an atlas."""

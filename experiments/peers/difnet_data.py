@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from experiments.classical import signed_distance
+from experiments.peers.classical import signed_distance
 from implicit_atlas.geometry.grid import sample_volume
 from implicit_atlas.shapes.sampling import border_faces
 from implicit_atlas.shapes.shape import Shape

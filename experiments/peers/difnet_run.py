@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from experiments.completion import completion
+from experiments.cells.completion import completion
+from experiments.cells.scoring import protocol, score_fields
 from experiments.peers.difnet import values_at
 from experiments.peers.difnet_fitting import fit_observations, fit_shapes
 from experiments.peers.difnet_training import DifNetConfig, Report, TrainedDifNet, train_difnet
-from experiments.scoring import protocol, score_fields
 from implicit_atlas.geometry.surface import sparse_volume
 from implicit_atlas.shapes.sampling import Observations
 from implicit_atlas.shapes.shape import Shape
@@ -32,7 +32,7 @@ def run_difnet(
     run: Path | None = None,
     report: Report | None = None,
 ) -> dict[str, Any]:
-    """Scores of known and unknown shapes and of completions, as `experiments.cell` keeps them.
+    """Scores of known and unknown shapes and of completions, as `experiments.cells.cell` keeps them.
 
     Known shapes are scored as their training codes stand, against `scored[0]`, which are clean where `shapes` are
     noisy; `scored[1]` are unknown. `fit_seconds` are of a shape's fit and its decoding.

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.classical import CLASSICAL, run_classical
-from experiments.completion import completion
-from experiments.data import HERE, Organ, Split, Subset
+from experiments.cells.completion import completion
+from experiments.cells.data import HERE, Organ, Split, Subset
+from experiments.cells.variants import DEFAULTS, VARIANTS
+from experiments.peers.classical import CLASSICAL, run_classical
 from experiments.peers.difnet import NetworkConfig
 from experiments.peers.difnet_run import METHOD as DIF_NET
 from experiments.peers.difnet_run import run_difnet
 from experiments.peers.difnet_training import DifNetConfig, for_device
-from experiments.variants import DEFAULTS, VARIANTS
 from implicit_atlas.atlas.decoders import ConvConfig, MLPConfig, MLPDecoder
 from implicit_atlas.atlas.methods import ModelConfig, method_of
 from implicit_atlas.fitting.code_fit import FitConfig
@@ -197,7 +197,7 @@ def run_cell(
 
     Returns:
         {"cell", "known", "unknown", "completion", "training", "commit"}; known and unknown as `evaluate --json`
-        writes them, completion as `experiments.completion` does.
+        writes them, completion as `experiments.cells.completion` does.
     """
     path = folder / f"{cell.key(split)}.json"
     if path.exists():

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial import KDTree
 
-from experiments.others import smooth_function
+from experiments.peers.others import smooth_function
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import Mask, Mesh, voxelise
 from implicit_atlas.shapes.sampling import Observations

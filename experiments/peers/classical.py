@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float
 from scipy.fft import dctn, idctn
 from scipy.optimize import minimize
 
-from experiments.completion import completion
-from experiments.scoring import protocol, score_fields
+from experiments.cells.completion import completion
+from experiments.cells.scoring import protocol, score_fields
 from implicit_atlas.geometry.distance import signed_distance
 from implicit_atlas.geometry.grid import voxel_at
 from implicit_atlas.metrics import dsc
@@ -148,7 +148,7 @@ CLASSICAL: dict[str, Callable[[Sequence[Shape]], Rebuilder]] = {
 def run_classical(
     method: str, shapes: Sequence[Shape], unknown: Sequence[Shape], clean: Sequence[Shape]
 ) -> dict[str, Any]:
-    """Scores of known and unknown shapes, as `experiments.cell` keeps them.
+    """Scores of known and unknown shapes, as `experiments.cells.cell` keeps them.
 
     Args:
         method: a name of `CLASSICAL`.

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from experiments.classical import CLASSICAL
-from experiments.data import Organ
-from experiments.tables import Result, Row, Schedule, Table, meaning, pair, results_of, runs_of
+from experiments.cells.data import Organ
+from experiments.cells.tables import Result, Row, Schedule, Table, meaning, pair, results_of, runs_of
+from experiments.peers.classical import CLASSICAL
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from experiments.cell import Cell, run_queue
-from experiments.data import FEW, Organ, Split, load_split, phantom_split
-from experiments.tables import Result, Table, markdown, read_results
-from experiments.variants import DEFAULTS
+from experiments.cells.cell import Cell, run_queue
+from experiments.cells.data import FEW, Organ, Split, load_split, phantom_split
+from experiments.cells.tables import Result, Table, markdown, read_results
+from experiments.cells.variants import DEFAULTS
 from implicit_atlas.support.console import exit_status
 from implicit_atlas.support.memory import keep_freed_memory
 

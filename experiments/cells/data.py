@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from experiments.corrupt import corrupted
+from experiments.cells.corrupt import corrupted
 from implicit_atlas import load_shapes
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import case_name
@@ -17,7 +17,7 @@ from implicit_atlas.shapes.shape import Shape
 Organ = Literal["hippocampus", "liver", "pancreas", "prostate", "kidney"]
 """The paper's three, and two that nothing was chosen on."""
 Subset = Literal["train", "few_shot", "first-10", "first-20", "first-50", "first-100"]
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 PAPER = json.loads((HERE / "paper.json").read_text(encoding="utf-8"))
 DEFAULT_DATA = HERE.parent.parent / "shared" / "data"
 FEW = 5
@@ -31,7 +31,7 @@ class Split:
     unknown: tuple[Shape, ...]
 
     def training(self, subset: Subset, noise: str = "") -> tuple[Shape, ...]:
-        """What a cell of this subset learns from: clean, or with one of `experiments.corrupt.NOISES`.
+        """What a cell of this subset learns from: clean, or with one of `experiments.cells.corrupt.NOISES`.
 
         Raises:
             InputError: there are fewer shapes, or there is no such noise.

@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.cell import RESULTS, Cell
-from experiments.classical import CLASSICAL
-from experiments.data import PAPER, Organ, Subset
-from experiments.peers.difnet_run import METHOD as DIF_NET
-from experiments.variants import (
+from experiments.cells.cell import RESULTS, Cell
+from experiments.cells.data import PAPER, Organ, Subset
+from experiments.cells.variants import (
     DEFAULTS,
     LARGER,
     LEARNED_MODES,
@@ -32,6 +30,8 @@ from experiments.variants import (
     STRAYS,
     VARIANTS,
 )
+from experiments.peers.classical import CLASSICAL
+from experiments.peers.difnet_run import METHOD as DIF_NET
 from implicit_atlas.atlas.methods import DEFAULT_METHOD
 
 Result = dict[str, Any]

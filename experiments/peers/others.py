@@ -9,7 +9,7 @@ import torch
 from scipy.interpolate import RBFInterpolator
 from scipy.ndimage import zoom
 
-from experiments.classical import LinearModel, linear_model
+from experiments.peers.classical import LinearModel, linear_model
 from implicit_atlas.geometry.frame import Frame
 from implicit_atlas.geometry.grid import sample_volume
 from implicit_atlas.geometry.outlines import between_slices, depths
