@@ -9,23 +9,14 @@ Results: experiments/results/calibration-ORGAN.json, for docs/uses.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from experiments.applications import (
-    boundary_clicks,
-    clicks,
-    cut_off,
-    free_numbers,
-    kept_slices,
-    long_axis,
-    run_measurement,
-)
+from experiments.cells.measurement import free_numbers, run_tasks
+from experiments.cells.observed import boundary_clicks, clicks, cut_off, kept_slices, long_axis
 from implicit_atlas.completion.completion import Completion, complete
 from implicit_atlas.completion.correction import values_at
 from implicit_atlas.completion.observe import from_mask
@@ -184,19 +175,12 @@ def table_of_voxels(by_task: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 
 def main() -> int:
-    """Measure and keep; with --tasks some alone, beside what the file has of others."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=tuple(TASKS))
-    chosen, others = parser.parse_known_args()
-    return run_measurement(
-        __doc__,
-        "calibration",
-        "calibration",
-        partial(measure, tasks=chosen.tasks),
-        lambda atlas: {"degrees_of_freedom": free_numbers(atlas), "draws": DRAWS},
-        others,
-        keep=len(chosen.tasks) < len(TASKS),
-    )
+    """Measure and keep."""
+    return run_tasks(__doc__, "calibration", "calibration", tuple(TASKS), measure, _more)
+
+
+def _more(atlas: TrainedAtlas) -> dict[str, Any]:
+    return {"degrees_of_freedom": free_numbers(atlas), "draws": DRAWS}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import label
 
-from experiments.applications import known_shapes, run_measurement
+from experiments.cells.measurement import known_shapes, run_measurement
 from experiments.peers.classical import linear_model
 from implicit_atlas.generation import generate
 from implicit_atlas.geometry.frame import Frame

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.applications import run_measurement
 from experiments.cells.data import HERE
+from experiments.cells.measurement import run_measurement
 from implicit_atlas.io import Mask, case_name
 from implicit_atlas.pictures import Panel, surfaces
 from implicit_atlas.statistics import align, compare_groups, principal_modes

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, uniform_filter
 
-from experiments.applications import TOLERANCE_MM, run_measurement
 from experiments.cells.corrupt import PAD_MM, corrupt
+from experiments.cells.measurement import TOLERANCE_MM, run_measurement
 from implicit_atlas.io import Mask, Problem, case_name, write_mask
 from implicit_atlas.metrics import score
 from implicit_atlas.repair.annotations import CODE_WEIGHT, KEEP_VOXELS, repair

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 import implicit_atlas
-from experiments.applications import TOLERANCE_MM, about_run, unseen
 from experiments.cells.cell import RESULTS
 from experiments.cells.data import DEFAULT_DATA
+from experiments.cells.measurement import TOLERANCE_MM, about_run, unseen
 from implicit_atlas.io import Problem, case_name, read_labels
 from implicit_atlas.metrics import score
 from implicit_atlas.support.console import exit_status

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.applications import TOLERANCE_MM, run_measurement
 from experiments.cells.data import HERE
+from experiments.cells.measurement import TOLERANCE_MM, run_measurement
 from implicit_atlas.fitting.code_fit import FEW_AT_ONCE, FitConfig
 from implicit_atlas.geometry.surface import occupancy_mesh
 from implicit_atlas.io import Mask, Mesh, case_name

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from experiments.applications import clicks, free_numbers, run_measurement
+from experiments.cells.measurement import free_numbers, run_measurement
+from experiments.cells.observed import clicks
 from implicit_atlas.completion.completion import complete
 from implicit_atlas.completion.spaces import HALF_TURN, TURNED
 from implicit_atlas.io import Mask

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 import implicit_atlas
-from experiments.applications import clicks, cut_off, kept_slices, unseen
 from experiments.cells.data import DEFAULT_DATA, HERE
+from experiments.cells.measurement import unseen
+from experiments.cells.observed import clicks, cut_off, kept_slices
 from experiments.gallery import FOUND, MADE, TRUTH
 from experiments.populations import red_and_blue
 from experiments.repairs import changed

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas
 from experiments import applications, calibration, gallery, generation, parts, uses_page
+from experiments.cells import observed
 from experiments.peers import others
 
 from implicit_atlas.completion.drawn_slices import drawn_slices
@@ -42,7 +43,7 @@ def test_slices_and_parts_show_less_of_the_same(mask):
     assert (kept.occupancy & ~mask.occupancy).sum() == 0
     ((found_axis, found),) = drawn_slices(kept).items()
     assert found_axis == axis and found.tolist() == chosen.tolist()
-    shares = [applications.cut_off(mask, percent).occupancy.sum() for percent in applications.CUT]
+    shares = [observed.cut_off(mask, percent).occupancy.sum() for percent in applications.CUT]
     assert mask.occupancy.sum() > shares[0] > shares[1] > shares[2] > 0
 
 
@@ -80,7 +81,7 @@ def test_interpolated_slices_keep_those_that_were_drawn(mask):
 
 
 def test_a_spline_through_many_clicks_is_the_organ(mask):
-    seen = applications.clicks(mask, 1024)
+    seen = observed.clicks(mask, 1024)
     assert len(seen.points) == 1024 and dsc(others.smooth_function(seen, mask), mask.occupancy) > 0.8
 
 
@@ -88,7 +89,7 @@ def test_components_in_the_true_box_complete_what_they_have_learned(folder, mask
     known = [read_mask(path) for path in find_cases(folder).paths]
     components = others.BoxedComponents([prepare(mask) for mask in known])
     assert len(components.model.deviation) == len(known) - 1
-    found = components.complete(applications.clicks(mask, 256), mask)
+    found = components.complete(observed.clicks(mask, 256), mask)
     assert found.shape == mask.grid.shape and dsc(found, mask.occupancy) > 0.9
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from experiments.applications import crossing_slices
+from experiments.cells.observed import crossing_slices
 
 from implicit_atlas.completion.drawn_slices import drawn_slices
 from implicit_atlas.completion.observe import Drawn

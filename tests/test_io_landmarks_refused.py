@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from io_samples import refused, written
+from test_io_landmarks import as_file, markups, point
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import Landmarks, read_landmarks, write_landmarks
@@ -34,18 +35,6 @@ def whole(suffix: str) -> bytes:
         path = Path(folder) / f"a{suffix}"
         write_landmarks(path, Landmarks(POINTS, NAMES, np.array([1.0, 0.5, 0.0]), path))
         return path.read_bytes()
-
-
-def as_file(folder: Path, content: str | bytes, suffix: str) -> Path:
-    return written(folder, content if isinstance(content, bytes) else content.encode(), f"clicks{suffix}")
-
-
-def point(position: Any = (1.0, 2.0, 3.0), **fields: Any) -> dict[str, Any]:
-    return {"label": "F-1", "position": position, **fields}
-
-
-def markups(*points: Any, **fields: Any) -> dict[str, Any]:
-    return {"markups": [{"type": "Fiducial", "controlPoints": list(points), **fields}]}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

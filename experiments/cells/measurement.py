@@ -1,0 +1,132 @@
+"""How a use of an atlas is measured by the command line, on unseen masks, and what is kept beside the numbers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import implicit_atlas
+from experiments.cells.cell import RESULTS
+from experiments.cells.data import DEFAULT_DATA
+from implicit_atlas.errors import InputError
+from implicit_atlas.fitting.pose import FREE
+from implicit_atlas.fitting.sparse import SparseConfig
+from implicit_atlas.io import Mask, case_name, find_cases, read_mask
+from implicit_atlas.shapes.shape import Shape, prepare
+from implicit_atlas.support.console import exit_status
+from implicit_atlas.support.files import write_atomic
+from implicit_atlas.trained_atlas import TrainedAtlas
+
+TOLERANCE_MM = 1.0
+
+
+def free_numbers(atlas: TrainedAtlas) -> int:
+    """Numbers of a completion: code, residual and pose, all under a prior."""
+    nodes = atlas.residual_nodes(SparseConfig().residual_nodes)
+    return atlas.codes.shape[1] + (0 if nodes is None else nodes.free) + FREE
+
+
+def unseen(folder: Path, every: int) -> list[Mask]:
+    """Every n-th of the masks that no training saw, of a folder with masks/ and splits.json."""
+    names = json.loads((folder / "splits.json").read_text())["val"][::every]
+    wanted = {case_name(Path(name)) for name in names}
+    return [read_mask(path) for path in find_cases(folder / "masks").paths if case_name(path) in wanted]
+
+
+def known_shapes(atlas: TrainedAtlas, folder: Path, margin: float = 0.0) -> list[Shape]:
+    """The shapes that an atlas has learned, of one mask after the other: scans of livers together fill a memory.
+
+    Raises:
+        InputError: they do not lie in this folder.
+    """
+    names = set(atlas.config.names)
+    paths = [path for path in find_cases(folder).paths if case_name(path) in names]
+    if len(paths) < len(names):
+        problem = f"holds {len(paths)} of the {len(names)} masks that the model has learned"
+        raise InputError(str(folder), problem, "Give the folder that it was trained on.")
+    return [prepare(read_mask(path), margin=margin) for path in paths]
+
+
+def about_run(atlas: TrainedAtlas, organ: str, masks: list[Mask]) -> dict[str, Any]:
+    """What to know of measurements."""
+    return {
+        "organ": organ,
+        "cases": len(masks),
+        "tolerance_mm": TOLERANCE_MM,
+        "training_shapes": len(atlas.config.names),
+        "margin": atlas.config.margin,
+        "steps": atlas.provenance["steps"],
+        "seed": atlas.provenance["training"]["seed"],
+        "device": atlas.provenance["device"],
+    }
+
+
+@exit_status
+def run_measurement(  # noqa: PLR0913 (what differs between measurements)
+    text: str | None,
+    name: str,
+    key: str,
+    measure: Callable[[TrainedAtlas, list[Mask], Callable[[str], object]], Any],
+    more: Callable[[TrainedAtlas], dict[str, Any]],
+    arguments: Sequence[str] | None = None,
+    keep: bool = False,
+) -> None:
+    """Measure a use of a model on unseen masks, by the command line, and keep what was found.
+
+    Args:
+        text: of the help.
+        name: of the result file, before the organ's.
+        key: under which the file has the measurements.
+        measure: what is measured.
+        more: what else to know of it.
+        arguments: of the command line.
+        keep: what the file already has of other measurements under `key`.
+    """
+    parser = argparse.ArgumentParser(description=text)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--organ", default="hippocampus")
+    parser.add_argument("--data", type=Path, help="folder with masks/ and splits.json")
+    parser.add_argument("--every", type=int, default=1, help="of the unseen cases, take every n-th")
+    options = parser.parse_args(arguments)
+    folder = options.data or DEFAULT_DATA / options.organ
+    atlas = implicit_atlas.load(str(options.model))
+    masks = unseen(folder, options.every)
+    begun = time.perf_counter()
+    found = measure(atlas, masks, lambda line: print(line, flush=True))
+    seconds = round(time.perf_counter() - begun, 1)
+    about = {**about_run(atlas, options.organ, masks), **more(atlas)}
+    about |= {"every": options.every, "seconds": seconds}
+    path = RESULTS / f"{name}-{options.organ}.json"
+    if keep and path.exists():
+        before = json.loads(path.read_text())
+        once_more = {
+            "measured": list(found),
+            "seconds": seconds,
+            "degrees_of_freedom": about["degrees_of_freedom"],
+        }
+        about = before["about"]  # what was measured before keeps what is said of it
+        others = [one for one in about.get("again", []) if one["measured"] != list(found)]
+        about["again"] = [*others, once_more]
+        found = before[key] | found
+    write_atomic(path, (json.dumps({"about": about, key: found}, indent=1) + "\n").encode())
+
+
+def run_tasks(
+    text: str | None,
+    name: str,
+    key: str,
+    tasks: Sequence[str],
+    measure: Callable[..., Any],
+    more: Callable[[TrainedAtlas], dict[str, Any]],
+) -> int:
+    """`run_measurement` of `measure(..., tasks=...)`: with --tasks some alone, beside what the file has of others."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--tasks", nargs="+", choices=tuple(tasks), default=tuple(tasks))
+    chosen, others = parser.parse_known_args()
+    part = len(chosen.tasks) < len(tasks)
+    return run_measurement(text, name, key, partial(measure, tasks=chosen.tasks), more, others, keep=part)
