@@ -22,6 +22,7 @@ from scipy.spatial import KDTree
 
 from experiments import applications, calibration, repairs, uses
 from experiments.cells.cell import RESULTS, RUNS
+from experiments.cells.measurement import about_run
 from experiments.gallery import by_place, coloured
 from implicit_atlas import load, train
 from implicit_atlas.correspondence.through_template import (
@@ -272,7 +273,7 @@ def main() -> None:
     organs = make_phantoms(options.family, KNOWN + UNSEEN)[KNOWN:]
     kept = options.runs / f"{options.family}.parts.json"
     found = measure(atlas, masks, options.family, organs, kept, options.parts)
-    about = applications.about_run(atlas, options.family, masks)
+    about = about_run(atlas, options.family, masks)
     about |= {"seconds": round(found.pop("seconds"), 1)}
     text = json.dumps({"about": about, "known_truth": found}, indent=1) + "\n"
     write_atomic(RESULTS / f"known-truth-{options.family}.json", text.encode())
