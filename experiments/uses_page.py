@@ -68,7 +68,9 @@ def _later(about: dict[str, Any], option: str) -> str:
     out = ""
     for run in about.get("again", []):
         took = f"{run['seconds']:.0f} s, " if "seconds" in run else ""
-        out += f" Later ({took}{run['degrees_of_freedom']} numbers): {option} {' '.join(map(repr, run['measured']))}."
+        every = f"--every {run['every']} " if run.get("every", about["every"]) != about["every"] else ""
+        what = f"{every}{option} {' '.join(map(repr, run['measured']))}"
+        out += f" Later ({took}{run['degrees_of_freedom']} numbers): {what}."
     return out
 
 
@@ -151,8 +153,8 @@ def calibration(found: dict[str, Any]) -> list[str]:
         f"`python -m experiments.calibration MODEL --organ {about['organ']} "
         f"--every {about['every']}`, MODEL with a margin of "
         f"{100 * about['margin']:g} %.{_later(about, '--tasks')}\n",
-        "| observed | covered, seen | covered, unseen | spread mm, seen | unseen | doubtful |",
-        "|---|---|---|---|---|---|",
+        "| observed | cases | covered, seen | covered, unseen | spread mm, seen | unseen | doubtful |",
+        "|---|---|---|---|---|---|---|",
     ]
     for task, rows in found["calibration"].items():
         mean = calibration_means(rows)
@@ -161,7 +163,8 @@ def calibration(found: dict[str, Any]) -> list[str]:
             for what, digits in (("covered", 1), ("spread", 2))
             for word in ("seen", "unseen")
         )
-        lines.append(f"| {task} | {' | '.join(cells)} | {sum(bool(row['doubt']) for row in rows)} |")
+        doubtful = sum(bool(row["doubt"]) for row in rows)
+        lines.append(f"| {task} | {len(rows)} | {' | '.join(cells)} | {doubtful} |")
     return lines + table_of_voxels(found["calibration"])
 
 

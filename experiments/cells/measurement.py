@@ -106,6 +106,8 @@ def run_measurement(  # noqa: PLR0913 (what differs between measurements)
         before = json.loads(path.read_text())
         once_more = {
             "measured": list(found),
+            "cases": about["cases"],
+            "every": about["every"],
             "seconds": seconds,
             "degrees_of_freedom": about["degrees_of_freedom"],
         }
