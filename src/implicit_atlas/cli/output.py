@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.tasks.formats import Formats, results_in_any_format
+from implicit_atlas.tasks.formats import DEFAULT, Formats, results_in_any_format
 
 NOT_USED = "not_used.csv"
 TABLES = (
@@ -27,7 +27,6 @@ TABLES = (
 PATIENCE = 60.0  # seconds to wait for another call that writes a table in the same folder
 
 Row = dict[str, Any]
-DEFAULT = Formats()
 
 
 def keep_files(output: Path | None, sources: Iterable[Path | None]) -> None:

@@ -43,6 +43,9 @@ class Formats:
         return (*(path(folder, name) for path in paths), folder / f"{name}.mrk.json")
 
 
+DEFAULT = Formats()
+
+
 def results_in_any_format(folder: Path, name: str) -> list[Path]:
     """All files that calls with any formats may have written of a case."""
     every = product(get_args(MaskFormat), get_args(MeshFormat))

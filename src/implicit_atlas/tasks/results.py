@@ -30,12 +30,11 @@ from implicit_atlas.io import (
 )
 from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.repair.annotations import Repair
-from implicit_atlas.tasks.formats import Formats
+from implicit_atlas.tasks.formats import DEFAULT, Formats
 from implicit_atlas.tasks.observations import plain_name
 from implicit_atlas.tasks.reconstruct import Reconstruction
 
 OUTSIDE = 0.02  # share of a surface that may lie outside the volume that was given
-DEFAULT = Formats()
 
 
 @dataclass(frozen=True)

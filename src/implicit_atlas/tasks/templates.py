@@ -16,7 +16,7 @@ from implicit_atlas.io import Mesh, write_mask, write_mesh
 from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.metrics import dsc
 from implicit_atlas.support.files import write_atomic
-from implicit_atlas.tasks.formats import Formats
+from implicit_atlas.tasks.formats import DEFAULT, Formats
 from implicit_atlas.trained_atlas import TrainedAtlas
 
 
@@ -55,14 +55,13 @@ def pairwise_dsc(found: Sequence[Template]) -> list[list[float]]:
 
 
 def write_templates(
-    atlas: TrainedAtlas, found: Sequence[Template], folder: Path, formats: Formats | None = None
+    atlas: TrainedAtlas, found: Sequence[Template], folder: Path, formats: Formats = DEFAULT
 ) -> str:
     """Write templates as masks and meshes, in millimetres of the mean training cube around the origin.
 
     Returns:
         A table: how many shapes use each template, and the pairwise DSC.
     """
-    formats = formats or Formats()
     size = np.asarray(atlas.config.size_mm)
     table = pairwise_dsc(found)
     lines = ["template  shapes  volume   pairwise DSC (%)"]

@@ -39,7 +39,7 @@ from implicit_atlas.io import (
 )
 from implicit_atlas.sides import Mirror
 from implicit_atlas.support.console import Report
-from implicit_atlas.tasks.formats import Formats
+from implicit_atlas.tasks.formats import DEFAULT, Formats
 from implicit_atlas.tasks.reconstruct import Reconstruction, reconstruct
 from implicit_atlas.trained_atlas import TrainedAtlas
 
@@ -102,7 +102,7 @@ def correspond_all(
         mapped = surface_map(atlas, fit, template)
         vertices, left_mm = places_in(fit, mapped, template.vertices)
         places = frame.world_to_cube(vertices)
-        path = Formats().mesh_path(folder, fit.name)  # a PLY, in which vertices keep their order
+        path = DEFAULT.mesh_path(folder, fit.name)  # a PLY, in which vertices keep their order
         write_mesh(path, Mesh(vertices, _outward(template.faces, frame)))
         step = max(1, len(places) // FOLD_POINTS)
         off_mm = KDTree(fit.mesh().vertices).query(vertices)[0]
@@ -200,7 +200,7 @@ def carry_labels(
     sources: Sequence[Path],
     targets: Sequence[Path],
     folder: Path,
-    formats: Formats | None = None,
+    formats: Formats = DEFAULT,
 ) -> Iterator[dict[str, Any]]:
     """Write a label map of each target's parts, by the vote of the labelled cases; a row for each, with doubts.
 
@@ -225,7 +225,7 @@ def carry_labels(
         parts = transfer_labels(known, voxels_in_template(atlas, found, template))
         values = np.zeros(mask.grid.shape, parts.dtype)
         values[mask.occupancy] = parts
-        write_label_map((formats or Formats()).mask_path(folder, found.fit.name), values, mask.grid)
+        write_label_map(formats.mask_path(folder, found.fit.name), values, mask.grid)
         row: dict[str, Any] = {"case": found.fit.name, "mirrored": found.fit.placed().mirrored}
         row |= {f"voxels_{part}": int((parts == part).sum()) for part in ids}
         yield {**row, "doubt": all_doubts(found.doubt, *doubts) or ""}
