@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ from implicit_atlas.io.voxel_grid import Grid
 OBLIQUE = np.array(
     [[0.8, -0.3, 0.0, 5.0], [0.3, 0.8, 0.0, -7.0], [0.0, 0.0, 2.5, 11.0], [0.0, 0.0, 0.0, 1.0]]
 )
+AXIS_ORDERS = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
+
+
+def ordered_affine(order: tuple[int, ...], signs: tuple[int, ...]) -> np.ndarray:
+    """An affine whose array axis a runs along world axis order[a], with three different spacings."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.eye(3)[:, list(order)] * (np.array(signs) * (0.75, 1.25, 4.0))
+    affine[:3, 3] = (-31.5, 17.25, 90.0)
+    return affine
 
 
 def block(shape: tuple[int, int, int] = (7, 6, 5)) -> np.ndarray:

@@ -90,3 +90,15 @@ def assert_same_shapes(first, second):
         assert np.array_equal(a.packed, b.packed)
         assert a.frame.to_json() == b.frame.to_json()
         assert (a.content_hash, a.dtype, a.notes) == (b.content_hash, b.dtype, b.notes)
+
+
+SPACING = np.array([0.8, 1.0, 1.25])
+
+
+def ellipsoid(shape=(60, 50, 40), radii=(19.0, 18.0, 17.0), centre=(24.0, 25.0, 25.0)) -> np.ndarray:
+    """In millimetres."""
+    at = np.stack(np.indices(shape), axis=-1) * SPACING
+    return (((at - centre) / radii) ** 2).sum(-1) < 1
+
+
+ORGAN = ellipsoid()

@@ -143,3 +143,8 @@ def test_no_function_stands_twice() -> None:
                 if sum(1 for statement in body for _ in ast.walk(statement)) >= MIN_COPIED_NODES:
                     places[ast.dump(ast.Module(body, []))].append(f"{name}:{node.name}")
     assert [group for group in places.values() if len(group) > 1] == []
+
+
+def test_tests_lie_in_the_rooms_that_they_test() -> None:
+    rooms = {path.name for path in (ROOT / "src" / "implicit_atlas").iterdir()} | {"experiments"}
+    assert {name.split("/")[1] for name in PYTHON if re.match("tests/.+/test_", name)} <= rooms

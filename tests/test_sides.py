@@ -12,8 +12,8 @@ import nibabel
 import numpy as np
 import pytest
 from atlas_samples import FIT, RESOLUTION, phantom_shapes, tiny_atlas, tiny_model, tiny_training
+from commands import run
 from scipy.spatial import KDTree
-from test_cli import run
 
 from implicit_atlas.completion.completion import complete
 from implicit_atlas.errors import InputError

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-
 import nibabel
 import numpy as np
 import pytest
-from test_cli import run
+from commands import paths, run, surface_points, table
 
-from implicit_atlas.geometry.surface import occupancy_mesh
 from implicit_atlas.io import (
     Landmarks,
     read_mask,
@@ -20,21 +16,8 @@ from implicit_atlas.io import (
 )
 
 
-def paths(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.nii.gz"))
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.open()))
-
-
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
-
-
-def surface_points(mask, count: int) -> np.ndarray:
-    vertices = occupancy_mesh(mask.occupancy, mask.grid).vertices
-    return np.random.default_rng(0).permutation(vertices)[:count]
 
 
 def test_clicks_become_a_mask_on_the_images_grid(model, masks, tmp_path):

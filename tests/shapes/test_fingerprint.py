@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from io_samples import grid_of
-from test_io_roundtrip import AXIS_ORDERS, ordered_affine
+from io_samples import AXIS_ORDERS, grid_of, ordered_affine
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import LabelMap, write_mask

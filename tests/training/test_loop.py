@@ -102,7 +102,7 @@ def test_without_resume_a_run_starts_anew(uninterrupted, tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-import test_training as tests
+import test_loop as tests
 config = tests.dataclasses.replace(tests.CONFIG, checkpoint_minutes=0.0)
 data = tests.gather(tests.SHAPES, tests.MODEL, config)
 tests.optimise(data, tests.MODEL, config, Path(sys.argv[1]), progress=lambda share, text: print(text, flush=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from test_cli_uses import table
+from commands import table
 
 from implicit_atlas.cli.output import add_to_csv, finish
 from implicit_atlas.io import Problem

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import run
+from commands import run
 
 from implicit_atlas.cli.output import add_to_csv
 from implicit_atlas.geometry.surface import occupancy_mesh

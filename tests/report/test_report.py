@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from atlas_samples import phantom_shapes, tiny_atlas, tiny_model, tiny_training
-from test_cli import run
+from commands import run
 
 from implicit_atlas.card import facts, model_card
 from implicit_atlas.cli.report import model_of

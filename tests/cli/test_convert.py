@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_cli import run
+from commands import run
 
 from implicit_atlas.io import (
     Mesh,

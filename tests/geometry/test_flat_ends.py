@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_outlines import ORGAN, SPACING, ellipsoid
+from shape_masks import ORGAN, SPACING, ellipsoid
 
 from implicit_atlas.completion.observe import Drawn
 from implicit_atlas.errors import InputError

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from atlas_samples import RESOLUTION, dsc, phantom_shapes, tiny_atlas, tiny_model, tiny_training
+from commands import run
 from experiments import repairs, uses_page
 from scipy.ndimage import distance_transform_edt
-from test_cli import run
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.fit import Fit

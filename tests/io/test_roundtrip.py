@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations, product
+from itertools import product
 from pathlib import Path
 
 import nibabel
@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from io_samples import OBLIQUE, block, grid_of
+from io_samples import AXIS_ORDERS, OBLIQUE, block, grid_of, ordered_affine
 from scipy.spatial.transform import Rotation
 
 from implicit_atlas.errors import InputError
@@ -19,15 +19,6 @@ from implicit_atlas.io import check_same_grid, read_grid, read_mask, write_mask
 from implicit_atlas.io.voxel_grid import Grid
 
 FORMATS = [".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mha"]
-AXIS_ORDERS = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
-
-
-def ordered_affine(order: tuple[int, ...], signs: tuple[int, ...]) -> np.ndarray:
-    """An affine whose array axis a runs along world axis order[a], with three different spacings."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.eye(3)[:, list(order)] * (np.array(signs) * (0.75, 1.25, 4.0))
-    affine[:3, 3] = (-31.5, 17.25, 90.0)
-    return affine
 
 
 def assert_round_trip(path: Path, grid: Grid, tolerance_mm: float = 0.0) -> None:

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 from atlas_samples import phantom_shapes, tiny_model, tiny_training
-from test_cli import run
+from commands import run
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.code_fit import CodeFit

@@ -8,10 +8,10 @@ from dataclasses import replace
 import highdicom as hd
 import numpy as np
 import pytest
+from commands import run
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-from test_cli import run
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import read_labels, write_label_map

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 import pytest
-from test_cli import run
+from commands import run, table
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkIOXML import vtkXMLPolyDataReader
 
@@ -30,10 +28,6 @@ def meshes(tmp_path_factory):
         radii = np.array([10 + 2 * rng.standard_normal(), 10.0, 10 + GROWTH * (index >= COUNT // 2)])
         write_mesh(folder / f"case{index:02d}.ply", Mesh(unit * radii + rng.uniform(-50, 50, 3), ball.faces))
     return folder
-
-
-def table(path):
-    return list(csv.DictReader(path.open()))
 
 
 def test_one_mode_is_found_where_one_thing_varies(meshes, tmp_path):

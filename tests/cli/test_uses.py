@@ -5,8 +5,7 @@ from __future__ import annotations
 import nibabel
 import numpy as np
 import pytest
-from test_cli import run
-from test_cli_complete import paths, surface_points, table
+from commands import paths, run, surface_points, table
 
 from implicit_atlas.io import (
     Landmarks,

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from io_samples import refused, written
-from test_io_landmarks import as_file, markups, point
+from landmark_samples import as_file, markups, point
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import Landmarks, read_landmarks, write_landmarks

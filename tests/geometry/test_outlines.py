@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from atlas_samples import dsc
 from experiments.cells.corrupt import keep_slices, move_outline
+from shape_masks import ORGAN, SPACING, ellipsoid
 
 from implicit_atlas.geometry.outlines import (
     between_slices,
@@ -16,17 +17,6 @@ from implicit_atlas.geometry.outlines import (
     thin_part,
     without_stairs,
 )
-
-SPACING = np.array([0.8, 1.0, 1.25])
-
-
-def ellipsoid(shape=(60, 50, 40), radii=(19.0, 18.0, 17.0), centre=(24.0, 25.0, 25.0)) -> np.ndarray:
-    """In millimetres."""
-    at = np.stack(np.indices(shape), axis=-1) * SPACING
-    return (((at - centre) / radii) ** 2).sum(-1) < 1
-
-
-ORGAN = ellipsoid()
 
 
 def test_depths_are_those_of_a_half_space():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from io_samples import written
+from landmark_samples import as_file, markups, point
 
 from implicit_atlas.io import Landmarks, read_landmarks, write_landmarks
 
@@ -30,18 +30,6 @@ def sample(path: Path, occupancy: np.ndarray | None = INSIDE) -> Path:
 
 def read(folder: Path, content: str | bytes, suffix: str) -> Landmarks:
     return read_landmarks(as_file(folder, content, suffix))
-
-
-def as_file(folder: Path, content: str | bytes, suffix: str) -> Path:
-    return written(folder, content if isinstance(content, bytes) else content.encode(), f"clicks{suffix}")
-
-
-def point(position: Any = (1.0, 2.0, 3.0), **fields: Any) -> dict[str, Any]:
-    return {"label": "F-1", "position": position, **fields}
-
-
-def markups(*points: Any, **fields: Any) -> dict[str, Any]:
-    return {"markups": [{"type": "Fiducial", "controlPoints": list(points), **fields}]}
 
 
 def read_json(folder: Path, document: Any) -> Landmarks:

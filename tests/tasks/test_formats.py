@@ -8,8 +8,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from test_cli import run
-from test_cli_complete import paths, surface_points
+from commands import paths, run, surface_points
 
 from implicit_atlas.io import Landmarks, read_labels, read_mask, read_mesh, write_landmarks
 from implicit_atlas.tasks.formats import Formats, MaskFormat, MeshFormat, results_in_any_format

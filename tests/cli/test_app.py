@@ -13,9 +13,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from commands import run
 
 from implicit_atlas import __version__
-from implicit_atlas.cli.app import main
 from implicit_atlas.cli.cases import chosen
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import find_cases
@@ -39,19 +39,6 @@ def atlas(masks, tmp_path_factory) -> Path:
     model = folder / "organ.atlas"
     assert run("train", folder / "shapes", "-o", model, "--steps", 6, "--warps", 2) == 0
     return model
-
-
-def run(*words: object) -> int:
-    """Exit status of a command."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["implicit-atlas", *map(str, words)])
-        # The process is that of all tests: its allocator stays as it is.
-        patch.setattr("implicit_atlas.cli.app.keep_freed_memory", lambda: None)
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-    return 0
 
 
 def test_check_names_the_bad_case_and_describes_the_others(masks, tmp_path, capsys):
