@@ -238,7 +238,7 @@ def test_other_options_are_refused_before_anything_is_prepared(masks, tmp_path, 
     shutil.rmtree(model)  # the training's state is there still
     monkeypatch.setattr("implicit_atlas.training.learning.gather", None)
     assert run(*words, "--seed", 1, "--resume") == 1
-    assert "another configuration (seed)" in capsys.readouterr().err
+    assert "another configuration (seed: 0 then, 1 now)" in capsys.readouterr().err
 
 
 def test_points_and_meshes_that_are_read_are_not_replaced(model, masks, tmp_path, capsys):

@@ -31,6 +31,11 @@ def test_what_an_earlier_call_left_does_not_mix_with_the_new(model, masks, tmp_p
         assert run("interpolate", model, first, last, "-o", out, "--steps", steps) == 0
     assert [row["name"] for row in table(out / "shapes.csv")] == ["step-000", "step-001"]
     assert len(list(out.glob("step-*.nii.gz"))) == len(list((out / "meshes").iterdir())) == 2
+    out = tmp_path / "new"
+    for count in (3, 1):
+        assert run("generate", model, "-o", out, "--count", count) == 0
+    assert [row["name"] for row in table(out / "shapes.csv")] == ["generated-0000"]
+    assert len(list(out.glob("generated-*.nii.gz"))) == len(list((out / "meshes").iterdir())) == 1
     mask = read_mask(first)
     clicks = tmp_path / "clicks.csv"
     write_landmarks(clicks, Landmarks(surface_points(mask, 60), ("",) * 60, None, clicks))

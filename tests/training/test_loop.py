@@ -162,7 +162,10 @@ def test_a_run_that_never_had_a_finite_loss_claims_no_state(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"config": dataclasses.replace(CONFIG, learning_rate=1e-4)}, r"configuration \(learning_rate\)"),
+        (
+            {"config": dataclasses.replace(CONFIG, learning_rate=1e-4)},
+            r"configuration \(learning_rate: [0-9.]+ then, 0.0001 now\)",
+        ),
         (
             {"config": dataclasses.replace(CONFIG, points=dataclasses.replace(POINTS, band=511))},
             r"configuration \(points\)",

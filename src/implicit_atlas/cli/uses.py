@@ -131,10 +131,11 @@ def generate(  # noqa: PLR0913 (each is an option of the command)
     atlas, formats = load_atlas(model), Formats(mask_format, mesh_format)
     results_folder(output, formats=formats)
     fits, most = make(atlas, count, seed, temperature, template), pieces_of(atlas)
+    remove_results(output, "generated-*")
     rows = [
         write_made(fit, f"generated-{index:04d}", output, most, formats) for index, fit in enumerate(fits)
     ]
-    add_to_csv(output / "shapes.csv", rows)
+    add_to_csv(output / "shapes.csv", rows, gone="generated-")
     print(f"{output}: {len(rows)} shapes")
 
 

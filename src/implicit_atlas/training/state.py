@@ -56,5 +56,14 @@ def _other(key: str, before: object, now: object) -> str:
     """In which of its options a run differs from the one that a state belongs to."""
     named = ""
     if isinstance(before, dict) and isinstance(now, dict):
-        named = ", ".join(name for name in now if before.get(name) != now[name])
+        named = "; ".join(
+            _change(name, before.get(name), now[name]) for name in now if before.get(name) != now[name]
+        )
     return f"belongs to a run with another {key}" + (f" ({named})" if named else "")
+
+
+def _change(name: str, before: object, now: object) -> str:
+    """An option that differs; groups of options are named alone."""
+    if isinstance(before, (dict, list)) or isinstance(now, (dict, list)):
+        return name
+    return f"{name}: {before} then, {now} now"
