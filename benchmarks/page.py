@@ -42,8 +42,9 @@ GPU_LINES = {
     "memory_ms": "memory alone: {} ms",
 }
 
-TRAININGS = """All training shapes, default options, fitted as in the paper (the product's own fit takes 1.6 times as
-long), 100 iterations, 256 degrees of freedom, beside other work; the time of a fit is a shape's share of 40. The goal
+TRAININGS = """All training shapes, default options, fitted by the paper's loss (the product's own takes longer:
+[results.md](results.md)), 100 iterations, 256 degrees of freedom, beside other work; the time of a fit is a shape's
+share of its batch. The goal
 is 60 minutes on two cores for hippocampi as good as the paper's. The paper's shapes are more (221 hippocampi), and its
 unknown ones are others."""
 

@@ -15,9 +15,12 @@ INTRODUCTION = """# Results
 
 Written by `python -m experiments.report` from `experiments/results/*.json`; nothing here is typed. `make paper
 ORGAN=hippocampus TABLE=2 MINUTES=25` runs the cells of a table. "free": numbers that are free at test time;
-"points": of a shape in a step of training. Shapes are fitted as in the paper (Eq. 6), but for rows `robust-fit`: a
-loss that forgives where a shape cannot be followed, after trials of three templates; and `strays`: what is wrong far
-from the surface is looked for and not forgiven, too, the default of the product. Rows `shrunk`: templates of few shapes
+"points": of a shape in a step of training. Shapes are fitted by the paper's loss (Eq. 5 and 6), from the best of
+several starts (mean code, nearest training shape, linear encoding, with each template; the paper starts at random), but
+for rows `robust-fit`: a loss that forgives where a shape cannot be followed, after trials of three templates; and
+`strays`: what is wrong far from the surface is looked for and not forgiven, too, the default of the product. Rows
+`plain`: without warps and modes, as in the paper, otherwise trained as the others (half of the points near surfaces,
+codes that start at linear ones). Rows `shrunk`: templates of few shapes
 start between clusters' means and the mean of all, as the product's do; `product`: with `robust-fit`, too, and
 `product-strays`: with `strays`, all as the product does. Paper: ImplicitAtlas, CVPR 2022.
 """

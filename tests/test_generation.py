@@ -38,6 +38,8 @@ def test_a_chosen_template_is_used():
     assert {fit.found.template for fit in generate(tiny_atlas(), 3, template=1)} == {1}
     with pytest.raises(InputError, match="template 9"):
         generate(tiny_atlas(), 1, template=9)
+    with pytest.raises(InputError, match="-1 is not a seed"):
+        generate(tiny_atlas(), 1, seed=-1)
 
 
 @pytest.mark.parametrize(

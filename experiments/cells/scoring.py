@@ -39,7 +39,7 @@ def score_fields(shapes: Sequence[Shape], fields: Iterable[Float[np.ndarray, "r 
 
 
 def protocol(method: str, degrees_of_freedom: int, parameters: int, training_shapes: int) -> dict[str, Any]:
-    """What the scores mean (DESIGN.md §3)."""
+    """What the scores mean, in the words of `implicit_atlas.tasks.evaluate.Protocol`."""
     return {
         "nsd_definition": NSD_DEFINITION,
         "tolerance_vox": 1.0,

@@ -54,7 +54,7 @@ VARIANTS: dict[str, Variant] = {
     "random-codes": Variant(training={"codes": "random"}),
     # Without the part of the deformation that is linear in the code.
     NO_MODES: Variant(model={"modes": 0}),
-    # Without both, as in the paper.
+    # Without both, as in the paper; points, start codes and the gradient of the selection stay as in the others.
     PLAIN: Variant(model={"modes": 0}, training={"warps": 0}),
     # The paper's gradient of the selection: the mixed code is decoded for each shape.
     "gradient-of-codes": Variant(model={"gradient": "codes"}),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import os
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = version("implicit-atlas")
@@ -73,12 +74,19 @@ __all__ = [  # noqa: RUF022
 ]
 
 
-def load(path: str) -> TrainedAtlas:
-    """Read a model folder (`*.atlas`), or a model that comes with the package by its name ("hippocampus")."""
+def load(path: str | Path) -> TrainedAtlas:
+    """Read a trained atlas, on the CPU.
+
+    Args:
+        path: a model folder (`*.atlas`), or the name of a model that comes with the package ("hippocampus").
+
+    Raises:
+        InputError: there is none, or it is altered.
+    """
     from implicit_atlas.shipped import find_model
     from implicit_atlas.trained_atlas import TrainedAtlas
 
-    return TrainedAtlas.load(find_model(path))
+    return TrainedAtlas.load(find_model(str(path)))
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,7 @@ class InputError(AtlasError):
         super().__init__(f"{self.source}: {problem}. {remedy}")
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
-        """Pickle by the three parts, so that the error survives a worker process."""
+        """Pickle by the three parts, so that the error survives the process of a pool that uses this library."""
         return type(self), (self.source, self.problem, self.remedy)
 
 

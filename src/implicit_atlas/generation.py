@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,6 +16,8 @@ from implicit_atlas.geometry.pieces import largest_pieces
 from implicit_atlas.trained_atlas import TrainedAtlas
 
 PIECES_RESOLUTION, MOST_PIECES = 48, 100
+
+_pieces: WeakKeyDictionary[TrainedAtlas, int] = WeakKeyDictionary()
 
 
 def generate(
@@ -30,18 +34,20 @@ def generate(
         template: the template that all deform.
 
     Raises:
-        InputError: a count or a temperature out of range, or no such template.
+        InputError: a count, a temperature or a seed out of range, or no such template.
     """
     if count < 1 or not 0 <= temperature <= 3:
         problem = f"{count} shapes at temperature {temperature} cannot be made"
         raise InputError("generate", problem, "Give a positive count and a temperature from 0 to 3.")
+    if seed < 0:
+        raise InputError("generate", f"{seed} is not a seed", "Give 0 or more.")
     if template is not None:
         atlas.check_template(template)
     sizes, made = size_prior(atlas.config, atlas.codes), []
     for index in range(count):
         rng = np.random.default_rng((seed, index))
         numbers = torch.from_numpy(rng.standard_normal((1, atlas.codes.shape[1])) * temperature).float()
-        shares = atlas.prior.shares.double().numpy()
+        shares = atlas.prior.shares.cpu().double().numpy()
         own = int(rng.choice(len(shares), p=shares / shares.sum())) if template is None else template
         of_size = rng.standard_normal(3) * temperature
         made.append(_shape(atlas, sizes, f"generated-{index}", numbers, of_size, own))
@@ -58,8 +64,10 @@ def _shape(
 
 def pieces_of(atlas: TrainedAtlas) -> int:
     """Of how many pieces the organ is, as its atlas learned it: the most that a template's mean shape has."""
-    means = mean_shapes(atlas)
-    return max(1, *(largest_pieces(fit.occupancy(PIECES_RESOLUTION), MOST_PIECES)[1] for fit in means))
+    if atlas not in _pieces:
+        means = [fit.occupancy(PIECES_RESOLUTION) for fit in mean_shapes(atlas)]
+        _pieces[atlas] = max(1, *(largest_pieces(mean, MOST_PIECES)[1] for mean in means))
+    return _pieces[atlas]
 
 
 def mean_shapes(atlas: TrainedAtlas) -> list[Fit]:

@@ -62,6 +62,18 @@ def test_a_store_is_brought_up_to_date_and_reports_what_changed(masks, tmp_path,
     assert "0 prepared, 3 unchanged" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_store_of_other_labels_than_are_asked_for_is_refused_of_a_list_of_cases_too(
+    command, masks, atlas, tmp_path, capsys
+):
+    store, listed = tmp_path / "shapes", tmp_path / "cases.txt"
+    assert run("prepare", masks, "-o", store, "--resolution", 32, "--label", 1) == 0
+    listed.write_text(next(iter(masks.glob("*.nii.gz"))).name)
+    words = {"train": (store, "-o", tmp_path / "x.atlas", "--steps", 1), "evaluate": (atlas, store)}[command]
+    assert run(command, *words, "--only", listed, "--label", 2) == 1
+    assert "with labels (1,), not 32 with (2,)" in capsys.readouterr().err
+
+
 def test_a_margin_is_prepared_and_an_impossible_one_refused(masks, tmp_path, capsys):
     one = next(iter(masks.glob("*.nii.gz")))
     assert run("prepare", one, "-o", tmp_path / "s", "--resolution", 16, "--margin", 0.25) == 0

@@ -20,6 +20,7 @@ from implicit_atlas.io import (
 from implicit_atlas.io.surface_files import read_ply
 from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.shipped import shipped_models
+from implicit_atlas.tasks import results
 
 CASES = 3
 
@@ -44,6 +45,22 @@ def test_what_an_earlier_call_left_does_not_mix_with_the_new(model, masks, tmp_p
     assert all(path.exists() for path in drawn)
     assert run("complete", model, clicks, "-o", tmp_path / "done") == 0
     assert not any(path.exists() for path in drawn)
+
+
+def test_shapes_that_were_made_before_a_stop_have_their_rows_and_no_others(model, tmp_path, monkeypatch):
+    assert run("generate", model, "-o", tmp_path, "--count", 3) == 0
+
+    made = results.write_made
+
+    def stopping(fit, name, *rest):
+        if name == "generated-0001":
+            raise KeyboardInterrupt
+        return made(fit, name, *rest)
+
+    monkeypatch.setattr(results, "write_made", stopping)
+    assert run("generate", model, "-o", tmp_path, "--count", 3) != 0
+    assert [row["name"] for row in table(tmp_path / "shapes.csv")] == ["generated-0000"]
+    assert len(list(tmp_path.glob("generated-*.nii.gz"))) == 1
 
 
 def test_shapes_are_generated_and_interpolated(model, masks, tmp_path):

@@ -7,7 +7,13 @@ import pytest
 
 from implicit_atlas.completion import click_sides, correction
 from implicit_atlas.completion.click_sides import Beside
-from implicit_atlas.completion.correction import Clicks, corrected, noisy, signed_distances, values_at
+from implicit_atlas.completion.correction import (
+    Clicks,
+    corrected,
+    field_distances,
+    moved_at_random,
+    values_at,
+)
 from implicit_atlas.geometry.frame import Frame
 from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.shapes.sampling import Observations
@@ -41,15 +47,15 @@ def test_draws_are_corrected_by_clicks_that_are_moved_by_their_noise():
     occupancy = np.r_[np.full(2000, 0.5), np.ones(2000)]
     seen = Observations(points, occupancy, spread=np.full(4000, 2.0))
     beside = Beside(points, np.full(4000, 3.0), np.full(4000, 0.5))
-    moved, aside = noisy(seen, beside, 1)
+    moved, aside = moved_at_random(seen, beside, 1)
     assert (moved.points - points)[:2000].std() == pytest.approx(2.0, rel=0.05)
     assert np.array_equal(moved.points[2000:], points[2000:])
     assert aside.distance_mm.mean() == pytest.approx(3.0, abs=0.05) and np.array_equal(aside.points, points)
     assert aside.distance_mm.std() == pytest.approx(0.5, rel=0.05)
-    again, other = noisy(seen, beside, 1)[0], noisy(seen, beside, 2)[0]
+    again, other = moved_at_random(seen, beside, 1)[0], moved_at_random(seen, beside, 2)[0]
     assert np.array_equal(again.points, moved.points) and not np.array_equal(other.points, moved.points)
     unsaid = Observations(points, occupancy)
-    assert np.array_equal(noisy(unsaid, beside, 1)[0].points, points)
+    assert np.array_equal(moved_at_random(unsaid, beside, 1)[0].points, points)
 
 
 def test_what_agrees_with_all_labels_stays():
@@ -59,7 +65,7 @@ def test_what_agrees_with_all_labels_stays():
 
 
 def test_distances_are_exact_near_the_surface_and_beyond():
-    found, exact = signed_distances(BALL, SPACING), distance_mm(NODES)
+    found, exact = field_distances(BALL, SPACING), distance_mm(NODES)
     near = np.abs(exact) < 12
     assert np.abs(found - exact)[near].max() < np.linalg.norm(SPACING)  # a cell
     assert np.abs(found - exact)[near].mean() < 0.3 and np.abs(found - exact)[np.abs(exact) < 1].mean() < 0.15
@@ -87,7 +93,7 @@ def test_the_surface_goes_through_clicks_on_the_boundary(off_mm):
     points = MIDDLE + (RADIUS + off_mm) * away / np.linalg.norm(away, axis=1, keepdims=True)
     seen = Observations(points, np.full(5, 0.5), spread=np.full(5, 0.5))
     found = corrected(BALL, FRAME, seen)
-    moved = signed_distances(found, SPACING)
+    moved = field_distances(found, SPACING)
     assert np.abs(values_at(moved, FRAME, points)).max() < 1.0
     assert ((found > 0) == (BALL > 0))[NODES[..., 0] < MIDDLE[0] - 10].mean() > 0.9995
 

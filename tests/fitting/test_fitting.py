@@ -13,7 +13,7 @@ from atlas_samples import CODE, FIT, RESOLUTION, dsc, phantom_shapes, tiny_atlas
 
 from implicit_atlas.atlas.losses import generalised_cross_entropy
 from implicit_atlas.atlas.methods import build
-from implicit_atlas.errors import FitError
+from implicit_atlas.errors import FitError, InputError
 from implicit_atlas.fitting.code_fit import CodeFit, FitConfig
 from implicit_atlas.fitting.dense import RACE, fit_codes
 from implicit_atlas.fitting.fit import Fit
@@ -231,3 +231,18 @@ def test_a_fit_is_shown_without_its_arrays():
     found = CodeFit(np.zeros(4, np.float32), 1, np.zeros(9, np.float32), "mean", 0.1, 0.2, 9, 0.5, 4)
     text = repr(Fit("case", found, None, 16, lambda: lambda points: np.zeros(len(points))))
     assert "case" in text and "start='mean'" in text and "array" not in text
+
+
+@pytest.mark.parametrize("option", ["iterations", "patience", "contenders", "batch"])
+def test_senseless_counts_are_refused(option):
+    with pytest.raises(InputError, match=f"{option} are 0"):
+        FitConfig(**{option: 0})
+
+
+def test_networks_without_modes_are_fitted_for_longer():
+    short = FitConfig().iterations_of(has_modes=True)
+    assert short < FitConfig().iterations_of(has_modes=False)
+    assert FitConfig(iterations=7).iterations_of(has_modes=False) == 7
+    config = dataclasses.replace(FIT, iterations=None, patience=1000)
+    (fit,) = tiny_atlas().fit(SHAPES[:1], config)
+    assert fit.found.iterations <= short and len(fit.found.loss_history) <= short

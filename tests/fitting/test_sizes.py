@@ -9,7 +9,8 @@ import pytest
 from atlas_samples import tiny_atlas
 
 from implicit_atlas.atlas.prior import MANY
-from implicit_atlas.fitting.sizes import PENALTIES, regress, size_prior, unlike_size
+from implicit_atlas.fitting.sizes import PENALTIES, regress, size_factor, size_prior, unlike_size
+from implicit_atlas.fitting.sizes import SIZE as KNOWN_WITHIN
 from implicit_atlas.generation import generate
 from implicit_atlas.geometry.frame import centred_frame
 
@@ -92,3 +93,17 @@ def test_a_box_is_unlike_where_it_is_beyond_twice_the_known_ones():
         doubt = unlike_size(config, centred_frame(np.array([size / 2, size, 2 * size]), 32))
         assert (doubt is not None) == unlike
     assert "2.05 times larger than the largest that the atlas learned, 20 to 40 mm" in (doubt or "")
+
+
+@pytest.mark.parametrize("kind", ["box", "isotropic"])
+def test_of_one_size_the_next_is_as_uncertain_along_every_axis(kind):
+    factor = size_factor(LOGS[:1], kind)
+    covariance = factor @ factor.T
+    np.testing.assert_allclose(np.sqrt(np.diag(covariance)), KNOWN_WITHIN)
+    assert covariance[0, 1] == pytest.approx(KNOWN_WITHIN**2 if kind == "isotropic" else 0, abs=1e-12)
+
+
+def test_cubes_of_one_size_vary_as_those_that_were_seen():
+    sides = np.repeat(0.1 * RNG.standard_normal((500, 1)), 3, axis=1)
+    factor = size_factor(sides, "isotropic")
+    np.testing.assert_allclose(factor @ factor.T, np.full((3, 3), sides[:, 0].var()), rtol=0.05)

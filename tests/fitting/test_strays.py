@@ -8,7 +8,7 @@ import pytest
 import torch
 from atlas_samples import FIT, dsc, phantom_shapes, tiny_atlas
 
-from implicit_atlas.fitting.strays import LATTICE, Strays, far_from_surface
+from implicit_atlas.fitting.strays import KEPT, LATTICE, Strays, far_from_surface
 from implicit_atlas.geometry import grid
 from implicit_atlas.shapes.sampling import Samples
 
@@ -67,3 +67,13 @@ def test_a_fit_that_looks_for_strays_is_no_worse_and_can_be_left_without():
     ]
     assert sum(scores[1]) > sum(scores[0]) - 0.01 * len(shapes)
     assert all(fit.failure is None for fit in on)
+
+
+def test_of_what_is_found_again_and_again_the_newest_stay():
+    samples, strays = two_balls(), Strays(2, CPU)
+    wrong = torch.where(samples.occupancy > 0.5, -5.0, 5.0)
+    for _ in range(KEPT + 2):
+        assert strays.add(samples, wrong, 10)
+    assert len(strays) == 10 * KEPT
+    logits = torch.where(strays.occupancy > 0.5, -5.0, 5.0)
+    assert strays.loss(logits).tolist() == pytest.approx([10 * KEPT * 5.0067] * 2, rel=1e-4)

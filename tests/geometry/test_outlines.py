@@ -19,6 +19,10 @@ from implicit_atlas.geometry.outlines import (
 )
 
 
+def test_of_an_empty_mask_all_is_far_outside():
+    np.testing.assert_allclose(depths(np.zeros((3, 4), bool), np.array([1.0, 1.0])), -5.0)
+
+
 def test_depths_are_those_of_a_half_space():
     half = np.zeros((12, 5, 5), bool)
     half[:6] = True

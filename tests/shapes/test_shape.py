@@ -20,6 +20,7 @@ from implicit_atlas.shapes.shape import (
     prepare,
     restore,
     restore_lattice,
+    restore_on,
 )
 
 R = 48
@@ -143,6 +144,16 @@ def test_restore_lattice_takes_probabilities_and_logits():
     assert np.array_equal(restore_lattice(shape.occupancy, shape.frame), restore(shape))
     with pytest.raises(InputError, match="have shape"):
         restore_lattice(probabilities[1:], shape.frame)
+
+
+def test_on_another_grid_bits_are_interpolated_as_numbers_are():
+    mask = ellipsoid_mask()
+    shape = prepare(mask, R, 0.1)
+    fine = Grid(tuple(2 * n for n in mask.grid.shape), mask.grid.affine @ np.diag([0.5, 0.5, 0.5, 1]))
+    of_bits, of_numbers = (
+        restore_on(shape.occupancy.astype(kind), shape.frame, fine) for kind in (bool, float)
+    )
+    assert of_bits.any() and np.array_equal(of_bits, of_numbers)
 
 
 @pytest.mark.parametrize(("order", "flips"), AXIS_ORDERS[::7])

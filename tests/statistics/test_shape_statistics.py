@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from scipy.stats import false_discovery_control, kstest
+from scipy.stats import kstest
 
 from implicit_atlas import statistics
 from implicit_atlas.errors import InputError
@@ -250,15 +250,6 @@ def test_few_permutations_are_enumerated():
         reached += apart >= (found.difference_mm**2).sum(1) - 1e-9
     np.testing.assert_allclose(found.p, reached / 15)
     assert not statistics.compare_groups(shapes, labels, permutations=13).exact
-
-
-def test_false_discovery_rates_by_hand():
-    p = np.array([0.04, 0.01, 0.5, 0.03, 0.9])
-    # Sorted: 0.01 * 5 / 1, 0.03 * 5 / 2, 0.04 * 5 / 3, 0.5 * 5 / 4, 0.9 * 5 / 5, then the least from the right.
-    by_hand = [0.2 / 3, 0.05, 0.625, 0.2 / 3, 0.9]
-    np.testing.assert_allclose(statistics.false_discovery_rates(p), by_hand)
-    many = np.random.default_rng(15).integers(1, 20, 200) / 20
-    np.testing.assert_allclose(statistics.false_discovery_rates(many), false_discovery_control(many))
 
 
 def test_growth_is_outward():

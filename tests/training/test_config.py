@@ -15,7 +15,11 @@ from implicit_atlas.training.loop import loss_terms
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_minutes": 0.0}, {"max_minutes": float("nan")}, {"steps": 0}, {"batch": 0}]
+    "options",
+    [
+        *({"max_minutes": 0.0}, {"max_minutes": float("nan")}, {"steps": 0}, {"batch": 0}),
+        *({"seed": -1}, {"real_share": 1.5}),
+    ],
 )
 def test_senseless_schedules_are_refused(options):
     with pytest.raises(InputError):

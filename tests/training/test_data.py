@@ -11,6 +11,7 @@ from atlas_samples import CODE, phantom_shapes, tiny_model, tiny_training
 from implicit_atlas.errors import InputError
 from implicit_atlas.training import gather, optimise
 from implicit_atlas.training.data import _worth
+from implicit_atlas.training.learning import train
 
 SHAPES = phantom_shapes(6)
 MODEL = tiny_model()
@@ -78,3 +79,12 @@ def test_shapes_that_do_not_fit_together_are_refused():
 )
 def test_as_many_processes_are_started_as_save_more_than_they_take(cores, seconds, processes):
     assert _worth(cores, seconds) == processes
+
+
+def test_names_that_occur_twice_are_refused_before_anything_is_learned():
+    twice = dataclasses.replace(SHAPES[1], name=SHAPES[0].name)
+    with pytest.raises(InputError, match=f"2 shapes named '{SHAPES[0].name}'"):
+        train([SHAPES[0], twice], MODEL, CONFIG)
+    wide = dataclasses.replace(SHAPES[1], frame=dataclasses.replace(SHAPES[1].frame, margin=0.3))
+    with pytest.raises(InputError, match="several kinds"):
+        train([SHAPES[0], wide], MODEL, CONFIG)

@@ -1,6 +1,6 @@
-"""Deformations: where points go, from what a decoder says at them; and back again.
+"""Deformations: where points go, from what a decoder says at them.
 
-The paper's deformation is additive: p + 𝒟(d(h), p) (Eq. 2). A stationary velocity field moves points along its flow
+The paper's deformation is additive: p + 𝒟(d(h), p) (Eq. 3). A stationary velocity field moves points along its flow
 for a unit of time instead: with smooth velocities it folds nowhere, and the flow of -v is its inverse (Arsigny et al.,
 MICCAI 2006).
 """
@@ -37,8 +37,3 @@ def flow(velocity: Vectors, points: Points, steps: int = FLOW_STEPS) -> Points:
 def displacements(motion: Motion, vectors: Vectors, points: Points) -> Points:
     """From points of a shape to where they lie in its template."""
     return flow(vectors, points) - points if motion == "velocity" else vectors(points)
-
-
-def flow_back(velocity: Vectors, points: Points, steps: int = FLOW_STEPS) -> Points:
-    """Inverse of the flow: where points of the template lie in the shape."""
-    return flow(lambda at: -velocity(at), points, steps)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from implicit_atlas.atlas.checkpoint import Expected, load_folder, save_folder
 from implicit_atlas.atlas.field import Atlas, Field
@@ -23,7 +22,7 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.geometry.frame import FrameKind
 from implicit_atlas.shapes.manifest import PrepareConfig
 from implicit_atlas.support.records import from_json
-from implicit_atlas.support.tensors import TensorSpec, specs_of
+from implicit_atlas.support.tensors import TensorSpec, specs_of, under
 
 ENCODER_PARTS = ("mean", "matrix", "offset")
 PRIOR_PARTS = ("means", "factor", "shares")
@@ -114,7 +113,7 @@ def read_parts(path: str | Path) -> AtlasParts:
     content = load_folder(path, _expected)
     config = from_json(AtlasConfig, _fields(content.config), path)
     network = build(config.model)
-    state = _part(content.weights, NETWORK)
+    state = under(content.weights, NETWORK)
     if NORMALS in state and state[NORMALS].ndim == 2:
         state[NORMALS] = state[NORMALS].expand(max(1, network.templates), -1, -1)
     network.load_state_dict(state)
@@ -124,10 +123,10 @@ def read_parts(path: str | Path) -> AtlasParts:
         )
     if content.codes is None:
         raise InputError(path, "holds no training codes", REMEDY)
-    parts = {name: value.float().numpy() for name, value in _part(content.weights, "encoder.").items()}
+    parts = {name: value.float().numpy() for name, value in under(content.weights, "encoder.").items()}
     encoder = LinearEncoder(resolution=content.config["encoder_resolution"], **parts)
     codes = content.codes["codes"].numpy()
-    prior = {name: value.float() for name, value in _part(content.weights, "prior.").items()}
+    prior = {name: value.float() for name, value in under(content.weights, "prior.").items()}
     return AtlasParts(
         config,
         network,
@@ -142,10 +141,6 @@ def _one_prior(codes: Float[np.ndarray, "n c"], network: Field | Atlas) -> CodeP
     """As of a folder before schema 7: one distribution for all templates."""
     prior, count = fit_prior(codes), max(1, network.templates)
     return CodePrior(prior.means.expand(count, -1), prior.factor, torch.full((count,), 1 / count))
-
-
-def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): value for k, value in weights.items() if k.startswith(prefix)}
 
 
 def _fields(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,10 @@ Only = Annotated[
         help="names of the cases to use: a text file, one a line, or a list in a file, FILE.json:KEY"
     ),
 ]
-Iterations = Annotated[int, typer.Option(min=1, help="iterations of the fit, at most")]
+Iterations = Annotated[
+    int | None,
+    typer.Option(min=1, help="iterations of the fit, at most; default: 100, of methods without modes 200"),
+]
 Local = Annotated[
     bool, typer.Option("--local", help="closer to the mask, with some thousand more numbers a shape")
 ]
@@ -140,7 +143,7 @@ def reconstruct(  # noqa: PLR0913 (each is an option of the command)
     masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
     output: Output,
     label: uses.Labels = "",
-    iterations: Iterations = 100,
+    iterations: Iterations = None,
     local: Local = False,
     mirror: uses.Side = "no",
     mask_format: uses.MaskEnding = "nii.gz",
@@ -169,7 +172,7 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
     folder: Annotated[Path, typer.Argument(help="folder of masks, or store of shapes")],
     label: uses.Labels = "",
     json_file: JsonFile = None,
-    iterations: Iterations = 100,
+    iterations: Iterations = None,
     local: Local = False,
     known: Annotated[
         bool, typer.Option("--known", help="score training shapes by their training codes")
@@ -192,8 +195,8 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
         remedy = "Leave --local and --mirror out."
         raise InputError("--known", "known shapes are scored by their codes as they stand", remedy)
     atlas, problems = load_atlas(model), []
-    paths = chosen(sources_of(folder, problems), only)
     labels = labels_of(label, folder)
+    paths = chosen(sources_of(folder, labels, problems), only)
     with console.task("evaluate") as report:
         if known:
             result = evaluate_known(atlas, paths, labels, report)

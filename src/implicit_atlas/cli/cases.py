@@ -25,8 +25,8 @@ def load_atlas(path: Path) -> Any:
     return load(str(path)).to(best_device())
 
 
-def fit_config(iterations: int, local: bool) -> Any:
-    """How to fit: at most so many iterations, with a local residual or without."""
+def fit_config(iterations: int | None, local: bool) -> Any:
+    """How to fit: at most so many iterations, where they are given, with a local residual or without."""
     from implicit_atlas.fitting.code_fit import FitConfig, at_once
     from implicit_atlas.fitting.local import LocalConfig
     from implicit_atlas.training.learning import best_device
@@ -44,11 +44,11 @@ def mask_paths(sources: list[Path], problems: list[Any]) -> list[Path]:
     return list(found.paths)
 
 
-def sources_of(folder: Path, problems: list[Any]) -> list[Any]:
-    """Shapes of a store, or mask files of a folder."""
-    from implicit_atlas.shapes.store import is_store, open_store
+def sources_of(folder: Path, labels: tuple[int, ...], problems: list[Any]) -> list[Any]:
+    """Shapes of a store, which must be of these labels where any are given, or mask files of a folder."""
+    from implicit_atlas.shapes.store import is_store, load_shapes
 
-    return list(open_store(folder)) if is_store(folder) else mask_paths([folder], problems)
+    return load_shapes(folder, labels) if is_store(folder) else mask_paths([folder], problems)
 
 
 def _name(source: Any) -> str:

@@ -122,7 +122,7 @@ def reconstruct(
     results_folder(output, [*paths, *masks], formats)
     with console.task("reconstruct") as report, table(output / "organs.csv") as rows:
         told = problems.append, report, mirror
-        for case in reconstruct_organs(atlases, paths, fit_config(100, local), *told):
+        for case in reconstruct_organs(atlases, paths, fit_config(None, local), *told):
             write_label_map(formats.mask_path(output, case.name), case.labels, case.grid)
             rows += [_row(case, name) for name in atlases]
             if len(case.absent) == len(atlases):

@@ -114,7 +114,7 @@ def add_to_csv(path: Path, rows: list[Row], key: str = "name", gone: str = "") -
         key: the column with their names.
         gone: earlier rows whose names begin like this are dropped.
     """
-    if not rows:
+    if not rows and not (gone and path.exists()):
         return
     names = {str(_safe(row[key])) for row in rows}
     with _in_turn(path.parent):
@@ -123,13 +123,13 @@ def add_to_csv(path: Path, rows: list[Row], key: str = "name", gone: str = "") -
 
 
 @contextmanager
-def table(path: Path, key: str = "name") -> Iterator[list[Row]]:
-    """Rows that are added to a table in the end, also where the work is stopped or fails: no result without its row."""
+def table(path: Path, key: str = "name", gone: str = "") -> Iterator[list[Row]]:
+    """Rows for `add_to_csv` in the end, also where the work is stopped or fails: no result without its row."""
     rows: list[Row] = []
     try:
         yield rows
     finally:
-        add_to_csv(path, rows, key)
+        add_to_csv(path, rows, key, gone)
 
 
 @contextmanager

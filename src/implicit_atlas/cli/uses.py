@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from implicit_atlas.cli.cases import labels_of, load_atlas, mask_paths
-from implicit_atlas.cli.output import add_to_csv, finish, remove_results, results_folder, say_doubts, table
+from implicit_atlas.cli.output import finish, remove_results, results_folder, say_doubts, table
 from implicit_atlas.tasks.formats import Formats, MaskFormat, MeshFormat
 
 Model = Annotated[Path, typer.Argument(help="model folder (*.atlas), or the name of a model that ships")]
@@ -132,10 +132,10 @@ def generate(  # noqa: PLR0913 (each is an option of the command)
     results_folder(output, formats=formats)
     fits, most = make(atlas, count, seed, temperature, template), pieces_of(atlas)
     remove_results(output, "generated-*")
-    rows = [
-        write_made(fit, f"generated-{index:04d}", output, most, formats) for index, fit in enumerate(fits)
-    ]
-    add_to_csv(output / "shapes.csv", rows, gone="generated-")
+    with table(output / "shapes.csv", gone="generated-") as rows:
+        rows.extend(
+            write_made(fit, f"generated-{index:04d}", output, most, formats) for index, fit in enumerate(fits)
+        )
     print(f"{output}: {len(rows)} shapes")
 
 
@@ -176,8 +176,10 @@ def interpolate(  # noqa: PLR0913 (each is an option of the command)
     fits = between(atlas, ends[0].fit, ends[1].fit, steps)
     most = pieces_of(atlas)
     remove_results(output, "step-*")
-    rows = [write_made(fit, f"step-{index:03d}", output, most, formats) for index, fit in enumerate(fits)]
-    add_to_csv(output / "shapes.csv", rows, gone="step-")
+    with table(output / "shapes.csv", gone="step-") as rows:
+        rows.extend(
+            write_made(fit, f"step-{index:03d}", output, most, formats) for index, fit in enumerate(fits)
+        )
     meshes = [fit.mesh(64) for fit in fits]
     panels = [
         Panel(mesh.vertices, mesh.faces, f"{index / (steps - 1):.2f}") for index, mesh in enumerate(meshes)

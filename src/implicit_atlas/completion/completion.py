@@ -11,7 +11,13 @@ from jaxtyping import Bool, Float
 from scipy.spatial import KDTree
 
 from implicit_atlas.completion.click_sides import TRUSTED, Beside, bare_share, beside_clicks
-from implicit_atlas.completion.correction import corrected, misfit, noisy, signed_distances, values_at
+from implicit_atlas.completion.correction import (
+    corrected,
+    field_distances,
+    misfit,
+    moved_at_random,
+    values_at,
+)
 from implicit_atlas.completion.spaces import SURE, space_doubts
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.dense import Progress
@@ -83,7 +89,7 @@ class Completion:
         seen, beside = self.seen, self.beside
         for number, draw in enumerate(self.draws, start=1):
             if shape is draw:
-                seen, beside = noisy(seen, beside, number)
+                seen, beside = moved_at_random(seen, beside, number)
         return corrected(shape.logits(), shape.placed(), seen, beside)
 
     @cached_property
@@ -185,7 +191,7 @@ class _Searched:
         fit = fits[0]
         if fit.failure is not None or not (seen.occupancy == 0.5).any():
             return cls(fits, Beside.nothing(), 0.0)
-        distance = signed_distances(fit.logits(), fit.placed().lattice_spacing_mm)
+        distance = field_distances(fit.logits(), fit.placed().lattice_spacing_mm)
 
         def off_surface(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
             return values_at(distance, fit.placed(), points)

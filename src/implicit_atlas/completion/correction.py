@@ -105,7 +105,7 @@ def corrected(
     return distance + _addition(distance, half, clicks, share, gross)
 
 
-def noisy(seen: Observations, beside: Beside, draw: int) -> tuple[Observations, Beside]:
+def moved_at_random(seen: Observations, beside: Beside, draw: int) -> tuple[Observations, Beside]:
     """What a draw is corrected by: clicks on the boundary, and places beside them, moved by what they may be off."""
     rng = np.random.default_rng(draw)
     spread = np.where((seen.occupancy == 0.5) & np.isfinite(seen.spreads), seen.spreads, 0.0)
@@ -130,7 +130,7 @@ def misfit(
     return off * half_mm / half[0], clicks.contradicted()
 
 
-def signed_distances(
+def field_distances(
     values: Float[np.ndarray, "r r r"], spacing: Float[np.ndarray, "3"]
 ) -> Float[np.ndarray, "r r r"]:
     """Distances of nodes to the surface at 0, positive inside, of values that level off away from it.
@@ -172,7 +172,7 @@ def _compared(
         return None
     half_mm = frame.lattice_spacing_mm * (frame.resolution / 2)
     unit = 1 / float(np.exp(np.log(half_mm).mean()))
-    distance = signed_distances(values, frame.lattice_spacing_mm * unit)
+    distance = field_distances(values, frame.lattice_spacing_mm * unit)
     clicks = _clicks(distance, frame, seen, beside or Beside.nothing(), half_mm * unit, unit)
     return distance, clicks, half_mm * unit
 

@@ -1,6 +1,6 @@
 """Dense correspondence through a template: where a place of one shape lies in another, both ways, with its error.
 
-p ↦ q = p + 𝒟(d(h), p) leads from a shape into its template (Eq. 2). Nothing holds such a displacement along a surface,
+p ↦ q = p + 𝒟(d(h), p) leads from a shape into its template (Eq. 3). Nothing holds such a displacement along a surface,
 though: places are carried by a smooth map of the shape's surface onto the template's instead (`alignment`). The way
 back is solved for, and what is left of the equation is reported. Shapes are comparable where they have one template.
 """
@@ -53,7 +53,7 @@ class Found:
 
 
 def template_map(atlas: TrainedAtlas, found: CodeFit) -> PointMap:
-    """Where cube points of a fit lie in its template: p + 𝒟(d(h), p) of Eq. 2, with what modes and residual add.
+    """Where cube points of a fit lie in its template: p + 𝒟(d(h), p) of Eq. 3, with what modes and residual add.
 
     Raises:
         InputError: the atlas has no templates.

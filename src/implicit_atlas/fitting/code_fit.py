@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from implicit_atlas.errors import FitError
+from implicit_atlas.errors import FitError, InputError
 from implicit_atlas.fitting.local import LocalConfig
 from implicit_atlas.geometry.frame import Frame
 from implicit_atlas.shapes.sampling import PointConfig
 
+WITH_MODES, WITHOUT_MODES = 100, 200  # iterations; with modes, 100 do as well as 300
 AT_ONCE, FEW_AT_ONCE = 40, 8  # cases that are fitted together on a GPU, and by commands on a CPU
 
 
@@ -29,7 +30,8 @@ class FitConfig:
     """How to fit.
 
     Args:
-        iterations: at most. 100 do as well as 200 where a network has modes to start in; give others 200.
+        iterations: at most; by default `WITH_MODES`, and `WITHOUT_MODES` of a network that has no modes to start in.
+        learning_rate: of Adam, at its peak.
         patience: stop a shape after this many checks (every 20 iterations) without progress.
         code_weight: weight of the code penalty (Eq. 6).
         robustness: of the loss, see `losses.generalised_cross_entropy`; 0 is that of Eq. 5. A network is so sure of its
@@ -39,10 +41,14 @@ class FitConfig:
             iteration; 0 does not look for such (`implicit_atlas.fitting.strays`).
         points: of an iteration; by default FEWER_POINTS, and FEWEST_POINTS for perceptrons on a CPU.
         batch: shapes optimised together.
+        seed: of the points.
         local: fit a local residual after the code, too.
+
+    Raises:
+        InputError: a count below 1.
     """
 
-    iterations: int = 100
+    iterations: int | None = None
     learning_rate: float = 0.2
     patience: int = 8
     code_weight: float = 1e-3
@@ -54,6 +60,16 @@ class FitConfig:
     points: PointConfig | None = None
     local: LocalConfig | None = None
 
+    def __post_init__(self) -> None:
+        counts = {"iterations": self.iterations, "patience": self.patience, "contenders": self.contenders}
+        for name, count in {**counts, "batch": self.batch}.items():
+            if count is not None and count < 1:
+                raise InputError("fit", f"{name} are {count}", "Give 1 or more.")
+
+    def iterations_of(self, has_modes: bool) -> int:
+        """At most, of a network with modes or without."""
+        return self.iterations or (WITH_MODES if has_modes else WITHOUT_MODES)
+
 
 @dataclass(frozen=True, eq=False)
 class CodeFit:
@@ -64,7 +80,7 @@ class CodeFit:
         template: index of the template, None for a field without templates.
         loss_history: (iterations,) loss of the points.
         start: name of the start that won.
-        loss: cross entropy of points that were not optimised on.
+        loss: cross entropy of points that were not optimised on; of a completion, the misfit of its observations.
         mean_loss: the same for the mean code with its best template.
         degrees_of_freedom: numbers that were free at test time.
         failure: why the fit is not valid, or None.

@@ -23,11 +23,11 @@ from implicit_atlas.atlas.losses import generalised_cross_entropy
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.code_fit import CodeFit, FitConfig
 from implicit_atlas.fitting.fit_watch import Watch, chance_errors, chance_loss, doubt_of, errors, failure_of
-from implicit_atlas.fitting.local import FLOOR, ResidualNodes, fit_residuals
+from implicit_atlas.fitting.local import ResidualNodes, fit_residuals
 from implicit_atlas.fitting.starts import Starts
 from implicit_atlas.fitting.strays import LATTICE, MOST, TOGETHER, Strays
 from implicit_atlas.shapes.sampling import FEWER_POINTS, PointConfig, Samples, Target, affordable_points
-from implicit_atlas.support.schedule import cosine_decay
+from implicit_atlas.support.schedule import FIT_FLOOR, cosine_decay
 
 Progress = Callable[[float, str], None]
 Found = TypeVar("Found")
@@ -98,6 +98,7 @@ class _Batch:
         self.device = next(network.parameters()).device
         affordable = affordable_points(network.costly_points, self.device, most=FEWER_POINTS)
         self.points = config.points or affordable
+        self.iterations = config.iterations_of(isinstance(network, Atlas) and network.modes is not None)
         with torch.no_grad():
             self.templates = network.expand_templates() if isinstance(network, Atlas) else None
 
@@ -173,7 +174,7 @@ class _Batch:
     def run(self, starts: Starts, report: Progress) -> list[CodeFit]:
         begun = time.perf_counter()
         start, template, chosen, mean_loss = self.begin(starts, lambda share, text: None)
-        watch, history = self.optimise(start, template, report, self.config.iterations)
+        watch, history = self.optimise(start, template, report, self.iterations)
         best, counts = watch.best, watch.iterations
         expanded, residual = self.refine(best, template)
         samples = self.sample(RACE, self.config.seed + CHECK_SEED)
@@ -217,7 +218,7 @@ class _Batch:
         watch, strays = Watch(codes, config.patience), Strays(count, self.device)
         history = np.full((iterations, count), np.nan, np.float32)
         for iteration in range(iterations):
-            share = cosine_decay(iteration / iterations, FLOOR)
+            share = cosine_decay(iteration / iterations, FIT_FLOOR)
             optimizer.param_groups[0]["lr"] = config.learning_rate * share
             expanded, samples = (
                 self.expand(codes, template),

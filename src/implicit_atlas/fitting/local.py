@@ -17,9 +17,8 @@ from torch import Tensor
 
 from implicit_atlas.atlas.modes import DistanceMap, node_places, scattered, unit_vectors
 from implicit_atlas.errors import InputError
-from implicit_atlas.support.schedule import cosine_decay
+from implicit_atlas.support.schedule import FIT_FLOOR, cosine_decay
 
-FLOOR = 0.02  # the rate of a fit ends at this share of its peak
 REACH = 1.5  # nodes this near to a template's surface have lengths, in distances between nodes
 
 
@@ -74,7 +73,7 @@ class ResidualNodes:
 def residual_nodes(distances: Float[Tensor, "m r r r"], nodes: int) -> ResidualNodes:
     """The nodes of a lattice near the surface of a template, by the templates' signed distances in cube units."""
     where = node_places(nodes)
-    maps = [DistanceMap(distance.double().cpu().numpy()) for distance in distances]
+    maps = [DistanceMap(distance.cpu().double().numpy()) for distance in distances]
     far = np.stack([np.abs(shape(where)[0]) for shape in maps])
     near = far <= np.maximum(2 * REACH / (nodes - 1), far.min(1, keepdims=True))
     kept = np.flatnonzero(near.any(0))
@@ -102,7 +101,7 @@ def fit_residuals(
     residual = torch.zeros((shapes, len(nodes.kept)), device=nodes.normals.device, requires_grad=True)
     optimizer = torch.optim.Adam([residual], lr=config.learning_rate, betas=(0.9, 0.99))
     for iteration in range(config.iterations):
-        share = cosine_decay(iteration / config.iterations, FLOOR)
+        share = cosine_decay(iteration / config.iterations, FIT_FLOOR)
         optimizer.param_groups[0]["lr"] = config.learning_rate * share
         penalty = residual.square().sum(1) / nodes.free
         optimizer.zero_grad()

@@ -58,10 +58,10 @@ class PosePrior:
         """
         seen = of_organ(points_mm, occupancy)
         low, high = seen.min(0), seen.max(0)
-        mean_size = np.exp(self.log_size.double().cpu().numpy())
+        mean_size = np.exp(self.log_size.cpu().double().numpy())
         to_mean = (seen.mean(0) - (low + high) / 2) / (CENTRE * mean_size)
         extent = (high - low) * (1 + 2 * self.margin)
-        factor = self.factor.double().cpu().numpy()
+        factor = self.factor.cpu().double().numpy()
         own = np.linalg.lstsq(factor, np.log(np.maximum(extent / mean_size, 1 / 4)), rcond=None)[0].clip(
             -2, 2
         )
@@ -119,9 +119,9 @@ class Poses:
     def frames(self, free: Float[Tensor, "n 9"]) -> list[Frame]:
         """The cubes as frames, each on a grid of its own: the cube's lattice."""
         signs = torch.from_numpy(np.where(np.array(self.mirrored)[:, None], MIRROR, 1.0))
-        centres = self.centres_mm(free).double().cpu() * signs + torch.from_numpy(self.origin_mm)
-        sizes = self.sizes_mm(free).double().cpu()
-        turns = rotations(free[:, 6:].double().cpu() * TURN)
+        centres = self.centres_mm(free).cpu().double() * signs + torch.from_numpy(self.origin_mm)
+        sizes = self.sizes_mm(free).cpu().double()
+        turns = rotations(free[:, 6:].cpu().double() * TURN)
         out = []
         side = self.prior.resolution
         for centre, size, turn, mirrored in zip(centres, sizes, turns, self.mirrored, strict=True):

@@ -15,11 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from implicit_atlas.fitting.local import FLOOR
 from implicit_atlas.fitting.pose import FREE, Poses
 from implicit_atlas.fitting.sparse_batch import SparseBatch, SparseConfig
 from implicit_atlas.shapes.sampling import Samples
-from implicit_atlas.support.schedule import cosine_decay
+from implicit_atlas.support.schedule import FIT_FLOOR, cosine_decay
 
 ITERATIONS, POINTS = 50, 512
 
@@ -58,7 +57,7 @@ def registered(batch: SparseBatch, starts: Sequence[np.ndarray]) -> Float[Tensor
     pose = first[:, None].repeat(1, count, 1).requires_grad_()
     optimizer = torch.optim.Adam([pose], betas=(0.9, 0.99))
     for iteration in range(batch.config.iterations):
-        share = cosine_decay(iteration / batch.config.iterations, FLOOR)
+        share = cosine_decay(iteration / batch.config.iterations, FIT_FLOOR)
         optimizer.param_groups[0]["lr"] = batch.config.learning_rate * share
         optimizer.zero_grad()
         surprise(pose, batch.config.seed + iteration).sum().backward()

@@ -72,13 +72,11 @@ def unlike_size(config: AtlasConfig, frame: Frame) -> str | None:
 
 
 def size_factor(logs: Float[np.ndarray, "n 3"], kind: FrameKind) -> Float[np.ndarray, "3 3"]:
-    """Factor of the covariance of logarithms of sizes, with a round one mixed in; "isotropic" cubes have one size."""
-    round_one = SIZE**2 * np.eye(3)
+    """Factor of the covariance of logarithms of sizes, with one of `SIZE` mixed in; "isotropic" cubes have one."""
+    round_one = SIZE**2 * (np.ones((3, 3)) if kind == "isotropic" else np.eye(3))
     share = ALIKE / (ALIKE + len(logs) - 1)
     covariance = np.cov(logs.T) if len(logs) > 1 else round_one
     covariance = (1 - share) * covariance + share * round_one
-    if kind == "isotropic":
-        covariance = np.full((3, 3), covariance.mean())
     variance, axes = np.linalg.eigh(covariance)
     return axes * np.sqrt(variance.clip(min=0))
 

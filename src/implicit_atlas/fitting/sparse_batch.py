@@ -18,11 +18,11 @@ from implicit_atlas.atlas.prior import CodePrior
 from implicit_atlas.fitting.code_fit import CodeFit
 from implicit_atlas.fitting.dense import Progress
 from implicit_atlas.fitting.fit_watch import failure_of
-from implicit_atlas.fitting.local import FLOOR, ResidualNodes
+from implicit_atlas.fitting.local import ResidualNodes
 from implicit_atlas.fitting.pose import FREE, SIZES, PosePrior, Poses, counted_from_middle, uncrowded
 from implicit_atlas.geometry.grid import sample_distances
 from implicit_atlas.shapes.sampling import Observations, ObservationSet, PointConfig, Samples
-from implicit_atlas.support.schedule import cosine_decay
+from implicit_atlas.support.schedule import FIT_FLOOR, cosine_decay
 
 REPORT_EVERY = 20
 # Distances count roughly at first: softness and slack begin with these, in cube units, and are what they should be
@@ -97,7 +97,7 @@ class SparseBatch:
         if prior.pose is not None:
             mirrored = [seen.mirrored for seen in observations]
             observations, origin_mm = counted_from_middle(observations)
-            size_mm = prior.pose.log_size.exp().double().cpu().numpy()
+            size_mm = prior.pose.log_size.exp().cpu().double().numpy()
             observations = [uncrowded(seen, size_mm) for seen in observations]
             self.poses = Poses(prior.pose, origin_mm, mirrored)
             self.unit = 2 / float(prior.pose.log_size.mean().exp())
@@ -244,7 +244,7 @@ class SparseBatch:
         history = np.zeros((config.iterations, self.count), np.float32)
         for iteration in range(config.iterations):
             done = iteration / config.iterations
-            optimizer.param_groups[0]["lr"] = config.learning_rate * cosine_decay(done, FLOOR)
+            optimizer.param_groups[0]["lr"] = config.learning_rate * cosine_decay(done, FIT_FLOOR)
             sharp = min(1.0, done / SHARPENING) if self.sharpens else 1.0
             each = self.surprise(free, template, self.sample(config.seed + iteration), sharp)
             optimizer.zero_grad()

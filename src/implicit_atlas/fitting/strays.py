@@ -18,6 +18,7 @@ from implicit_atlas.shapes.sampling import PointConfig, Samples
 LATTICE = PointConfig(lattice=40, band=0)
 TOGETHER = 1 << 14  # points of a shape that are asked at once
 MOST = 1 / 16  # of the points of an iteration are new ones at a time
+KEPT = 8  # times so many stay, the newest: a place that cannot be followed is found again and again
 
 
 class Strays:
@@ -38,9 +39,10 @@ class Strays:
         size = min(most, int(wrong.sum(1).max()))
         rows = torch.argsort(wrong.float(), dim=1, descending=True, stable=True)[:, :size]
         points = samples.points.gather(1, rows[..., None].expand(-1, -1, 3))
-        self.points = torch.cat([self.points, points], dim=1)
-        self.occupancy = torch.cat([self.occupancy, samples.occupancy.gather(1, rows)], dim=1)
-        self.counts = torch.cat([self.counts, wrong.gather(1, rows).float()], dim=1)
+        kept = slice(max(0, len(self) + size - KEPT * most), None)
+        self.points = torch.cat([self.points, points], dim=1)[:, kept]
+        self.occupancy = torch.cat([self.occupancy, samples.occupancy.gather(1, rows)], dim=1)[:, kept]
+        self.counts = torch.cat([self.counts, wrong.gather(1, rows).float()], dim=1)[:, kept]
         return size > 0
 
     def loss(self, logits: Float[Tensor, "n s"]) -> Float[Tensor, " n"]:

@@ -12,14 +12,22 @@ except ImportError:
     _edtsq = None
 
 
-def squared_distance(inside: Bool[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
-    """Squared distance of each voxel to the nearest empty one, in voxels: whole numbers, 0 at empty ones.
+def squared_distance(
+    inside: Bool[np.ndarray, "*axes"], spacing: Float[np.ndarray, " n"] | None = None
+) -> Float[np.ndarray, "*axes"]:
+    """Squared distance of each voxel's centre to that of the nearest empty one; 0 at empty ones.
 
     Where no voxel is empty the values mean nothing.
+
+    Args:
+        inside: of two or three axes.
+        spacing: of voxels along each; by default all are 1 apart, and values whole numbers.
     """
     if _edtsq is not None:
-        return _edtsq(np.ascontiguousarray(inside), black_border=False)
-    return np.rint(np.square(distance_transform_edt(inside)))  # pyright: ignore
+        apart = (1.0,) * inside.ndim if spacing is None else tuple(float(size) for size in spacing)
+        return _edtsq(np.ascontiguousarray(inside), anisotropy=apart, black_border=False)
+    squares = np.square(distance_transform_edt(inside, sampling=spacing))  # pyright: ignore
+    return np.rint(squares) if spacing is None else squares
 
 
 def signed_distance(inside: Bool[np.ndarray, "x y z"], limit: float) -> Float[np.ndarray, "x y z"]:

@@ -11,7 +11,9 @@ from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import gaussian_filter
+
+from implicit_atlas.geometry.distance import squared_distance
 
 # A third of the organ's slices repeat the one before: of clean masks less than a twentieth do, of slices that were
 # drawn on every second one half.
@@ -45,12 +47,17 @@ class Stairs:
 def depths(
     occupancy: Bool[np.ndarray, "*axes"], spacing_mm: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, "*axes"]:
-    """Depth of voxel centres below a surface in mm, negative outside; beyond the array is background."""
+    """Depth of voxel centres below a surface in mm, negative outside; beyond the array is background.
+
+    In an empty mask all lie as far outside as the array is long.
+    """
     half_mm = float(np.min(spacing_mm)) / 2  # the surface lies between the centres that transforms measure to
     padded = np.pad(occupancy, 1)
-    inner, outer = (np.asarray(distance_transform_edt(one, sampling=spacing_mm)) for one in (padded, ~padded))
+    inner, outer = (np.sqrt(squared_distance(one, spacing_mm)) for one in (padded, ~padded))
     inside = (slice(1, -1),) * occupancy.ndim
-    return np.where(padded, inner - half_mm, half_mm - outer)[inside].astype(np.float32)
+    longest_mm = float(np.linalg.norm(np.multiply(occupancy.shape, spacing_mm)))
+    depth = np.where(padded, inner - half_mm, half_mm - outer)[inside]
+    return np.maximum(depth, -longest_mm).astype(np.float32)
 
 
 def stairs_of(occupancy: Bool[np.ndarray, "x y z"]) -> Stairs | None:

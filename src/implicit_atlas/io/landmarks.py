@@ -39,7 +39,7 @@ MAX_POINTS = 1_000_000
 MAX_COORDINATE_MM = 1e5
 """Largest coordinate that is taken for one of a scan."""
 
-_SUFFIXES = (".csv", ".mrk.json", ".fcsv")
+LANDMARK_ENDINGS = (".csv", ".mrk.json", ".fcsv")
 _MARKUPS_REMEDY = "Save the points again in 3D Slicer as a point list (.mrk.json)."
 _SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
@@ -120,7 +120,7 @@ def write_landmarks(path: str | Path, landmarks: Landmarks) -> None:
 
 
 def _suffix(path: Path) -> str:
-    for suffix in _SUFFIXES:
+    for suffix in LANDMARK_ENDINGS:
         if path.name.lower().endswith(suffix):
             return suffix
     problem = f"'{printable(path.suffix)}' is no format of landmarks"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.spatial.transform import Rotation
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import Mask, Mesh, voxelise, write_mask
@@ -41,7 +42,7 @@ class PhantomConfig:
         voxels: in-plane voxels along the organ's longest extent.
         variability: 0 gives the family's average organ every time, 1 variability like that of real organs.
         orientation: where the array axes point, as "LPS", or "random" for one of the 48 axis orders each
-            time. Shapes are prepared along the array axes, so one data set should have one orientation.
+            time; one data set may have several.
         oblique_degrees: the scanner, and the organ with it, is tilted by up to this angle.
         anisotropy: the slices (last axis) are up to this many times thicker than a voxel is wide.
         label_noise_voxels: standard deviation of a random shift of the border.
@@ -220,15 +221,7 @@ def _place(
 
 def _rotation(degrees: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
     """Rotation about the x, then the y, then the z axis."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(np.radians(degrees)):
-        turn = np.eye(3)
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[j, i] = np.sin(angle)
-        turn[i, j] = -np.sin(angle)
-        matrix = turn @ matrix
-    return matrix
+    return Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
 
 
 def _with_artefacts(

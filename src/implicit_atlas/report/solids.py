@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from implicit_atlas.geometry.surface import CubeMesh
+from implicit_atlas.io.mesh_repair import enclosed_volume
 from implicit_atlas.report.latent import spread
 from implicit_atlas.support.console import Report
 from implicit_atlas.tasks.templates import pairwise_dsc, templates
@@ -105,11 +106,5 @@ def _solid(
     mesh: CubeMesh, size_mm: Float[np.ndarray, " 3"], title: str, note: str, template: int | None
 ) -> Solid:
     vertices = mesh.vertices * (size_mm / 2)
-    volume = f"{_volume_ml(vertices, mesh.faces):.3g} ml" if len(mesh.faces) else "no surface"
+    volume = f"{enclosed_volume(vertices, mesh.faces) / 1000:.3g} ml" if len(mesh.faces) else "no surface"
     return Solid(vertices, mesh.faces, title, f"{note}{', ' if note else ''}{volume}", template)
-
-
-def _volume_ml(vertices_mm: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> float:
-    """Volume within a closed surface, by the divergence theorem."""
-    a, b, c = (vertices_mm[faces[:, corner]] for corner in range(3))
-    return float((a * np.cross(b, c)).sum() / 6 / 1000)

@@ -65,11 +65,6 @@ class ShapeStore(Sequence[Shape]):
         """The cases' names."""
         return tuple(entry.name for entry in self._entries)
 
-    @property
-    def content_hashes(self) -> tuple[str, ...]:
-        """The sha256 of every case's mask file."""
-        return tuple(entry.source_sha256 for entry in self._entries)
-
     def __len__(self) -> int:
         return len(self._entries)
 

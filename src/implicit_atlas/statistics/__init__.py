@@ -2,7 +2,7 @@
 
 from implicit_atlas.statistics.alignment import Alignment, align
 from implicit_atlas.statistics.cases import Shapes
-from implicit_atlas.statistics.groups import GroupComparison, compare_groups, false_discovery_rates
+from implicit_atlas.statistics.groups import GroupComparison, compare_groups
 from implicit_atlas.statistics.modes import (
     Curve,
     ShapeStatistics,
@@ -21,7 +21,6 @@ __all__ = [
     "align",
     "compactness",
     "compare_groups",
-    "false_discovery_rates",
     "generality",
     "principal_modes",
     "specificity",

@@ -9,6 +9,7 @@ from math import comb
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.stats import false_discovery_control
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.statistics.cases import Shapes, centred_block, check_at_least, vertex_blocks, vertex_count
@@ -99,16 +100,8 @@ def compare_groups(
         largest = np.maximum(largest, between.max(1))
     p, global_p = reached / len(members), float((largest >= largest[0] * TIE).mean())
     groups, others = (str(names[0]), str(names[1])), len(members) - 1
-    q = false_discovery_rates(p)
+    q = false_discovery_control(p)
     return GroupComparison(mean, difference, share, p, q, global_p, others, exact, groups, sizes)
-
-
-def false_discovery_rates(p: Float[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:
-    """q-values: the false discovery rate at which each p-value is just found (Benjamini and Hochberg, 1995)."""
-    order = np.argsort(p)[::-1]
-    q = np.empty_like(p)
-    q[order] = np.minimum.accumulate(p[order] * len(p) / np.arange(len(p), 0, -1))
-    return q
 
 
 def _relabellings(

@@ -65,12 +65,17 @@ def specs_of(tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
 
 
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def encode_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
     """Named tensors as the bytes of a safetensors file; the tensors are not changed.
 
     Raises:
         TrainingError: a tensor holds NaN or infinite values; such a model must not replace a good one.
-        ValueError: more names or metadata than `decode_tensors` accepts, or a dtype that it does not know.
+        ValueError: more names or metadata than `read_tensors` accepts, or a dtype that it does not know.
     """
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES.values():

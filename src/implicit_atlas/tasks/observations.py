@@ -17,12 +17,11 @@ from implicit_atlas.io import (
     read_landmarks,
     read_mask,
 )
+from implicit_atlas.io.landmarks import LANDMARK_ENDINGS
 from implicit_atlas.shapes.sampling import Observations
 from implicit_atlas.sides import Mirror
 from implicit_atlas.support.console import Report
 from implicit_atlas.trained_atlas import TrainedAtlas
-
-POINT_ENDINGS = (".csv", ".mrk.json", ".fcsv")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +48,7 @@ def read_observations(
             problems.append(Problem(output_name(source), source, str(error)))
             continue
         try:
-            if source.name.lower().endswith(POINT_ENDINGS):
+            if source.name.lower().endswith(LANDMARK_ENDINGS):
                 told = Told(source, from_landmarks(read_landmarks(source), spread_mm))
             else:
                 drawn = Drawn.of(read_mask(source, tuple(labels)), seen)
@@ -71,7 +70,7 @@ def observation_files(sources: Sequence[Path]) -> list[Path]:
         if not source.is_dir():
             found.append(source)
             continue
-        clicks = sorted(p for p in source.iterdir() if p.name.lower().endswith(POINT_ENDINGS))
+        clicks = sorted(p for p in source.iterdir() if p.name.lower().endswith(LANDMARK_ENDINGS))
         clicks = [path for path in clicks if path.is_file() and not path.name.startswith(".")]
         found += clicks
         try:
@@ -120,7 +119,7 @@ def output_name(source: Path) -> str:
 
 def plain_name(name: str) -> str:
     """A name without the ending of a file of points."""
-    for ending in POINT_ENDINGS:
+    for ending in LANDMARK_ENDINGS:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name

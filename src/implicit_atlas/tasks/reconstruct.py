@@ -106,8 +106,20 @@ def reconstruct(  # noqa: PLR0913 (options of a main verb)
 ) -> Iterator[Reconstruction]:
     """Fit cases in batches, yielding each with its fit; what cannot be read or fitted goes to `on_problem`.
 
-    With `template`, all deform that one, so that they can be compared place by place; `mirror` says which are mirror
-    images of the atlas's organs. Memory does not grow with the number of cases.
+    Memory does not grow with the number of cases.
+
+    Args:
+        atlas: of their organ.
+        sources: mask files, or shapes of a store.
+        config: of the fits.
+        labels: that make up the organ; by default those of the atlas.
+        on_problem: told of what cannot be used.
+        report: told how far it is.
+        template: that all deform, so that they can be compared place by place; by default each one's best.
+        mirror: which are mirror images of the atlas's organs.
+
+    Raises:
+        InputError: no such template, or no way to mirror.
     """
     config = config or FitConfig()
     for first in range(0, len(sources), config.batch):

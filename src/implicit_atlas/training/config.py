@@ -29,12 +29,14 @@ class TrainConfig:
     """Options of one training run.
 
     Args:
+        seed: of all random numbers.
         steps: length of the schedule; ignored where `max_minutes` is given.
         max_minutes: fit the schedule into this time.
         batch: shapes a step.
         real_share: share of a batch that real shapes take, the others being warps.
         hidden_learning_rate: of the hidden layers' weights (Muon); `learning_rate` is of the others (Adam).
         modes_share: of `learning_rate`, for the patterns of modes; 0 keeps them as they start.
+        code_learning_rate: of the codes (sparse Adam).
         codes: start codes: "linear" (coordinates in the network's modes, where it has them; else a PCA of
             low-resolution signed distances), or "random" (the paper).
         templates: where templates start, in networks with modes: at the means of "clusters" of shapes, or all at the
@@ -42,7 +44,15 @@ class TrainConfig:
         shrinkage: of clusters' means towards the mean of all shapes: they count as so many shapes, and a cluster as its
             own. A template that is one shape would have to be rid of all that is peculiar to it.
         warps: number of warped copies, each with a code of its own.
+        warp: how strong warps are.
+        points: of a shape in a step.
+        losses: weights of the penalties; those of the method, where it has any.
+        device: where it is learned.
         precision: Lightning Fabric's name of the arithmetic.
+        checkpoint_minutes: between states that are saved.
+
+    Raises:
+        InputError: a value out of range.
     """
 
     seed: int = 0
@@ -70,6 +80,9 @@ class TrainConfig:
         check_minutes(self.max_minutes)
         if self.warps < 0:
             raise InputError("--warps", f"{self.warps} is not a number of copies", "Give 0 or more.")
+        if self.seed < 0 or not 0 <= self.real_share <= 1:
+            problem = f"has seed {self.seed} and a real share of {self.real_share}"
+            raise InputError("training", problem, "Give a seed of 0 or more, and a share from 0 to 1.")
         if self.steps < 1 or self.batch < 1:
             raise InputError(
                 "training", f"{self.steps} steps of {self.batch} shapes are nothing to do", remedy

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -42,10 +43,8 @@ STATE = "state.safetensors"
 
 
 def best_device() -> Device:
-    """The fastest device of this machine: "cuda", "mps" or "cpu"."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    """The fastest device of this machine that is known to work: "cuda" or "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def train(  # noqa: PLR0913 (keyword options of the library's main verb)
@@ -72,11 +71,10 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
         progress: told the share that is done.
 
     Raises:
-        InputError: shapes that do not fit together, a run folder in use or of another run, no time.
+        InputError: shapes that do not fit together or have one name, a run folder in use or of another run, no time.
         TrainingError: the loss became NaN or infinite; the last good state is kept.
     """
-    if not shapes:
-        raise InputError("training set", "holds no shape", "Give at least one mask.")
+    _check(shapes)
     model = model or ModelConfig()
     if config is None:
         config = default_config(len(shapes), best_device(), max_minutes, method=model.method)
@@ -101,6 +99,18 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
     return _atlas(shapes, tuple(labels), model, config, data, trained)
 
 
+def _check(shapes: Sequence[Shape]) -> None:
+    if not shapes:
+        raise InputError("training set", "holds no shape", "Give at least one mask.")
+    if len({(shape.frame.resolution, shape.frame.kind, shape.frame.margin) for shape in shapes}) > 1:
+        problem = "mixes frames of several kinds, margins or resolutions"
+        raise InputError("training set", problem, "Prepare all shapes in one way.")
+    name, times = Counter(shape.name for shape in shapes).most_common(1)[0]
+    if times > 1:
+        remedy = "Give each a name of its own: it is what its code is found by."
+        raise InputError("training set", f"holds {times} shapes named '{name}'", remedy)
+
+
 def _cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -116,8 +126,6 @@ def _atlas(
 ) -> TrainedAtlas:
     first = shapes[0].frame
     resolution, kind, margin = first.resolution, first.kind, first.margin
-    if any((s.frame.resolution, s.frame.kind, s.frame.margin) != (resolution, kind, margin) for s in shapes):
-        raise InputError("training set", "mixes frames of several kinds", "Prepare all shapes in one way.")
     names = tuple(shape.name for shape in shapes)
     encoder = fit_ridge(data.features, trained.codes, FEATURE_RESOLUTION)
     sizes = tuple(_size_mm(shape) for shape in shapes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from implicit_atlas.support.files import write_atomic
+
 
 class RunLog:
     """Appends lines to a file; without a path it keeps nothing."""
@@ -25,7 +27,7 @@ class RunLog:
             return
         kept = [line for line in self.read_lines() if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        self.path.write_text(text, encoding="utf-8")
+        write_atomic(self.path, text.encode())
 
     def read_lines(self) -> list[dict[str, float]]:
         """The complete lines, oldest first."""
