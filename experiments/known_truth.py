@@ -113,7 +113,7 @@ def modes_of(atlas: TrainedAtlas, fits: list[Fit], organs: list[Phantom]) -> Num
 
 def volumes_of(atlas: TrainedAtlas, family: str) -> Numbers:
     """Mean and deviation of the volume in ml: of random shapes, and of as many new organs."""
-    made = [fit.mesh().volume_mm3 / 1000 for fit in generate(atlas, NEW)]
+    made = [fit.mesh().volume_mm3 / 1000 for fit in generate(atlas, NEW, temperature=1.0)]
     new = [organ.volume_mm3 / 1000 for organ in make_phantoms(family, NEW, seed=1)]
     return {
         name: [round(float(np.mean(v)), 3), round(float(np.std(v)), 3)]

@@ -11,7 +11,9 @@ import pytest
 from atlas_samples import CODE, FIT, RESOLUTION, dsc, phantom_shapes, tiny_atlas, tiny_model, tiny_training
 from nibabel import orientations
 
+from implicit_atlas.correspondence.through_template import transfer_points
 from implicit_atlas.errors import FitError, InputError
+from implicit_atlas.generation import interpolate
 from implicit_atlas.geometry import grid
 from implicit_atlas.geometry.frame import Grid
 from implicit_atlas.io import Mask
@@ -168,3 +170,37 @@ def test_shapes_of_another_resolution_can_be_fitted():
     (fit,) = tiny_atlas().fit([shape], QUICK)
     assert fit.mask().shape == SEEN.occupancy.shape
     assert dsc(fit.mask(), SEEN.occupancy) > 0.8
+
+
+def test_the_labels_of_the_organ_are_remembered_and_not_mixed():
+    half = [dataclasses.replace(shape, labels=(2,)) for shape in SHAPES[:2]]
+    brief = tiny_training(steps=1)
+    assert train(half, tiny_model(), brief).config.labels == (2,)
+    assert train(SHAPES[:2], tiny_model(), brief, labels=(3,)).config.labels == (3,)
+    for shapes, labels in (([half[0], SHAPES[1]], ()), (half, (1,))):
+        with pytest.raises(InputError, match="holds shapes of labels"):
+            train(shapes, tiny_model(), brief, labels=labels)
+
+
+def test_fits_of_another_atlas_are_not_taken():
+    other = train(SHAPES[:2], tiny_model(), tiny_training(steps=1))
+    first, last = (other.known(shape.name, shape.frame) for shape in SHAPES[:2])
+    with pytest.raises(InputError, match="another atlas"):
+        interpolate(tiny_atlas(), first, last)
+    with pytest.raises(InputError, match="another atlas"):
+        transfer_points(tiny_atlas(), first, last, np.zeros((1, 3)))
+    other.check_own(first)
+
+
+def test_a_shape_in_another_unit_is_doubtful():
+    shape = SHAPES[6]
+    grid_mm = shape.frame.grid
+    large = Grid(grid_mm.shape, np.diag([100.0, 100, 100, 1]) @ grid_mm.affine)
+    mask = Mask(restore(shape), large, Path("large.nii.gz"), (), np.dtype(np.uint8))
+    right, wrong = tiny_atlas().fit([shape, prepare(mask, RESOLUTION)], QUICK)
+    assert right.doubt is None and "are its voxels in millimetres?" in str(wrong.doubt)
+
+
+def test_millimetres_are_no_cube_coordinates():
+    with pytest.raises(InputError, match="Are they millimetres"):
+        tiny_atlas().complete([Observations(40 * np.eye(4, 3), np.full(4, 0.5))])

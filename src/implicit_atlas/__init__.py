@@ -22,6 +22,10 @@ __version__ = version("implicit-atlas")
 # Threads that wait for one another give up their core soon (GNU OpenMP, read when torch is imported). By default they
 # hold it for milliseconds: alone that gains nothing, beside other busy processes it takes several times as long.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# Numba would set the number of threads to that of the cores, also for torch, whatever was asked for.
+if os.environ.get("OMP_NUM_THREADS", "").isdigit():
+    threads = max(1, min(int(os.environ["OMP_NUM_THREADS"]), os.cpu_count() or 1))
+    os.environ.setdefault("NUMBA_NUM_THREADS", str(threads))
 
 if TYPE_CHECKING:
     from implicit_atlas.atlas.methods import ModelConfig

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from implicit_atlas.trained_atlas import TrainedAtlas
 
+FEW_NAMES = 12
+
 
 def facts(atlas: TrainedAtlas) -> list[tuple[str, str]]:
     """What a model is and how it was trained, name by name."""
@@ -17,6 +19,7 @@ def facts(atlas: TrainedAtlas) -> list[tuple[str, str]]:
         ("templates", f"{atlas.templates} (used by {atlas.template_usage()} training shapes)"),
         ("parameters", f"{atlas.parameters:,}"),
         ("training shapes", f"{len(about.names)} and {options['warps']} warped copies{turned}"),
+        ("their names", _some(about.names)),
         ("labels", ", ".join(map(str, about.labels)) or "all above 0"),
         ("frame", f"{about.frame}, margin {about.margin:g}, resolution {about.resolution}"),
         ("mean size", " x ".join(f"{size:.1f}" for size in about.size_mm) + " mm"),
@@ -24,6 +27,11 @@ def facts(atlas: TrainedAtlas) -> list[tuple[str, str]]:
         ("device", f"{source['device']}, torch {source['torch']}"),
         ("version", str(source.get("version", "unknown"))),
     ]
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """The first and the last of many names."""
+    return ", ".join(names) if len(names) <= FEW_NAMES else f"{', '.join(names[:3])} ... {names[-1]}"
 
 
 def model_card(

@@ -21,7 +21,7 @@ _pieces: WeakKeyDictionary[TrainedAtlas, int] = WeakKeyDictionary()
 
 
 def generate(
-    atlas: TrainedAtlas, count: int, seed: int = 0, temperature: float = 1.0, template: int | None = None
+    atlas: TrainedAtlas, count: int, seed: int = 0, temperature: float = 0.8, template: int | None = None
 ) -> list[Fit]:
     """Random shapes: a template as often as the training shapes deform it, a code of its normal distribution, a size.
 
@@ -85,11 +85,13 @@ def interpolate(atlas: TrainedAtlas, first: Fit, last: Fit, steps: int = 5) -> l
     They deform the ends' template, and their sizes lie between those of the ends. Local residuals are left out.
 
     Raises:
-        InputError: fewer than two steps, or ends that deform different templates.
+        InputError: fewer than two steps, or ends of another atlas or that deform different templates.
         FitError: an end that failed.
     """
     if steps < 2:
         raise InputError("interpolate", f"{steps} steps have no two ends", "Give two or more.")
+    for end in (first, last):
+        atlas.check_own(end)
     ends = [_checked(end) for end in (first, last)]
     template = ends[0].template
     if template != ends[1].template:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from implicit_atlas.fitting.dense import Progress, fit_codes
 from implicit_atlas.fitting.fit import Fit
 from implicit_atlas.fitting.local import ResidualNodes, residual_nodes
 from implicit_atlas.fitting.pose import pose_prior
-from implicit_atlas.fitting.sizes import check_shapes
+from implicit_atlas.fitting.sizes import check_shapes, unlike_size
 from implicit_atlas.fitting.sparse import ShapePrior, SparseConfig, complete_codes
 from implicit_atlas.fitting.starts import candidates
 from implicit_atlas.geometry.distance import signed_distance
@@ -167,9 +168,8 @@ class TrainedAtlas:
             InputError: no training shape has that name.
         """
         if name not in self.config.names:
-            raise InputError(
-                name, "is not a training shape of this atlas", "See `implicit-atlas info` for their names."
-            )
+            remedy = f"`config.names` has them, as {self.config.names[0]}."
+            raise InputError(name, "is not a training shape of this atlas", remedy)
         code = self.codes[self.config.names.index(name)]
         return self._found(name, self._unfitted(code, "training"), frame)
 
@@ -203,7 +203,20 @@ class TrainedAtlas:
         return self.network.expand(codes, which, self._template_features(), residual)
 
     def _found(self, name: str, found: CodeFit, frame: Frame | None = None) -> Fit:
-        return Fit(name, found, frame, self.config.resolution, partial(self._field, found))
+        unlike = None if frame is None else unlike_size(self.config, frame)
+        return Fit(
+            name, found, frame, self.config.resolution, partial(self._field, found), unlike, self.identity
+        )
+
+    @cached_property
+    def identity(self) -> str:
+        """Tells atlases apart: a digest of the training codes."""
+        return hashlib.sha256(np.ascontiguousarray(self.codes).tobytes()).hexdigest()[:16]
+
+    def check_own(self, fit: Fit) -> None:
+        """Raise an InputError where a fit is of another atlas: its code means another shape here."""
+        if fit.owner not in ("", self.identity):
+            raise InputError(fit.name, "was fitted by another atlas", "Give fits of this one.")
 
     def _field(self, found: CodeFit) -> ValuesAt:
         """Occupancy logits of one fit, at any cube points."""
@@ -230,15 +243,10 @@ class TrainedAtlas:
             return as_numpy(self.network.template.query(self._template_features(), owner, where))[0, :, 0]
 
     def check_template(self, index: int) -> None:
-        """Refuse a template that the atlas has not.
-
-        Raises:
-            InputError: naming it.
-        """
+        """Raise an InputError for a template that the atlas has not."""
         if not 0 <= index < self.templates:
-            raise InputError(
-                f"template {index}", f"is none of this atlas's {self.templates}", "Count from 0."
-            )
+            problem = f"is none of this atlas's {self.templates}"
+            raise InputError(f"template {index}", problem, "Count from 0.")
 
     def shape_of(
         self,
@@ -256,9 +264,8 @@ class TrainedAtlas:
         """
         code = np.asarray(code, np.float32)
         if code.shape != self.codes.shape[1:] or not np.isfinite(code).all():
-            raise InputError(
-                name, f"is not {self.codes.shape[1]} finite numbers", "Give a code of this atlas."
-            )
+            problem = f"is not {self.codes.shape[1]} finite numbers"
+            raise InputError(name, problem, "Give a code of this atlas.")
         if template is not None:
             self.check_template(template)
         about = self.config
@@ -293,10 +300,9 @@ class TrainedAtlas:
         """Signed distances to the surface of each template in cube units, (m, R, R, R); None without templates."""
         if self._distances is None and isinstance(self.network, Atlas):
             side = self.config.resolution
-            maps = []
-            for index in range(self.templates):
-                inside = sparse_volume(partial(self.template_logits, index), side).values > 0
-                maps.append(signed_distance(inside, side) * np.float32(2 / side))
+            fields = (partial(self.template_logits, index) for index in range(self.templates))
+            insides = (sparse_volume(field, side).values > 0 for field in fields)
+            maps = [signed_distance(inside, side) * np.float32(2 / side) for inside in insides]
             self._distances = torch.from_numpy(np.stack(maps)).to(self.device)
         return self._distances
 

@@ -140,7 +140,13 @@ def test_sizes_that_cannot_be_are_refused(folder, sizes):
         TrainedAtlas.load(folder)
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "codes.safetensors", "config.json", "README.md"])
+def test_a_card_may_be_filled_in_by_hand(folder):
+    card = folder / "README.md"
+    card.write_text(card.read_text(encoding="utf-8") + "\n**Licence**: CC-BY 4.0\n", encoding="utf-8")
+    assert TrainedAtlas.load(folder).config.names
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "codes.safetensors", "config.json"])
 def test_an_altered_file_is_refused(folder, name):
     data = bytearray((folder / name).read_bytes())
     data[-3] ^= 1

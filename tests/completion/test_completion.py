@@ -10,6 +10,8 @@ from atlas_samples import tiny_atlas
 
 from implicit_atlas.completion import completion, spaces
 from implicit_atlas.completion.completion import Completion
+from implicit_atlas.completion.observe import CLICK_MM, as_clicks, from_points
+from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.code_fit import CodeFit
 from implicit_atlas.fitting.fit import Fit
 from implicit_atlas.geometry.frame import Frame
@@ -169,3 +171,24 @@ def test_a_shape_that_bulges_out_of_its_clicks_is_searched_for_again(monkeypatch
     assert (done.turned < 0.01) == more_probable == (done.doubt is None)
     surface = np.linalg.norm(done.mesh().vertices / NODE_MM - MIDDLE, axis=1)
     assert surface.max() < 23  # of 32: corrected by the same places where the wrong shape is kept
+
+
+def test_points_on_the_boundary_lie_as_near_to_it_as_clicks_where_nothing_says_how_near(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        TrainedAtlas,
+        "complete_and_draw",
+        lambda atlas, seen, *rest, **more: given.extend(seen) or [[found_as(BALL)]],
+    )
+    bare, own = AROUND * NODE_MM, observed(AROUND)
+    completion.complete(tiny_atlas(), [Observations(bare, np.full(len(bare), 0.5))])
+    np.testing.assert_array_equal(given[0].spread, from_points(bare).spread)
+    assert set(given[0].spread) == {CLICK_MM}
+    completion.complete(tiny_atlas(), [own])
+    assert given[-1].spread is own.spread
+
+
+@pytest.mark.parametrize("given", [observed(AROUND), [AROUND], AROUND])
+def test_what_is_no_list_of_observations_is_refused(given):
+    with pytest.raises(InputError, match="no list of observations"):
+        as_clicks(given)

@@ -11,7 +11,7 @@ from skimage.measure import marching_cubes
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.geometry.frame import Grid
-from implicit_atlas.geometry.pieces import SPECK, largest_pieces, without_specks, without_strays
+from implicit_atlas.geometry.pieces import SPECK, without_specks, without_strays
 from implicit_atlas.geometry.surface import (
     CubeMesh,
     dense_volume,
@@ -234,31 +234,6 @@ def test_cube_meshes_reach_the_world_through_the_frame(mirror):
 def test_mask_of_another_shape_is_refused():
     with pytest.raises(InputError, match="differs"):
         occupancy_mesh(np.ones((3, 3, 3), bool), Grid((3, 3, 4), np.eye(4)))
-
-
-def test_as_many_pieces_are_kept_as_are_asked_for():
-    occupancy = np.zeros((12, 12, 12), bool)
-    occupancy[1:4, 1:4, 1:4] = True
-    occupancy[4, 4, 4] = True
-    expected = occupancy.copy()
-    occupancy[8:10, 8:10, 8:10] = True
-    before = occupancy.copy()
-    np.testing.assert_array_equal(largest_pieces(occupancy)[0], expected)
-    both, count = largest_pieces(occupancy, 3)
-    assert count == 2 and (both == occupancy).all()
-    np.testing.assert_array_equal(occupancy, before)
-    np.testing.assert_array_equal(largest_pieces(expected)[0], expected)
-    assert not largest_pieces(np.zeros((2, 2, 2), bool))[0].any()
-
-
-def test_islands_are_no_pieces():
-    occupancy = np.zeros((12, 12, 12), bool)
-    occupancy[1:5, 1:5, 1:5] = True
-    expected = occupancy.copy()
-    occupancy[8, 8, 8:10] = True
-    kept, count = largest_pieces(occupancy, 5)
-    np.testing.assert_array_equal(kept, expected)
-    assert count == 1
 
 
 def test_pieces_that_nowhere_meet_a_mask_are_taken_out():

@@ -58,7 +58,7 @@ def test_a_list_of_files_and_folders(tmp_path: Path) -> None:
     touch(tmp_path / "one", "a.nii")
     touch(tmp_path, "b.nii", ".c.nii")
     source = [tmp_path / "b.nii", tmp_path / "one", tmp_path / "one" / "a.nii", tmp_path / ".c.nii"]
-    assert [path.name for path in list_cases(source)] == [".c.nii", "a.nii", "b.nii"]
+    assert [path.name for path in list_cases(source)] == ["b.nii", "a.nii", ".c.nii"]
 
 
 def test_odd_names_are_cases(tmp_path: Path) -> None:
@@ -139,3 +139,9 @@ def test_files_of_other_formats_are_passed_over_by_name(tmp_path):
     found = find_cases(tmp_path)
     assert [path.name for path in found.paths] == ["a.nii.gz"]
     assert [path.name for path in found.passed_over] == ["b.mat", "notes.txt"]
+
+
+def test_a_list_keeps_its_order(tmp_path: Path) -> None:
+    touch(tmp_path, "b.nii.gz", "c.stl", "a.nrrd")
+    given = [tmp_path / name for name in ("c.stl", "a.nrrd", "b.nii.gz")]
+    assert list(find_cases(given).paths) == given

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -16,6 +17,7 @@ from io_samples import block, grid_of, nifti_bytes
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import LabelMap, label_ids, parse_labels, read_labels, read_mask, select_mask
+from implicit_atlas.io.labels import as_label_ids
 
 MASK = block().astype(np.float32)
 
@@ -202,3 +204,14 @@ def test_ids_of_equal_names_are_joined_and_a_name_without_ids_is_none(tmp_path: 
     (tmp_path / "dataset.json").write_text('{"labels": {"a": 1e400}}')
     with pytest.raises(InputError, match="cannot be read"):
         parse_labels("a", tmp_path)
+
+
+@pytest.mark.parametrize(("given", "ids"), [(2, (2,)), ([1, 2], (1, 2)), (np.array([3]), (3,)), ((), ())])
+def test_one_label_or_several_may_be_given(given: Any, ids: tuple[int, ...]) -> None:
+    assert as_label_ids(given) == ids
+
+
+@pytest.mark.parametrize("given", ["1,2", ["1"], 1.5, None])
+def test_what_is_no_label_id_is_refused(given: Any) -> None:
+    with pytest.raises(InputError, match="no label ids"):
+        as_label_ids(given)

@@ -28,7 +28,12 @@ def convert(
 ) -> None:
     """Write masks and surfaces in another format, at the same place in the scanner (RAS and LPS as formats have it)."""
     from implicit_atlas.io import Problem, case_name
+    from implicit_atlas.io.formats import MESH_SUFFIXES
 
+    if distance and f".{to}" in (*MESH_SUFFIXES, ".glb"):
+        raise InputError(
+            "--distance", f"{to} holds surfaces, without distances", "Choose a volume's: --to nii.gz."
+        )
     problems: list[Problem] = []
     paths = mask_paths(sources, problems)
     total = len(paths) + len(problems)

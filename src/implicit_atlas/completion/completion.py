@@ -18,6 +18,7 @@ from implicit_atlas.completion.correction import (
     moved_at_random,
     values_at,
 )
+from implicit_atlas.completion.observe import as_clicks
 from implicit_atlas.completion.spaces import SURE, space_doubts
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.dense import Progress
@@ -158,9 +159,13 @@ def complete(
             that are likelier so, at three times the cost.
 
     Raises:
-        InputError: nothing was observed, points that cannot be of one such organ, or no way to mirror.
+        InputError: nothing was observed, points that cannot be of one such organ, no number of draws, or no way to
+            mirror.
     """
+    if draws < 0:
+        raise InputError("draws", f"{draws} are none", "Give 0 or more.")
     check_mirror(mirror)
+    observations = as_clicks(observations)
     for seen in observations:
         _check_span(atlas, seen)
     observations, unsure = _sided(atlas, observations, mirror)

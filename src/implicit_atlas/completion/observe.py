@@ -5,8 +5,9 @@ Voxels that nobody looked at are unobserved, not background.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -38,15 +39,51 @@ def from_landmarks(landmarks: Landmarks, spread_mm: float = CLICK_MM) -> Observa
     Raises:
         InputError: fewer than four points, or a spread that is no distance.
     """
-    count = len(landmarks.points_mm)
-    inside = np.full(count, 0.5) if landmarks.occupancy is None else landmarks.occupancy
-    if not 0 < spread_mm < np.inf:
-        raise InputError("spread", f"{spread_mm} mm is not a distance", "Give a positive number of mm.")
-    spread = np.where(inside == 0.5, spread_mm, np.inf)
     try:
-        return Observations(landmarks.points_mm, inside, name=landmarks.path.name, spread=spread)
+        return from_points(landmarks.points_mm, landmarks.occupancy, spread_mm, landmarks.path.name)
     except InputError as error:
         raise InputError(landmarks.path, error.problem, error.remedy) from error
+
+
+def from_points(
+    points_mm: Float[np.ndarray, "n 3"],
+    inside: Float[np.ndarray, " n"] | None = None,
+    spread_mm: float = CLICK_MM,
+    name: str = "points",
+) -> Observations:
+    """Points in memory, as `from_landmarks` has them of a file.
+
+    Args:
+        points_mm: at least four, in RAS millimetres of the scan.
+        inside: 1 inside, 0 outside, 1/2 on the boundary; by default all are on the boundary.
+        spread_mm: standard deviation of the distance between the boundary and a point on it.
+        name: of the case.
+
+    Raises:
+        InputError: fewer than four points, values that are not finite or out of range, or a spread that is no distance.
+    """
+    if not 0 < spread_mm < np.inf:
+        raise InputError("spread", f"{spread_mm} mm is not a distance", "Give a positive number of mm.")
+    labels = np.full(len(points_mm), 0.5) if inside is None else np.asarray(inside)
+    return Observations(points_mm, labels, name=name, spread=np.where(labels == 0.5, spread_mm, np.inf))
+
+
+def as_clicks(observations: Any) -> list[Observations]:
+    """Observations, of which points on the boundary lie as near to it as clicks where nothing says how near.
+
+    Raises:
+        InputError: what was given is no list of observations.
+    """
+    several: list[Any] = list(observations) if isinstance(observations, Sequence) else [None]
+    if any(not isinstance(seen, Observations) for seen in several):
+        remedy = "Give a list of them: [from_points(points_mm)], [from_landmarks(read_landmarks(file))]."
+        raise InputError("complete", f"a {type(observations).__name__} is no list of observations", remedy)
+    return [
+        replace(seen, spread=np.where(seen.occupancy == 0.5, CLICK_MM, np.inf))
+        if seen.spread is None and (seen.occupancy == 0.5).any()
+        else seen
+        for seen in several
+    ]
 
 
 def from_mask(mask: Mask, seen: Seen, name: str) -> Observations:

@@ -182,6 +182,7 @@ def common_template(fits: list[Fit]) -> int:
 
 def surface_map(atlas: TrainedAtlas, fit: Fit, template: CubeMesh) -> PointMap:
     """Where cube points of a fit lie in a template: smooth, and its surface goes to that of the template."""
+    atlas.check_own(fit)
     surface = fit.placed().world_to_cube(fit.mesh().vertices)
     return align(surface, template, np.array(atlas.config.size_mm))
 
@@ -192,8 +193,12 @@ def transfer_points(
     """Places of one case in another, RAS mm, and how far off the equation was left, in mm of the target.
 
     Raises:
-        InputError: the fits deform different templates, or have no place in a scan.
+        InputError: fits of another atlas, that deform different templates or have no place in a scan; points that are
+            not finite or not (n, 3).
     """
+    points_mm = np.asarray(points_mm, np.float64)
+    if points_mm.ndim != 2 or points_mm.shape[1] != 3 or not np.isfinite(points_mm).all():
+        raise InputError("points", f"are {points_mm.shape} numbers, or not finite", "Give (n, 3) in RAS mm.")
     template = template_mesh(atlas, common_template([source, target]))
     mapped = surface_map(atlas, source, template)
     wanted = mapped(source.placed().world_to_cube(points_mm))

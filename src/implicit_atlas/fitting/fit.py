@@ -46,6 +46,8 @@ class Fit:
         frame: where the cube lies in a scan; None where that is not known.
         resolution: lattice of the atlas.
         field: makes the shape's field, to be asked for logits at cube points.
+        unlike: what speaks against its size, or None.
+        owner: `TrainedAtlas.identity` of the atlas whose code it has; empty where that is not known.
     """
 
     name: str
@@ -53,6 +55,13 @@ class Fit:
     frame: Frame | None = dataclasses.field(repr=False)
     resolution: int
     field: Callable[[], ValuesAt] = dataclasses.field(repr=False)
+    unlike: str | None = dataclasses.field(default=None, repr=False)
+    owner: str = dataclasses.field(default="", repr=False)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why not to trust it, or None; what its mask says of it, and its side, `tasks.reconstruct` tells, too."""
+        return all_doubts(self.found.doubt, self.unlike)
 
     @property
     def failure(self) -> str | None:
@@ -60,7 +69,16 @@ class Fit:
         return self.found.failure
 
     def logits_at(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-        """Occupancy logits at cube points, positive inside."""
+        """Occupancy logits at cube points, positive inside.
+
+        Raises:
+            InputError: points that are not (n, 3).
+        """
+        points = np.asarray(points)
+        if points.ndim != 2 or points.shape[1] != 3:
+            raise InputError(
+                self.name, f"was asked at points of shape {points.shape}", "Give (n, 3) cube points."
+            )
         return self.field()(points)
 
     def logits(self, resolution: int | None = None) -> Float[np.ndarray, "r r r"]:
@@ -103,6 +121,8 @@ class Fit:
         self.found.checked(self.name)
         if self.frame is None:
             raise InputError(
-                self.name, "has no place in a scan", "Ask for `occupancy` or `cube_mesh` instead."
+                self.name,
+                "has no place in a scan",
+                "Ask for `occupancy` or `cube_mesh`, or give known() a frame.",
             )
         return self.frame

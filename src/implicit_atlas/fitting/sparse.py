@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from implicit_atlas.atlas.field import Atlas, Field
+from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.code_fit import CodeFit
 from implicit_atlas.fitting.dense import Progress, in_batches
 from implicit_atlas.fitting.pose import FREE
@@ -32,6 +34,7 @@ LONGER = 3  # times as many iterations where the pose is free, too
 SEARCH = 40  # iterations by which templates are compared where it is, at most
 TRIAL = 30  # and where it is not
 SEARCH_POINTS = 1 << 11  # of such an iteration, at most
+BEYOND = 3.0  # cube units: no place of an organ in its cube
 FINALISTS = 3  # of each shape, which are searched to the end
 DRAW_POINTS = 1 << 12  # of an iteration of a draw, at most
 
@@ -56,7 +59,18 @@ def complete_codes(
         config: how.
         progress: told how far it is.
         draws: how many, which follow the most probable one in the list of each shape.
+
+    Raises:
+        InputError: points that are no cube coordinates, where the prior has no pose.
     """
+    if prior.pose is None:
+        for seen in observations:
+            far = float(np.abs(seen.points).max())
+            if far > BEYOND:
+                problem = f"has points as far as {far:.3g} from the cube's middle, whose faces are at 1"
+                raise InputError(
+                    seen.name, problem, "Are they millimetres? Use completion.complete for these."
+                )
     config = config or SparseConfig()
     near = replace(config, points=min(config.points, DRAW_POINTS))  # draws begin at the most probable shape
     if prior.pose is not None:

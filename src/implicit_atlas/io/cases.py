@@ -47,7 +47,7 @@ class Cases:
 
 
 def find_cases(source: str | Path | Iterable[str | Path]) -> Cases:
-    """Find the masks in a folder, a file, or a list of both, in the order of their names.
+    """Find the masks in a folder, a file, or a list of both: in the order of the list, of a folder in that of names.
 
     Folders are not searched below their first level; hidden files and unknown formats in them are passed
     over. Files of one case name (liver.nii.gz and liver.stl) are all set aside, because nothing says which is
@@ -66,8 +66,8 @@ def find_cases(source: str | Path | Iterable[str | Path]) -> Cases:
     if not found:
         raise InputError("masks", "none were named", "Give a folder of masks, or mask files.")
     by_name: dict[str, list[Path]] = defaultdict(list)
-    for name, _, path in sorted((case_name(path), str(path), path) for path in found):
-        by_name[name].append(path)
+    for path in found:
+        by_name[case_name(path)].append(path)
     paths = tuple(same[0] for same in by_name.values() if len(same) == 1)
     problems = tuple(_duplicate(path, same) for same in by_name.values() if len(same) > 1 for path in same)
     return Cases(paths, problems, tuple(sorted(others)))
@@ -95,7 +95,7 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
         problem = f"cannot be listed ({error.strerror or error})"
         raise InputError(folder, problem, "Check the folder and its permissions.") from error
     files = [folder / name for name, is_dir in listed if not is_dir]
-    masks = [path for path in files if is_mask_name(path.name)]
+    masks = sorted((p for p in files if is_mask_name(p.name)), key=lambda path: (case_name(path), str(path)))
     if not masks:
         raise _no_masks(folder, sorted(name for name, is_dir in listed if is_dir))
     return masks, [path for path in files if not is_mask_name(path.name)]

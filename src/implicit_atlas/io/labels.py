@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Integer, Shaped
@@ -91,6 +93,23 @@ def select_mask(label_map: LabelMap, labels: tuple[int, ...] = ()) -> Mask:
     if occupancy.all():
         notes.append("the mask fills the whole volume")
     return Mask(occupancy, label_map.grid, source, labels, label_map.dtype, tuple(notes))
+
+
+def as_label_ids(labels: Any) -> tuple[int, ...]:
+    """Label ids as they may be given: one, or several.
+
+    Raises:
+        InputError: a text, or anything else that is no whole number.
+    """
+    try:
+        several: tuple[Any, ...] = (labels,) if isinstance(labels, (str, int, np.integer)) else tuple(labels)
+        if any(isinstance(label, str) for label in several):
+            raise TypeError("a text")
+        return tuple(operator.index(label) for label in several)
+    except TypeError as error:
+        raise InputError(
+            "labels", f"{labels!r} are no label ids ({error})", "Give (1,) or (1, 2)."
+        ) from error
 
 
 def check_label_ids(labels: tuple[int, ...]) -> None:

@@ -19,7 +19,7 @@ from implicit_atlas.io.formats import (
     unknown_format,
 )
 from implicit_atlas.io.itk import read_itk_grid, read_itk_labels, write_itk
-from implicit_atlas.io.labels import check_label_ids, select_mask
+from implicit_atlas.io.labels import as_label_ids, check_label_ids, select_mask
 from implicit_atlas.io.meshes import read_mesh
 from implicit_atlas.io.nifti import read_nifti_grid, read_nifti_labels, write_nifti
 from implicit_atlas.io.output import make_folder
@@ -52,7 +52,7 @@ def read_labels(path: str | Path) -> LabelMap:
     raise _refusal(path)
 
 
-def read_mask(path: str | Path, labels: tuple[int, ...] = ()) -> Mask:
+def read_mask(path: str | Path, labels: int | Sequence[int] = ()) -> Mask:
     """Read one organ's mask, and log what had to be repaired.
 
     Args:
@@ -62,8 +62,9 @@ def read_mask(path: str | Path, labels: tuple[int, ...] = ()) -> Mask:
     Raises:
         InputError: anything that makes the file unusable, an empty mask, or labels that do not occur.
     """
-    check_label_ids(labels)
-    mask = select_mask(read_labels(path), tuple(labels))
+    ids = as_label_ids(labels)
+    check_label_ids(ids)
+    mask = select_mask(read_labels(path), ids)
     say_notes(path, mask.notes)
     return mask
 

@@ -171,7 +171,7 @@ def _repaired(
 
 def _shape_of(atlas: TrainedAtlas, mask: Mask, occupancy: Bool[np.ndarray, "x y z"], pieces: int) -> Shape:
     """The largest pieces of an occupancy on a mask's grid, in the atlas's frame."""
-    organ = replace(mask, occupancy=largest_pieces(occupancy, pieces)[0])
+    organ = replace(mask, occupancy=largest_pieces(occupancy, pieces, mask.grid.spacing_mm)[0])
     return atlas.config.prepared.shape_of(organ, content_hash="")
 
 
@@ -193,7 +193,7 @@ def repaired(
         keep_mm = KEEP_VOXELS * float(mask.grid.spacing_mm.mean())
         if is_fine(mask, fit):  # in coarser voxels the shape says more than the outline itself
             occupancy = smoothed(occupancy, inside, mask.grid.spacing_mm)
-        loose = loose_voxels(occupancy, pieces)
+        loose = loose_voxels(occupancy, pieces, mask.grid.spacing_mm)
         # A hole or an island says nothing of the outline around it.
         outline = np.where(loose, inside, occupancy)
         apart = noisy(outline, inside, mask.grid.spacing_mm, *unit_of(mask, fit)) | loose
@@ -215,10 +215,12 @@ def repaired(
     )
 
 
-def loose_voxels(occupancy: Bool[np.ndarray, "x y z"], pieces: int = 1) -> Bool[np.ndarray, "x y z"]:
+def loose_voxels(
+    occupancy: Bool[np.ndarray, "x y z"], pieces: int = 1, spacing_mm: Float[np.ndarray, "3"] | None = None
+) -> Bool[np.ndarray, "x y z"]:
     """Pockets that a mask encloses, and islands: what is not of its largest pieces, as many as the organ has."""
     pockets = binary_fill_holes(occupancy) & ~occupancy
-    return pockets | (occupancy & ~largest_pieces(occupancy, pieces)[0])
+    return pockets | (occupancy & ~largest_pieces(occupancy, pieces, spacing_mm)[0])
 
 
 def is_fine(mask: Mask, fit: Fit) -> bool:

@@ -51,7 +51,7 @@ def mended(atlas: TrainedAtlas, mask: Mask, pieces: int, mirrored: bool = False)
         occupancy = without_stairs(occupancy, spacing_mm, stairs)
         # Their first and last slices are flat ends that nobody cut off.
         return Start(occupancy, stairs.apart * float(spacing_mm[stairs.axis]))
-    organ = largest_pieces(occupancy, pieces)[0]
+    organ = largest_pieces(occupancy, pieces, spacing_mm)[0]
     whole = rounded_off(atlas, replace(mask, occupancy=organ), mirrored)
     return Start(occupancy | whole, 0.0, int((whole & ~occupancy).sum()))
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -59,7 +59,8 @@ class PrepareConfig:
         Raises:
             InputError: an empty mask, or an organ too thin to survive at this resolution.
         """
-        return prepare(mask, self.resolution, self.margin, self.kind, name, content_hash)
+        shape = prepare(mask, self.resolution, self.margin, self.kind, name, content_hash)
+        return replace(shape, labels=self.labels)
 
 
 @dataclass(frozen=True)

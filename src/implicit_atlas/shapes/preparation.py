@@ -34,7 +34,7 @@ class PreparedCases:
     """What became of the masks of a folder.
 
     Args:
-        shapes: the shapes, in the order of their names.
+        shapes: the shapes, in the order of the list, of a folder in that of their names.
         problems: the cases that could not be prepared.
     """
 
@@ -99,7 +99,7 @@ def prepare_each(
         run_cases(prepare_case, cases, _workers_worth(paths, workers)), start=1
     ):
         path = paths[index]
-        outcome = _outcome(path, answer)
+        outcome = _outcome(path, answer, config.labels)
         for note in outcome.notes if isinstance(outcome, Shape) else ():
             _log.warning("%s: %s", printable(str(path)), note)
         yield path, outcome
@@ -147,7 +147,7 @@ def _refused(error: InputError) -> Message:
     return Message({"problem": str(error), "absent": isinstance(error, AbsentLabelError), "shape": None})
 
 
-def _outcome(path: Path, answer: Message | None) -> Shape | Problem | None:
+def _outcome(path: Path, answer: Message | None, labels: tuple[int, ...]) -> Shape | Problem | None:
     """Return a worker's answer as the shape, the problem, or None for a file that did not change."""
     if answer is None:
         error = InputError(
@@ -167,4 +167,5 @@ def _outcome(path: Path, answer: Message | None) -> Shape | Problem | None:
         content_hash=values["content_hash"],
         dtype=values["dtype"],
         notes=tuple(values["notes"]),
+        labels=labels,
     )

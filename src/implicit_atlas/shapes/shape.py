@@ -32,6 +32,7 @@ class Shape:
         content_hash: sha256 of that file's bytes, in hexadecimal; see `hash_source`.
         dtype: name of the voxel type in that file, e.g. "uint8".
         notes: repairs made and doubts found while the file was read.
+        labels: label ids that make the organ; empty for everything above 0.
 
     Raises:
         InputError: as many bytes as the frame's resolution needs are not there.
@@ -44,6 +45,7 @@ class Shape:
     content_hash: str
     dtype: str = "uint8"
     notes: tuple[str, ...] = ()
+    labels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         expected = packed_size(self.frame.resolution)
@@ -165,7 +167,12 @@ def restore_on(
 
     Returns:
         occupancy of shape `grid.shape`; False outside the cube.
+
+    Raises:
+        InputError: what was given is no grid.
     """
+    if not hasattr(grid, "affine"):
+        raise InputError(str(grid), "is no grid", "Give read_grid(path), or a mask's `grid`.")
     occupancy = np.zeros(grid.shape, np.bool_)
     to_cube = frame.affine_world_to_cube @ grid.affine
     signs = np.stack(np.meshgrid(*[(-1, 1)] * 3, [1], indexing="ij"), -1).reshape(-1, 4)

@@ -14,6 +14,7 @@ import numpy as np
 from implicit_atlas.errors import InputError
 from implicit_atlas.geometry.frame import Frame
 from implicit_atlas.io import LabelMap, Problem, case_name, find_cases, read_mask, select_mask
+from implicit_atlas.io.labels import as_label_ids
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.shapes.manifest import (
@@ -89,6 +90,7 @@ class ShapeStore(Sequence[Shape]):
             content_hash=entry.source_sha256,
             dtype=entry.dtype,
             notes=entry.notes,
+            labels=self.config.labels,
         )
 
 
@@ -142,7 +144,7 @@ def prepare_folder(
         kept = {
             name: entry for name, entry in _sound_entries(folder, before, config).items() if name in paths
         }
-        writer = StoreWriter(folder, config, before, kept, list(paths))
+        writer = StoreWriter(folder, config, before, kept, sorted(paths))
         known = {paths[name]: entry.source_sha256 for name, entry in kept.items()}
         for path, outcome in prepare_each(cases.paths, config, known, workers, progress):
             if isinstance(outcome, Shape):
@@ -163,7 +165,7 @@ def prepare_folder(
 
 def load_shapes(  # noqa: PLR0913 (options of a main verb)
     source: MaskSource,
-    labels: Sequence[int] = (),
+    labels: int | Sequence[int] = (),
     resolution: int | None = None,
     *,
     like: PrepareConfig | None = None,
@@ -172,6 +174,8 @@ def load_shapes(  # noqa: PLR0913 (options of a main verb)
     on_problem: Callable[[Problem], object] | None = None,
 ) -> list[Shape]:
     """Return the shapes of a store, or of masks that are prepared now, in the paper's frame or as an atlas's were.
+
+    In the order of the list, or of a folder in that of names, without those that cannot be used (`shape.source`).
 
     Args:
         source: a shape store, a folder of masks, a mask file, or several mask files.
@@ -187,12 +191,12 @@ def load_shapes(  # noqa: PLR0913 (options of a main verb)
     """
     single = Path(source) if isinstance(source, (str, Path)) else None
     if single is not None and single.is_dir() and is_store(single):
-        return list(_store_with(single, labels, resolution))
+        return list(_store_with(single, as_label_ids(labels), resolution))
     config = like or PrepareConfig()
     config = replace(
         config,
         resolution=config.resolution if resolution is None else resolution,
-        labels=tuple(labels) or config.labels,
+        labels=as_label_ids(labels) or config.labels,
     )
     if single is not None and single.is_file():
         content_hash = hash_source(single)
@@ -204,11 +208,14 @@ def load_shapes(  # noqa: PLR0913 (options of a main verb)
     else:
         problems = prepare_folder(source, cache, config, progress=progress).quarantined
         shapes = list(ShapeStore(Path(cache), read_manifest(Path(cache))))
+        given = {case_name(path): place for place, path in enumerate(find_cases(source).paths)}
+        shapes.sort(key=lambda shape: given.get(shape.name, len(given)))
     for problem in problems:
         (on_problem or _log_problem)(problem)
     if not shapes:
         where = single if single is not None else "masks"
-        raise InputError(where, f"none can be used; the first: {problems[0].message}", "Correct the masks.")
+        problem = f"none can be used; the first: {problems[0].message.rstrip('.')}"
+        raise InputError(where, problem, "Correct the masks.")
     return shapes
 
 

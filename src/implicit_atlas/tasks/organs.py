@@ -104,7 +104,7 @@ def check_distinct(organs: Mapping[str, Sequence[int]]) -> None:
 
 def reconstruct_organs(
     atlases: Mapping[str, TrainedAtlas],
-    sources: Sequence[Path],
+    sources: Sequence[str | Path],
     config: FitConfig | None = None,
     on_problem: Callable[[Problem], object] = lambda problem: None,
     report: Report = lambda share, text: None,
@@ -129,7 +129,7 @@ def reconstruct_organs(
     check_distinct({name: atlas.config.labels for name, atlas in atlases.items()})
     config = config or FitConfig()
     for first in range(0, len(sources), config.batch):
-        part = sources[first : first + config.batch]
+        part = [Path(source) for source in sources[first : first + config.batch]]
         cases = [
             case for source in part if (case := _organs_of(source, atlases, on_problem, mirror)) is not None
         ]

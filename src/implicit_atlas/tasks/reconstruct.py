@@ -96,7 +96,7 @@ def _case(atlas: TrainedAtlas, mask: Mask, shape: Shape, mirror: Mirror) -> Case
 
 def reconstruct(  # noqa: PLR0913 (options of a main verb)
     atlas: TrainedAtlas,
-    sources: Sequence[Path] | Sequence[Shape],
+    sources: Sequence[str | Path] | Sequence[Shape],
     config: FitConfig | None = None,
     labels: Sequence[int] = (),
     on_problem: Callable[[Problem], object] = lambda problem: None,
@@ -122,8 +122,9 @@ def reconstruct(  # noqa: PLR0913 (options of a main verb)
         InputError: no such template, or no way to mirror.
     """
     config = config or FitConfig()
-    for first in range(0, len(sources), config.batch):
-        part = sources[first : first + config.batch]
+    several: list[Path | Shape] = [Path(one) if isinstance(one, str) else one for one in sources]
+    for first in range(0, len(several), config.batch):
+        part = several[first : first + config.batch]
         cases = []
         for source in part:
             try:
@@ -142,7 +143,8 @@ def reconstruct(  # noqa: PLR0913 (options of a main verb)
                 yield Reconstruction(case, fit)
             else:
                 why = all_doubts(fit.failure, case.unlike)
-                on_problem(Problem(fit.name, case.mask.path, f"the fit failed: {why}. {WRONG_ORGAN}"))
+                ended = why if str(why).endswith("?") else f"{why}."
+                on_problem(Problem(fit.name, case.mask.path, f"the fit failed: {ended} {WRONG_ORGAN}"))
 
 
 def problem_of(source: Path | Shape, message: str) -> Problem:

@@ -65,7 +65,7 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
         model: the network; the paper's method with both penalties by default.
         config: the schedule; by default fitted to the number of shapes and to the device.
         max_minutes: fit the schedule into this time, of `config`, too.
-        labels: label ids that make the organ, for the record.
+        labels: label ids that make the organ; by default those of the shapes.
         run: folder of the run's state and log, for `resume`; nothing is kept without it.
         resume: go on from the state in `run`, where there is one.
         progress: told the share that is done.
@@ -74,7 +74,7 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
         InputError: shapes that do not fit together or have one name, a run folder in use or of another run, no time.
         TrainingError: the loss became NaN or infinite; the last good state is kept.
     """
-    _check(shapes)
+    labels = _check(shapes, tuple(labels))
     model = model or ModelConfig()
     if config is None:
         config = default_config(len(shapes), best_device(), max_minutes, method=model.method)
@@ -96,10 +96,13 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
             if not resume:
                 (folder / "log.jsonl").unlink(missing_ok=True)
             trained = optimise(data, model, config, folder / STATE, resume, progress, spent)
-    return _atlas(shapes, tuple(labels), model, config, data, trained)
+    return _atlas(shapes, labels, model, config, data, trained)
 
 
-def _check(shapes: Sequence[Shape]) -> None:
+def _check(shapes: Sequence[Shape], labels: tuple[int, ...]) -> tuple[int, ...]:
+    """Labels of the organ, of shapes that can be learned together."""
+    if isinstance(shapes, Shape):
+        raise InputError("training set", "is one shape", "Give a list of them.")
     if not shapes:
         raise InputError("training set", "holds no shape", "Give at least one mask.")
     if len({(shape.frame.resolution, shape.frame.kind, shape.frame.margin) for shape in shapes}) > 1:
@@ -109,6 +112,16 @@ def _check(shapes: Sequence[Shape]) -> None:
     if times > 1:
         remedy = "Give each a name of its own: it is what its code is found by."
         raise InputError("training set", f"holds {times} shapes named '{name}'", remedy)
+    organs = {shape.labels for shape in shapes}
+    if labels and organs == {()}:  # of surfaces, or of arrays
+        return labels
+    if len(organs) > 1 or (labels and organs != {labels}):
+        several = ", ".join(map(str, sorted(organs)))
+        problem = f"holds shapes of labels {several}, to be learned as {labels or 'one organ'}"
+        raise InputError(
+            "training set", problem, "Load all with the same labels: load_shapes(masks, labels)."
+        )
+    return organs.pop()
 
 
 def _cores() -> int:
