@@ -36,6 +36,20 @@ def test_a_table_keeps_what_was_said_of_other_cases(tmp_path):
     assert path.with_name("completions.csv.before").read_bytes() == b"\xff\xfe no table"
 
 
+def test_a_mask_has_a_row_in_the_table_of_the_command_that_wrote_it_last(tmp_path):
+    add_to_csv(tmp_path / "reconstructions.csv", [{"name": name, "doubt": ""} for name in "ab"])
+    add_to_csv(tmp_path / "completions.csv", [{"name": "a", "doubt": ""}])
+    assert [row["name"] for row in table(tmp_path / "reconstructions.csv")] == ["b"]
+    add_to_csv(tmp_path / "repairs.csv", [{"name": name, "doubt": ""} for name in "ab"])
+    assert not (tmp_path / "reconstructions.csv").exists() and not (tmp_path / "completions.csv").exists()
+    own = tmp_path / "completions.csv"
+    own.write_text("name,volume\na,1\n")
+    add_to_csv(tmp_path / "repairs.csv", [{"name": "a", "doubt": ""}])
+    assert own.read_text() == "name,volume\na,1\n"
+    add_to_csv(tmp_path / "shapes.csv", [{"name": "b", "doubt": ""}])
+    assert [row["name"] for row in table(tmp_path / "repairs.csv")] == ["b", "a"]
+
+
 def test_calls_beside_one_another_lose_no_rows(tmp_path):
     path = tmp_path / "reconstructions.csv"
 

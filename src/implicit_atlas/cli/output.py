@@ -24,6 +24,12 @@ TABLES = (
     "template.ply",
 )
 
+MASKS = {
+    "reconstructions.csv",
+    "completions.csv",
+    "repairs.csv",
+}  # tables of masks that are named as their cases
+
 PATIENCE = 60.0  # seconds to wait for another call that writes a table in the same folder
 
 Row = dict[str, Any]
@@ -106,7 +112,8 @@ def _bytes(text: str) -> bytes:
 def add_to_csv(path: Path, rows: list[Row], key: str = "name", gone: str = "") -> None:
     """Write a table with rows of cases, and keep what another call wrote of other cases into the same folder.
 
-    Calls may run beside one another. A file of that name that is no such table is kept beside it.
+    Calls may run beside one another. A file of that name that is no such table is kept beside it. Tables of other
+    commands lose the cases whose masks these rows' have replaced.
 
     Args:
         path: of the table.
@@ -120,6 +127,18 @@ def add_to_csv(path: Path, rows: list[Row], key: str = "name", gone: str = "") -
     with _in_turn(path.parent):
         before = [row for row in _kept_rows(path, {key}) if row[key] not in names]
         write_csv(path, [row for row in before if not (gone and row[key].startswith(gone))] + rows)
+        for other in MASKS - {path.name} if path.name in MASKS else ():
+            _drop_rows(path.parent / other, key, names)
+
+
+def _drop_rows(path: Path, key: str, names: set[str]) -> None:
+    """Drop rows of cases whose masks another command has replaced; a table without rows goes."""
+    before = _rows(path)
+    rows = [
+        row for row in before if row.get(key) not in names or "doubt" not in row
+    ]  # else it is the user's own
+    if rows != before:
+        write_csv(path, rows) if rows else path.unlink()
 
 
 @contextmanager

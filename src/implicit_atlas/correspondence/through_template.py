@@ -199,6 +199,8 @@ def transfer_points(
     points_mm = np.asarray(points_mm, np.float64)
     if points_mm.ndim != 2 or points_mm.shape[1] != 3 or not np.isfinite(points_mm).all():
         raise InputError("points", f"are {points_mm.shape} numbers, or not finite", "Give (n, 3) in RAS mm.")
+    for fit in (source, target):
+        atlas.check_own(fit)
     template = template_mesh(atlas, common_template([source, target]))
     mapped = surface_map(atlas, source, template)
     wanted = mapped(source.placed().world_to_cube(points_mm))
