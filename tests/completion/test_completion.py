@@ -192,3 +192,7 @@ def test_points_on_the_boundary_lie_as_near_to_it_as_clicks_where_nothing_says_h
 def test_what_is_no_list_of_observations_is_refused(given):
     with pytest.raises(InputError, match="no list of observations"):
         as_clicks(given)
+
+
+def test_clicks_in_another_unit_are_doubtful():
+    assert "check its unit" in str(judged(MIDDLE + (AROUND - MIDDLE) / 10).doubt)

@@ -35,6 +35,7 @@ from implicit_atlas.sides import Mirror, check_mirror, has_side
 from implicit_atlas.trained_atlas import TrainedAtlas
 
 SPAN = 2.5  # clicks of an organ may span so many times the mean size of the training shapes' boxes
+SMALL = 0.4  # of their mean side: what spans less says little, or is in another unit
 TRUSTED_LABELS = 0.85  # share of in and out labels that a shape must explain
 TRUSTED_SHARE = 0.1  # of the organ's mean size, that clicks may lie on the wrong side of it or off it
 # Share of 64 clicks on the boundary that atlases contradict before correction: hippocampi of `val` 0 to 2 %, the same
@@ -287,6 +288,9 @@ def _judged(atlas: TrainedAtlas, seen: Observations, pieces: int, found: _Search
 def _doubt(done: Completion, mesh: Mesh, size_mm: float, off_mm: Float[np.ndarray, " n"]) -> str | None:
     """Why not to trust it; clicks lie so far off the atlas's own shape, before its surface was moved to them."""
     kept, near_mm, guessed = done.labels_kept, done.boundary_mm, done.guessed or 0.0
+    span_mm = float(np.linalg.norm(np.ptp(done.seen.points, axis=0)))
+    if span_mm < SMALL * size_mm:
+        return f"all that was observed spans {span_mm:.3g} mm, of organs of {size_mm:.3g} mm: check its unit"
     if kept is not None and kept < TRUSTED_LABELS:
         return f"it contradicts {100 * (1 - kept):.0f} % of the labels: they contradict each other, or are {OTHER}"
     if near_mm is not None and near_mm > TRUSTED_SHARE * size_mm:

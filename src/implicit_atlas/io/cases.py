@@ -127,5 +127,8 @@ def _named_file(path: Path) -> Path:
 
 def _duplicate(path: Path, same: list[Path]) -> Problem:
     others = ", ".join(str(other) for other in same if other != path)
-    error = InputError(path, f"has the same case name as {others}", "Rename or remove one of them.")
+    remedy = "Rename or remove one of them."
+    if any(other.parent != path.parent for other in same):
+        remedy = "Results are named as the files: link them under names of their own (sub-01_mask.nii.gz)."
+    error = InputError(path, f"has the same case name as {others}", remedy)
     return Problem(case_name(path), path, str(error))
