@@ -127,10 +127,13 @@ class TestDamage:
     @pytest.mark.parametrize("damage", [truncate, append, Path.unlink])
     def test_every_file_is_checked(self, model: Path, name: str, damage: Callable[[Path], None]) -> None:
         damage(model / name)
+        if name == checkpoint.CARD and (model / name).exists():  # it may be edited
+            assert load_folder(model, EXPECTED).codes is not None
+            return
         with pytest.raises(InputError, match=name.replace(".", r"\.")):
             load_folder(model, EXPECTED)
 
-    @pytest.mark.parametrize("name", sorted({*checkpoint.MODEL_FILES} - {"manifest.json"}))
+    @pytest.mark.parametrize("name", sorted({*checkpoint.MODEL_FILES} - {"manifest.json", checkpoint.CARD}))
     def test_every_bit_flip_is_found(self, model: Path, name: str) -> None:
         original = (model / name).read_bytes()
         choice = random.Random(0)

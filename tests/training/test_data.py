@@ -81,10 +81,14 @@ def test_as_many_processes_are_started_as_save_more_than_they_take(cores, second
     assert _worth(cores, seconds) == processes
 
 
-def test_names_that_occur_twice_are_refused_before_anything_is_learned():
-    twice = dataclasses.replace(SHAPES[1], name=SHAPES[0].name)
-    with pytest.raises(InputError, match=f"2 shapes named '{SHAPES[0].name}'"):
-        train([SHAPES[0], twice], MODEL, CONFIG)
+def test_shapes_of_one_name_are_numbered():
+    same = [dataclasses.replace(shape, name="a") for shape in SHAPES[:3]]
+    last = dataclasses.replace(SHAPES[3], name="a-2")
+    assert train([*same, last], MODEL, tiny_training(steps=1)).config.names == ("a", "a-2", "a-3", "a-2-2")
+
+
+def test_frames_of_several_kinds_are_refused_before_anything_is_learned(monkeypatch):
+    monkeypatch.setattr("implicit_atlas.training.learning.gather", None)
     wide = dataclasses.replace(SHAPES[1], frame=dataclasses.replace(SHAPES[1].frame, margin=0.3))
     with pytest.raises(InputError, match="several kinds"):
         train([SHAPES[0], wide], MODEL, CONFIG)

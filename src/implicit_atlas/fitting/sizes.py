@@ -76,6 +76,8 @@ def size_factor(logs: Float[np.ndarray, "n 3"], kind: FrameKind) -> Float[np.nda
     round_one = SIZE**2 * (np.ones((3, 3)) if kind == "isotropic" else np.eye(3))
     share = ALIKE / (ALIKE + len(logs) - 1)
     covariance = np.cov(logs.T) if len(logs) > 1 else round_one
+    if kind == "isotropic":
+        covariance = np.full((3, 3), covariance.mean())
     covariance = (1 - share) * covariance + share * round_one
     variance, axes = np.linalg.eigh(covariance)
     return axes * np.sqrt(variance.clip(min=0))

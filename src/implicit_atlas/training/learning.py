@@ -6,9 +6,9 @@ import dataclasses
 import os
 import platform
 import time
-from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
     """Learn an atlas from shapes.
 
     Args:
-        shapes: what `load_shapes` returned; one kind of frame, one resolution.
+        shapes: what `load_shapes` returned; one kind of frame, one resolution. Of several of one name, the later ones
+            are numbered (`name-2`).
         model: the network; the paper's method with both penalties by default.
         config: the schedule; by default fitted to the number of shapes and to the device.
         max_minutes: fit the schedule into this time, of `config`, too.
@@ -71,10 +72,10 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
         progress: told the share that is done.
 
     Raises:
-        InputError: shapes that do not fit together or have one name, a run folder in use or of another run, no time.
+        InputError: shapes that do not fit together, a run folder in use or of another run, no time.
         TrainingError: the loss became NaN or infinite; the last good state is kept.
     """
-    labels = _check(shapes, tuple(labels))
+    labels, shapes = _check(shapes, tuple(labels)), _told_apart(shapes)
     model = model or ModelConfig()
     if config is None:
         config = default_config(len(shapes), best_device(), max_minutes, method=model.method)
@@ -108,10 +109,6 @@ def _check(shapes: Sequence[Shape], labels: tuple[int, ...]) -> tuple[int, ...]:
     if len({(shape.frame.resolution, shape.frame.kind, shape.frame.margin) for shape in shapes}) > 1:
         problem = "mixes frames of several kinds, margins or resolutions"
         raise InputError("training set", problem, "Prepare all shapes in one way.")
-    name, times = Counter(shape.name for shape in shapes).most_common(1)[0]
-    if times > 1:
-        remedy = "Give each a name of its own: it is what its code is found by."
-        raise InputError("training set", f"holds {times} shapes named '{name}'", remedy)
     organs = {shape.labels for shape in shapes}
     if labels and organs == {()}:  # of surfaces, or of arrays
         return labels
@@ -122,6 +119,17 @@ def _check(shapes: Sequence[Shape], labels: tuple[int, ...]) -> tuple[int, ...]:
             "training set", problem, "Load all with the same labels: load_shapes(masks, labels)."
         )
     return organs.pop()
+
+
+def _told_apart(shapes: Sequence[Shape]) -> list[Shape]:
+    """Shapes of which several of one name are numbered, as those of arrays may be: codes are found by names."""
+    used, out = set(), []
+    for shape in shapes:
+        names = (shape.name if k == 1 else f"{shape.name}-{k}" for k in count(1))
+        name = next(name for name in names if name not in used)
+        used.add(name)
+        out.append(shape if name == shape.name else dataclasses.replace(shape, name=name))
+    return out
 
 
 def _cores() -> int:
