@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,9 @@ __version__ = version("implicit-atlas")
 # hold it for milliseconds: alone that gains nothing, beside other busy processes it takes several times as long.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Numba would set the number of threads to that of the cores, also for torch, whatever was asked for.
-if os.environ.get("OMP_NUM_THREADS", "").isdigit():
-    threads = max(1, min(int(os.environ["OMP_NUM_THREADS"]), os.cpu_count() or 1))
-    os.environ.setdefault("NUMBA_NUM_THREADS", str(threads))
+if os.environ.get("OMP_NUM_THREADS", "").isdigit() and "numba" not in sys.modules:
+    _threads = max(1, min(int(os.environ["OMP_NUM_THREADS"]), os.cpu_count() or 1))
+    os.environ.setdefault("NUMBA_NUM_THREADS", str(_threads))
 
 if TYPE_CHECKING:
     from implicit_atlas.atlas.methods import ModelConfig

@@ -39,3 +39,20 @@ def test_threads_wait_briefly_unless_the_user_says_how(given, expected):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment | given
     )
     assert answer.stdout.strip() == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"OMP_NUM_THREADS": "1"}, "1"),
+        ({"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}, "2"),
+        ({"OMP_NUM_THREADS": "many"}, "None"),
+    ],
+)
+def test_as_many_threads_are_used_as_were_asked_for(given, expected):
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("NUM_THREADS")}
+    code = "import os, implicit_atlas; print(os.environ.get('NUMBA_NUM_THREADS'))"
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=environment | given, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == expected
