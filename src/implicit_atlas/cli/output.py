@@ -24,11 +24,8 @@ TABLES = (
     "template.ply",
 )
 
-MASKS = {
-    "reconstructions.csv",
-    "completions.csv",
-    "repairs.csv",
-}  # tables of masks that are named as their cases
+# Tables of masks that are named as their cases.
+MASKS = {"reconstructions.csv", "completions.csv", "repairs.csv"}
 
 PATIENCE = 60.0  # seconds to wait for another call that writes a table in the same folder
 
@@ -134,9 +131,8 @@ def add_to_csv(path: Path, rows: list[Row], key: str = "name", gone: str = "") -
 def _drop_rows(path: Path, key: str, names: set[str]) -> None:
     """Drop rows of cases whose masks another command has replaced; a table without rows goes."""
     before = _rows(path)
-    rows = [
-        row for row in before if row.get(key) not in names or "doubt" not in row
-    ]  # else it is the user's own
+    # A table without doubts is the user's own.
+    rows = [row for row in before if row.get(key) not in names or "doubt" not in row]
     if rows != before:
         write_csv(path, rows) if rows else path.unlink()
 

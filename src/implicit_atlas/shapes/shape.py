@@ -179,10 +179,8 @@ def restore_on(
     corners = (signs @ np.linalg.inv(to_cube).T)[:, :3]
     low = np.clip(np.ceil(corners.min(0)), 0, grid.shape).astype(int)
     high = np.clip(np.floor(corners.max(0)) + 1, low, grid.shape).astype(int)
-    side, values = (
-        values.shape[0],
-        values.astype(np.float32, copy=False),
-    )  # of bits, nothing would be interpolated
+    side = values.shape[0]
+    values = values.astype(np.float32, copy=False)  # of bits, nothing would be interpolated
     for x in range(low[0], high[0]):  # plane by plane: a large scan needs no more memory than its mask
         y, z = np.meshgrid(np.arange(low[1], high[1]), np.arange(low[2], high[2]), indexing="ij")
         cube = np.stack([np.full_like(y, x), y, z], -1) @ to_cube[:3, :3].T + to_cube[:3, 3]
