@@ -6,17 +6,11 @@ import hashlib
 import json
 
 import pytest
-from shape_masks import save_masks
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.shapes.store import PrepareConfig, load_shapes, open_store, prepare_folder
 
 CONFIG = PrepareConfig(16)
-
-
-@pytest.fixture
-def masks(tmp_path):
-    return save_masks(tmp_path / "masks")
 
 
 def rewrite_manifest(store, change, rehash=True):

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-from shape_masks import assert_same_shapes, save_masks
+from shape_masks import assert_same_shapes
 
 from implicit_atlas.shapes import preparation
 from implicit_atlas.shapes.manifest import PrepareConfig
 from implicit_atlas.shapes.preparation import prepare_cases
 
 CONFIG = PrepareConfig(16)
-
-
-@pytest.fixture
-def masks(tmp_path):
-    return save_masks(tmp_path / "masks")
 
 
 def test_unforeseen_errors_cost_one_case(masks, monkeypatch):

@@ -6,23 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shape_masks import NAMES, assert_same_shapes, ellipsoid_mask, save_mask, save_masks
+from shape_masks import NAMES, assert_same_shapes, ellipsoid_mask, save_mask
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.shapes import manifest, shards
 from implicit_atlas.shapes.store import PrepareConfig, open_store, prepare_cases, prepare_folder
 
 CONFIG = PrepareConfig(16)
-
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SHAPES_PER_SHARD", 3)
-
-
-@pytest.fixture
-def masks(tmp_path):
-    return save_masks(tmp_path / "masks")
 
 
 class KilledError(BaseException):

@@ -10,11 +10,10 @@ import sys
 import nibabel
 import numpy as np
 import pytest
-from shape_masks import NAMES, assert_same_shapes, ellipsoid_mask, save_mask, save_masks
+from shape_masks import NAMES, assert_same_shapes, ellipsoid_mask, save_mask
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import read_mask
-from implicit_atlas.shapes import shards
 from implicit_atlas.shapes.shape import prepare, restore
 from implicit_atlas.shapes.store import (
     PrepareConfig,
@@ -27,16 +26,6 @@ from implicit_atlas.shapes.store import (
 from implicit_atlas.support.files import lock_folder
 
 CONFIG = PrepareConfig(16)
-
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SHAPES_PER_SHARD", 3)
-
-
-@pytest.fixture
-def masks(tmp_path):
-    return save_masks(tmp_path / "masks")
 
 
 def test_a_store_holds_what_prepare_gives(masks, tmp_path):
