@@ -158,6 +158,10 @@ def test_completions_of_the_other_side_are_images_of_those_of_the_own():
     image = replace(seen, points=reflected(seen.points))
     (own,), (other,) = complete(wedges(), [seen]), complete(wedges(), [image], mirror="auto")
     assert not own.fit.placed().mirrored and other.fit.placed().mirrored
+    assert "mirror" not in str(own.doubt) and "mirror" not in str(other.doubt)
+    (wrong,), (turned,) = complete(wedges(), [image]), complete(wedges(), [seen], mirror="all")
+    assert "of the other side (--mirror auto)" in str(wrong.doubt)
+    assert "of the atlas's side (no --mirror)" in str(turned.doubt)
     assert own.fit.found.improbability == pytest.approx(other.fit.found.improbability, rel=1e-3)
     apart_mm = KDTree(reflected(own.mesh().vertices)).query(other.mesh().vertices)[0]
     assert apart_mm.max() < 0.05

@@ -114,13 +114,18 @@ def test_every_training_shape_uses_one_template():
     assert usage == [chosen.count(index) for index in range(2)]
 
 
+def test_an_atlas_says_in_short_what_it_is():
+    said = repr(tiny_atlas())
+    assert said.startswith("TrainedAtlas(implicit-atlas") and "2 templates" in said and len(said) < 100
+
+
 def test_templates_have_logits_and_others_are_refused():
     atlas = tiny_atlas()
     points = np.random.default_rng(0).uniform(-1, 1, (20, 3))
     first, second = (atlas.template_logits(index, points) for index in range(2))
     assert first.shape == (20,) and not np.allclose(first, second)
     for index in (-1, 2):
-        with pytest.raises(InputError, match="this atlas's 2"):
+        with pytest.raises(InputError, match="none of the 2"):
             atlas.template_logits(index, points)
 
 

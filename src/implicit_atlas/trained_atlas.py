@@ -61,6 +61,10 @@ class TrainedAtlas:
         self._distances: Tensor | None = None
         self._residual_nodes: dict[int, ResidualNodes] = {}
 
+    def __repr__(self) -> str:
+        about, has = self.config.model, f"{len(self.codes)} shapes, {self.templates} templates"
+        return f"TrainedAtlas({about.method}, {has}, {about.code_size} numbers a shape, {self.device})"
+
     def to(self, device: torch.device | str) -> TrainedAtlas:
         """Move the network, and so all fits and decoding, to a device; returns the atlas itself."""
         self.network.to(device)
@@ -109,9 +113,8 @@ class TrainedAtlas:
             self.check_template(template)
         config = config or FitConfig()
         nodes = self.residual_nodes(config.local.nodes) if config.local else None
-        target = self._target(shapes)
         starts = candidates(shapes, self.encoder, self.codes, template)
-        found = fit_codes(self.network, target, starts, config, progress, nodes)
+        found = fit_codes(self.network, self._target(shapes), starts, config, progress, nodes)
         return [self._found(shape.name, fit, shape.frame) for shape, fit in zip(shapes, found, strict=True)]
 
     def complete(
@@ -245,8 +248,7 @@ class TrainedAtlas:
     def check_template(self, index: int) -> None:
         """Raise an InputError for a template that the atlas has not."""
         if not 0 <= index < self.templates:
-            problem = f"is none of this atlas's {self.templates}"
-            raise InputError(f"template {index}", problem, "Count from 0.")
+            raise InputError(f"template {index}", f"is none of the {self.templates} here", "Count from 0.")
 
     def shape_of(
         self,
@@ -264,13 +266,11 @@ class TrainedAtlas:
         """
         code = np.asarray(code, np.float32)
         if code.shape != self.codes.shape[1:] or not np.isfinite(code).all():
-            problem = f"is not {self.codes.shape[1]} finite numbers"
-            raise InputError(name, problem, "Give a code of this atlas.")
+            raise InputError(name, f"is not {self.codes.shape[1]} finite numbers", "Give one of this atlas.")
         if template is not None:
             self.check_template(template)
-        about = self.config
-        size = np.array(about.size_mm) if size_mm is None else size_mm
-        frame = centred_frame(size, about.resolution, about.frame, about.margin)
+        about, size = self.config, self.config.size_mm if size_mm is None else size_mm
+        frame = centred_frame(np.array(size), about.resolution, about.frame, about.margin)
         return self._found(name, self._unfitted(code, "given", template), frame)
 
     def save(self, path: str | Path, card: str = "# Shape atlas\n") -> None:

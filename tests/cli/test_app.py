@@ -153,15 +153,19 @@ def test_cases_are_chosen_by_a_text_file_or_by_a_list_in_a_json_file(masks, tmp_
     names = [path.name for path in sorted(masks.glob("*.nii.gz"))]
     (tmp_path / "few.txt").write_text(f"{names[0]}\n\ncurved-tube-001\n")
     (tmp_path / "splits.json").write_text(json.dumps({"few": names[:2], "count": 2}))
-    paths = sorted(masks.glob("*.nii.gz"))
-    assert chosen(paths, None) == paths
+    files = list(find_cases(masks).files)
+    assert chosen(files, None) == files
     for only in ("few.txt", "splits.json:few"):
-        assert chosen(paths, str(tmp_path / only)) == paths[:2]
+        assert chosen(files, str(tmp_path / only)) == files[:2]
     with pytest.raises(InputError, match=r"has no list 'none'\. Choose one of its lists: few, count"):
-        chosen(paths, str(tmp_path / "splits.json:none"))
+        chosen(files, str(tmp_path / "splits.json:none"))
     for only in ("splits.json:count", "nothing.json:few", "nothing.txt"):
         with pytest.raises(InputError, match="cannot be read"):
-            chosen(paths, str(tmp_path / only))
+            chosen(files, str(tmp_path / only))
+    (tmp_path / "part.txt").write_text(f"{names[0]}\nelsewhere\n")
+    with pytest.raises(InputError, match="not there: elsewhere"):
+        chosen(files, str(tmp_path / "part.txt"))
+    assert chosen(files, str(tmp_path / "part.txt"), all_there=False) == files[:1]
 
 
 @pytest.mark.parametrize(

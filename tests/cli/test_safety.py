@@ -16,7 +16,6 @@ from commands import run
 from implicit_atlas.cli.output import add_to_csv
 from implicit_atlas.geometry.surface import occupancy_mesh
 from implicit_atlas.io import Landmarks, Mesh, read_mask, write_landmarks, write_mesh
-from implicit_atlas.tasks.observations import read_observations
 
 QUICK = ("--iterations", 3)
 
@@ -70,25 +69,16 @@ def test_clicks_may_lie_where_results_go_and_marks_are_not_replaced(model, masks
     assert marks.read_bytes() == before and "would replace it" in capsys.readouterr().err
 
 
-def test_cases_of_one_name_in_two_folders_are_set_aside(model, masks, tmp_path, capsys):
-    for index, folder in enumerate(("a", "b")):
-        (tmp_path / folder).mkdir()
-        shutil.copy(files(masks)[index], tmp_path / folder / "case.nii.gz")
-    shutil.copy(files(masks)[2], tmp_path / "b" / "other.nii.gz")
-    out = tmp_path / "out"
-    assert run("reconstruct", model, tmp_path / "a", tmp_path / "b", "-o", out, *QUICK) == 1
+def test_masks_of_one_name_are_set_aside(model, masks, tmp_path, capsys):
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    mine.mkdir()
+    for index, name in enumerate(("case.nii.gz", "case.nii", "other.nii.gz")):
+        content = files(masks)[index].read_bytes()
+        (mine / name).write_bytes(gzip.decompress(content) if name.endswith(".nii") else content)
+    assert run("reconstruct", model, mine, "-o", out, *QUICK) == 1
     assert [path.name for path in files(out)] == ["other.nii.gz"]
     said = capsys.readouterr().err
     assert said.count("has the same case name") == 2 and "2 of 3 cases" in said
-
-
-def test_observations_of_one_name_are_set_aside(masks, tmp_path):
-    first, second = (clicks(files(masks)[k], tmp_path / str(k) / "clicks.csv") for k in (0, 1))
-    third = clicks(files(masks)[2], tmp_path / "other.fcsv")
-    problems = []
-    known = read_observations([first, third, second], "slices", 1.0, (), problems)
-    assert [told.seen.name for told in known] == ["other.fcsv"]
-    assert [problem.path for problem in problems] == [first, second]
 
 
 def test_a_second_call_keeps_the_table_of_the_first(model, masks, tmp_path):

@@ -161,12 +161,28 @@ def test_a_draw_starts_with_its_own_shape_and_size_about_what_was_seen():
     free = torch.zeros((1, draw.size))
     free[:, -FREE:][:, :6] = torch.tensor([0.5, -0.3, 0.2, 1.0, 0.0, -1.0])
     begun, middle = draw.drawn(free), torch.zeros((1, 1, 3))
-    torch.testing.assert_close(begun[:, -FREE:][:, SIZES], draw.centre[None, -FREE:][:, SIZES])
+    torch.testing.assert_close(begun[:, -FREE:][:, SIZES], draw.centre[:, -FREE:][:, SIZES])
     places = [draw.poses.to_cube(numbers[:, -FREE:], middle) for numbers in (free, begun)]
     torch.testing.assert_close(*places)
-    torch.testing.assert_close(begun[:, :-FREE], free[:, :-FREE] + draw.centre[:-FREE])
+    torch.testing.assert_close(begun[:, :-FREE], free[:, :-FREE] + draw.centre[:, :-FREE])
     in_box = SparseBatch(atlas.network, [seen], ShapePrior(codes), SparseConfig(), draw=1)
     torch.testing.assert_close(in_box.drawn(free[:, :-FREE]), free[:, :-FREE] + in_box.centre)
+
+
+def test_a_draw_of_a_case_does_not_depend_on_what_is_completed_beside_it():
+    """And has random numbers of its own, so that what draws cover says something of each case."""
+    atlas, seen = tiny_atlas(), half_of(SHAPES[6])[0]
+    prior = ShapePrior(atlas.prior, pose=pose_prior(atlas.config))
+    several = [dataclasses.replace(seen, name=name) for name in ("one", "other")]
+    together = SparseBatch(atlas.network, several, prior, SparseConfig(), draw=1)
+    alone = SparseBatch(atlas.network, several[1:], prior, SparseConfig(), draw=1)
+    torch.testing.assert_close(together.centre[1], alone.centre[0])
+    points = together.sample(0).points
+    torch.testing.assert_close(points[1], alone.sample(0).points[0])
+    assert (together.centre[0] - together.centre[1]).abs().max() > 0.1
+    assert (points[0] - points[1]).abs().max() > 0
+    again = SparseBatch(atlas.network, several, prior, SparseConfig(), draw=2)
+    assert (together.centre - again.centre).abs().amax(1).min() > 0.1
 
 
 def test_draws_follow_the_most_probable_shape_and_spread_where_nothing_was_seen():

@@ -91,6 +91,39 @@ def test_files_of_one_case_name_are_set_aside_together(tmp_path: Path) -> None:
         list_cases(tmp_path)
 
 
+def test_files_of_one_name_in_several_folders(tmp_path: Path) -> None:
+    for folder in ("s1/organs", "s2/organs", "s2/organs/old"):
+        (tmp_path / folder).mkdir(parents=True)
+        touch(tmp_path / folder, "liver.nii.gz")
+    touch(tmp_path / "s2" / "organs", "spleen.stl")
+    found = find_cases(str(tmp_path / "s*" / "organs"))
+    assert [file.name for file in found.files] == ["s1_liver", "s2_liver", "spleen"]
+    assert [file.path.parent.parent.name for file in found.files] == ["s1", "s2", "s2"]
+    found = find_cases(tmp_path / "**" / "liver.*")
+    assert [file.name for file in found.files] == [
+        "s1_organs_liver",
+        "s2_organs_liver",
+        "s2_organs_old_liver",
+    ]
+    # As they were named, they stay named.
+    assert find_cases(found.files[1:2]).files == found.files[1:2]
+    touch(tmp_path / "s2" / "organs", "liver.stl")
+    found = find_cases(tmp_path / "s*" / "organs")
+    assert [file.name for file in found.files] == ["s1_liver", "spleen"]
+    assert {problem.name for problem in found.problems} == {"s2_liver"}
+
+
+def test_patterns(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "b.stl", "a.txt", "c[1].nii")
+    assert [path.name for path in list_cases(tmp_path / "a.*")] == ["a.nii"]
+    assert [path.name for path in find_cases(tmp_path / "a.*").passed_over] == ["a.txt"]
+    assert [path.name for path in list_cases(tmp_path / "c[1].nii")] == ["c[1].nii"]
+    with pytest.raises(InputError, match="matches none as a pattern"):
+        list_cases(tmp_path / "d*")
+    with pytest.raises(InputError, match="matches no mask files"):
+        list_cases(tmp_path / "*.txt")
+
+
 def test_links(tmp_path: Path) -> None:
     touch(tmp_path, "a.nii")
     (tmp_path / "good.nii").symlink_to(tmp_path / "a.nii")

@@ -138,3 +138,16 @@ def test_stores_and_models_of_every_organ(abdomen, tmp_path):
     assert (out / "left.atlas" / "weights.safetensors").stat().st_mtime_ns == before
     assert run("organs", "train", stores, "-o", out, "--organ", "middle") == 1
     assert run("organs", "reconstruct", tmp_path, abdomen, "-o", tmp_path / "none") == 1
+
+
+def test_organs_of_chosen_cases(abdomen, tmp_path):
+    words, only = ("--organ", "left=2", "--organ", "right=5"), tmp_path / "names.txt"
+    only.write_text("case1\ncase2\n")
+    stores, quick = tmp_path / "stores", ("--steps", 1, "--warps", 0, "--only", only, "--method", "conv")
+    assert run("organs", "prepare", abdomen, "-o", stores, *words, "--resolution", 32) == 0
+    for source, out in ((stores, tmp_path / "of-stores"), (abdomen, tmp_path / "of-maps")):
+        given = () if source is stores else words
+        assert run("organs", "train", source, "-o", out, *quick, *given) == 0
+        left, right = (TrainedAtlas.load(out / f"{name}.atlas").config for name in ("left", "right"))
+        assert (left.names, right.names) == (("case1", "case2"), ("case1",))
+        assert left.model.method == "conv" and left.prepared.resolution == (32 if source is stores else 128)

@@ -18,8 +18,27 @@ from implicit_atlas.cli.cases import (
     labels_of,
     list_file,
     load_atlas,
-    mask_paths,
+    mask_files,
     sources_of,
+)
+from implicit_atlas.cli.options import (
+    AnyLabels,
+    Folder,
+    Iterations,
+    JsonFile,
+    Labels,
+    Local,
+    Margin,
+    MaskEnding,
+    Masks,
+    MeshEnding,
+    Method,
+    Model,
+    Only,
+    Output,
+    OutputFolder,
+    Resolution,
+    Side,
 )
 from implicit_atlas.cli.output import finish, keep_files, results_folder, say_doubts, table, write_json
 from implicit_atlas.cli.report import report as report_page
@@ -38,31 +57,11 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Labels = Annotated[
-    str,
-    typer.Option("--label", help="label ids (1,2) or a name that the data declares; default: all above 0"),
-]
-Output = Annotated[Path, typer.Option("-o", "--output", help="where the result is written")]
-Only = Annotated[
-    str | None,
-    typer.Option(
-        help="names of the cases to use: a text file, one a line, or a list in a file, FILE.json:KEY"
-    ),
-]
-Iterations = Annotated[
-    int | None,
-    typer.Option(min=1, help="iterations of the fit, at most; default: 100, of methods without modes 200"),
-]
-Local = Annotated[
-    bool, typer.Option("--local", help="closer to the mask, with some thousand more numbers a shape")
-]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="also write the result as JSON")]
-
 
 @app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="folder of masks")],
-    label: Labels = "",
+    folder: Folder,
+    label: AnyLabels = "",
     json_file: JsonFile = None,
 ) -> None:
     """Describe a folder of masks: sizes, spacing, orientation, components, holes, border contact, outliers."""
@@ -79,18 +78,16 @@ def check(
         first = ", ".join(printable(path.name) for path in cases.passed_over[:3])
         others = ", ..." if len(cases.passed_over) > 3 else ""
         print(f"passed over: {len(cases.passed_over)} files that are no masks ({first}{others})")
-    finish(found.problems, len(cases.paths) + len(cases.problems))
+    finish(found.problems, len(cases.files) + len(cases.problems))
 
 
 @app.command()
 def prepare(
-    folder: Annotated[Path, typer.Argument(help="folder of masks")],
+    folder: Folder,
     output: Output,
-    label: Labels = "",
-    resolution: Annotated[int, typer.Option(help="nodes along each axis of the cube")] = 128,
-    margin: Annotated[
-        float, typer.Option(help="empty border on each side, as a share of the organ's box; 0 is the paper's")
-    ] = 0.0,
+    label: AnyLabels = "",
+    resolution: Resolution = 128,
+    margin: Margin = 0.0,
 ) -> None:
     """Prepare masks into a bit-packed store of shapes; what did not change is not done again."""
     from implicit_atlas.shapes.manifest import PrepareConfig
@@ -109,10 +106,10 @@ def prepare(
 
 @app.command()
 def train(  # noqa: PLR0913 (each is an option of the command)
-    source: Annotated[Path, typer.Argument(help="store of shapes, or folder of masks")],
+    source: Annotated[Path, typer.Argument(help="store of shapes, folder of masks, or a pattern in quotes")],
     output: Output,
-    label: Labels = "",
-    method: Annotated[str, typer.Option(help="method of the paper's tables")] = "implicit-atlas+reg",
+    label: AnyLabels = "",
+    method: Method = "implicit-atlas+reg",
     max_minutes: Annotated[float | None, typer.Option(help="fit the schedule into this time")] = None,
     steps: Annotated[int | None, typer.Option(help="length of the schedule, where no time is given")] = None,
     warps: Annotated[
@@ -139,15 +136,15 @@ def train(  # noqa: PLR0913 (each is an option of the command)
 
 @app.command()
 def reconstruct(  # noqa: PLR0913 (each is an option of the command)
-    model: uses.Model,
-    masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
-    output: Output,
-    label: uses.Labels = "",
+    model: Model,
+    masks: Masks,
+    output: OutputFolder,
+    label: Labels = "",
     iterations: Iterations = None,
     local: Local = False,
-    mirror: uses.Side = "no",
-    mask_format: uses.MaskEnding = "nii.gz",
-    mesh_format: uses.MeshEnding = "ply",
+    mirror: Side = "no",
+    mask_format: MaskEnding = "nii.gz",
+    mesh_format: MeshEnding = "ply",
 ) -> None:
     """Fit masks and write each as the atlas sees it: a mask on the original grid, and a mesh in millimetres."""
     from implicit_atlas.support import console
@@ -155,12 +152,12 @@ def reconstruct(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas.tasks.results import write_reconstruction
 
     atlas, problems = load_atlas(model), []
-    paths, formats = mask_paths(masks, problems), Formats(mask_format, mesh_format)
-    results_folder(output, [*paths, *masks], formats)
+    files, formats = mask_files(masks, problems), Formats(mask_format, mesh_format)
+    results_folder(output, [*files, *masks], formats)
     config = fit_config(iterations, local)
     with console.task("reconstruct") as report, table(output / "reconstructions.csv") as rows:
         told = labels_of(label, masks[0]), problems.append, report
-        for found in fit_all(atlas, paths, config, *told, mirror=mirror):
+        for found in fit_all(atlas, files, config, *told, mirror=mirror):
             rows.append(dataclasses.asdict(write_reconstruction(found, output, formats)))
     say_doubts(output, rows, "masks and meshes")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])
@@ -168,9 +165,9 @@ def reconstruct(  # noqa: PLR0913 (each is an option of the command)
 
 @app.command()
 def evaluate(  # noqa: PLR0913 (each is an option of the command)
-    model: uses.Model,
-    folder: Annotated[Path, typer.Argument(help="folder of masks, or store of shapes")],
-    label: uses.Labels = "",
+    model: Model,
+    folder: Annotated[Path, typer.Argument(help="folder of masks, pattern in quotes, or store of shapes")],
+    label: Labels = "",
     json_file: JsonFile = None,
     iterations: Iterations = None,
     local: Local = False,
@@ -178,7 +175,7 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
         bool, typer.Option("--known", help="score training shapes by their training codes")
     ] = False,
     only: Only = None,
-    mirror: uses.Side = "no",
+    mirror: Side = "no",
 ) -> None:
     """Score an atlas on masks: DSC, NSD, HD95 and ASSD, with the protocol that they follow."""
     from implicit_atlas.io import printable
@@ -196,12 +193,12 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
         raise InputError("--known", "known shapes are scored by their codes as they stand", remedy)
     atlas, problems = load_atlas(model), []
     labels = labels_of(label, folder)
-    paths = chosen(sources_of(folder, labels, problems), only)
+    sources = chosen(sources_of(folder, labels, problems), only)
     with console.task("evaluate") as report:
         if known:
-            result = evaluate_known(atlas, paths, labels, report)
+            result = evaluate_known(atlas, sources, labels, report)
         else:
-            result = score_all(atlas, paths, fit_config(iterations, local), labels, report, mirror=mirror)
+            result = score_all(atlas, sources, fit_config(iterations, local), labels, report, mirror=mirror)
     result = dataclasses.replace(result, problems=(*problems, *result.problems))
     print(result.table())
     learned = sum(case.learned for case in result.cases)
@@ -217,10 +214,10 @@ def evaluate(  # noqa: PLR0913 (each is an option of the command)
 
 @app.command()
 def templates(
-    model: uses.Model,
-    output: Output,
-    mask_format: uses.MaskEnding = "nii.gz",
-    mesh_format: uses.MeshEnding = "ply",
+    model: Model,
+    output: OutputFolder,
+    mask_format: MaskEnding = "nii.gz",
+    mesh_format: MeshEnding = "ply",
 ) -> None:
     """Write every learned template as mask and mesh, their pairwise DSC, and how many shapes use each."""
     from implicit_atlas.tasks.templates import templates as all_templates
@@ -257,7 +254,7 @@ app.add_typer(organs.app, name="organs")
 
 
 @app.command()
-def info(model: uses.Model) -> None:
+def info(model: Model) -> None:
     """Say what a model is, what it was trained on and how."""
     from implicit_atlas.card import facts
     from implicit_atlas.shipped import find_model, notes

@@ -35,26 +35,20 @@ def fit_config(iterations: int | None, local: bool) -> Any:
     return FitConfig(iterations=iterations, local=LocalConfig() if local else None, batch=batch)
 
 
-def mask_paths(sources: list[Path], problems: list[Any]) -> list[Path]:
-    """Mask files of files and folders; cases that cannot be used are added to `problems`."""
+def mask_files(sources: list[Path], problems: list[Any]) -> list[Any]:
+    """Mask files of files, folders and patterns; cases that cannot be used are added to `problems`."""
     from implicit_atlas.io import find_cases
 
     found = find_cases(sources)
     problems += found.problems
-    return list(found.paths)
+    return list(found.files)
 
 
 def sources_of(folder: Path, labels: tuple[int, ...], problems: list[Any]) -> list[Any]:
     """Shapes of a store, which must be of these labels where any are given, or mask files of a folder."""
     from implicit_atlas.shapes.store import is_store, load_shapes
 
-    return load_shapes(folder, labels) if is_store(folder) else mask_paths([folder], problems)
-
-
-def _name(source: Any) -> str:
-    from implicit_atlas.io import case_name
-
-    return case_name(source) if isinstance(source, Path) else source.name
+    return load_shapes(folder, labels) if is_store(folder) else mask_files([folder], problems)
 
 
 def list_file(only: str) -> tuple[Path, str]:
@@ -87,13 +81,21 @@ def wanted_names(only: str) -> set[str]:
         ) from error
 
 
-def chosen(sources: list[Any], only: str | None) -> list[Any]:
-    """The mask files or shapes that a file names."""
+def chosen(sources: list[Any], only: str | None, all_there: bool = True) -> list[Any]:
+    """The mask files or shapes that a file names.
+
+    Raises:
+        InputError: it names none of them, or, where all should be there, others, too.
+    """
     if only is None:
         return sources
     wanted = wanted_names(only)
-    _refuse_missing(wanted - {_name(source) for source in sources}, only)
-    return [source for source in sources if _name(source) in wanted]
+    found = [source for source in sources if source.name in wanted]
+    if all_there:
+        _refuse_missing(wanted - {source.name for source in found}, only)
+    if not found:
+        raise InputError(only, "names none of the cases", "Correct the list.")
+    return found
 
 
 def mirrored(shapes: Sequence[Any], wanted: set[str], source: str) -> list[Any]:

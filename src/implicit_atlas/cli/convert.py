@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from implicit_atlas.cli.cases import labels_of, mask_paths
+from implicit_atlas.cli.cases import labels_of, mask_files
+from implicit_atlas.cli.options import OutputFolder
 from implicit_atlas.cli.output import finish, keep_files, results_folder
 from implicit_atlas.errors import InputError
 
@@ -15,8 +16,10 @@ Format = Literal["nii.gz", "nii", "nrrd", "mha", "stl", "ply", "obj", "vtp", "gl
 
 
 def convert(
-    sources: Annotated[list[Path], typer.Argument(help="masks, label maps or surfaces, or folders of them")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="folder where results are written")],
+    sources: Annotated[
+        list[Path], typer.Argument(help="masks, label maps or surfaces, or folders or patterns of them")
+    ],
+    output: OutputFolder,
     to: Annotated[Format, typer.Option(help="format of the results, volumes or surfaces")],
     label: Annotated[str, typer.Option("--label", help="label ids (1,2) or a name; default: all")] = "",
     distance: Annotated[
@@ -27,7 +30,7 @@ def convert(
     ] = False,
 ) -> None:
     """Write masks and surfaces in another format, at the same place in the scanner (RAS and LPS as formats have it)."""
-    from implicit_atlas.io import Problem, case_name
+    from implicit_atlas.io import Problem
     from implicit_atlas.io.formats import MESH_SUFFIXES
 
     if distance and f".{to}" in (*MESH_SUFFIXES, ".glb"):
@@ -35,18 +38,18 @@ def convert(
             "--distance", f"{to} holds surfaces, without distances", "Choose a volume's: --to nii.gz."
         )
     problems: list[Problem] = []
-    paths = mask_paths(sources, problems)
-    total = len(paths) + len(problems)
+    files = mask_files(sources, problems)
+    total = len(files) + len(problems)
     results_folder(output, [path for path in sources if path.is_dir()])
     labels, done = labels_of(label, sources[0]), []
-    for path in paths:
-        result = output / f"{case_name(path)}.{to}"
-        keep_files(result, [path])
+    for file in files:
+        result = output / f"{file.name}.{to}"
+        keep_files(result, [file.path])
         try:
-            write_converted(path, result, labels, distance)
-            done.append(case_name(path))
+            write_converted(file.path, result, labels, distance)
+            done.append(file.name)
         except InputError as error:
-            problems.append(Problem(case_name(path), path, str(error)))
+            problems.append(file.problem(error))
     print(f"{output}: {len(done)} files")
     finish(problems, total, output, done)
 

@@ -9,10 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from implicit_atlas.cli.cases import fit_config, load_atlas, mask_paths
+from implicit_atlas.cli.cases import fit_config, load_atlas, mask_files
+from implicit_atlas.cli.options import (
+    Local,
+    Margin,
+    MaskEnding,
+    Method,
+    Only,
+    Resolution,
+    Side,
+)
 from implicit_atlas.cli.output import finish, results_folder, table
 from implicit_atlas.cli.train import Plan, learn
-from implicit_atlas.cli.uses import MaskEnding, Side
 from implicit_atlas.errors import AtlasError, InputError
 from implicit_atlas.tasks.formats import Formats
 
@@ -22,7 +30,7 @@ app = typer.Typer(
     help="Several organs of label maps in one go: prepare, train and reconstruct them.", no_args_is_help=True
 )
 
-LabelMaps = Annotated[Path, typer.Argument(help="folder of label maps")]
+LabelMaps = Annotated[Path, typer.Argument(help="folder of label maps, or a pattern in quotes")]
 Organs = Annotated[
     list[str],
     typer.Option(
@@ -37,7 +45,8 @@ def prepare(
     folder: LabelMaps,
     output: Annotated[Path, typer.Option("-o", "--output", help="folder of stores, one an organ")],
     organ: Organs = [],  # noqa: B006 (typer reads the default and never changes it)
-    margin: Annotated[float, typer.Option(help="empty border on each side, as a share of the box")] = 0.0,
+    resolution: Resolution = 128,
+    margin: Margin = 0.0,
 ) -> None:
     """Prepare every organ into a store of shapes of its own: OUTPUT/NAME."""
     from implicit_atlas.shapes.manifest import PrepareConfig
@@ -47,7 +56,7 @@ def prepare(
 
     problems, total = [], 0
     for name, ids in parse_organs(organ, folder).items():
-        config = PrepareConfig(margin=margin, labels=ids)
+        config = PrepareConfig(resolution, margin, labels=ids)
         with console.task(f"prepare {name}") as report:
             done = prepare_folder(folder, output / name, config, progress=console.counted(report))
         usable, damaged = len(done.prepared) + len(done.reused), _damaged(done.quarantined)
@@ -59,9 +68,12 @@ def prepare(
 
 @app.command()
 def train(  # noqa: PLR0913 (each is an option of the command)
-    source: Annotated[Path, typer.Argument(help="folder of label maps, or of what `organs prepare` made")],
+    source: Annotated[
+        Path, typer.Argument(help="folder or pattern of label maps, or folder that `organs prepare` made")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="folder of models, one an organ")],
     organ: Organs = [],  # noqa: B006
+    method: Method = "implicit-atlas+reg",
     max_minutes: Annotated[float | None, typer.Option(help="for each organ")] = None,
     steps: Annotated[
         int | None, typer.Option(help="of each organ's schedule, where no time is given")
@@ -74,13 +86,12 @@ def train(  # noqa: PLR0913 (each is an option of the command)
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace models and unfinished trainings")
     ] = False,
+    only: Only = None,
 ) -> None:
     """Learn an atlas of every organ: OUTPUT/NAME.atlas. An organ that cannot be learned does not stop the others."""
     from implicit_atlas.io import Problem
 
-    plan = Plan(
-        max_minutes=max_minutes, steps=steps, warps=warps, seed=seed, resume=resume, overwrite=overwrite
-    )
+    plan = Plan(method, max_minutes, steps, warps, seed, resume, only, overwrite)
     failed, total, organs = [], 0, _sources(source, organ)
     for name, (shapes, ids) in organs.items():
         model = output / f"{name}{SUFFIX}"
@@ -103,11 +114,9 @@ def train(  # noqa: PLR0913 (each is an option of the command)
 @app.command()
 def reconstruct(
     models: Annotated[Path, typer.Argument(help="folder of models, as `organs train` made it")],
-    masks: Annotated[list[Path], typer.Argument(help="label maps, or folders of them")],
+    masks: Annotated[list[Path], typer.Argument(help="label maps, or folders or patterns of them")],
     output: Annotated[Path, typer.Option("-o", "--output", help="folder where label maps are written")],
-    local: Annotated[
-        bool, typer.Option("--local", help="closer to the masks, with some thousand more numbers a shape")
-    ] = False,
+    local: Local = False,
     mirror: Side = "no",
     mask_format: MaskEnding = "nii.gz",
 ) -> None:
@@ -117,12 +126,12 @@ def reconstruct(
     from implicit_atlas.tasks.organs import reconstruct_organs
 
     atlases, problems = _atlases(models), []
-    paths = mask_paths(masks, problems)
+    files = mask_files(masks, problems)
     unusable, formats = len(problems), Formats(mask_format)
-    results_folder(output, [*paths, *masks], formats)
+    results_folder(output, [*files, *masks], formats)
     with console.task("reconstruct") as report, table(output / "organs.csv") as rows:
         told = problems.append, report, mirror
-        for case in reconstruct_organs(atlases, paths, fit_config(None, local), *told):
+        for case in reconstruct_organs(atlases, files, fit_config(None, local), *told):
             write_label_map(formats.mask_path(output, case.name), case.labels, case.grid)
             rows += [_row(case, name) for name in atlases]
             if len(case.absent) == len(atlases):
@@ -133,7 +142,7 @@ def reconstruct(
     contested = sum({row["name"]: row["contested_voxels"] for row in rows}.values())
     print(f"{output}: {len({row['name'] for row in rows})} label maps, {contested} voxels were claimed twice")
     done = [f"{row['name']}, {row['organ']}" for row in rows if row["state"] != "not used"]
-    finish(problems, len(paths) + unusable, output, [*done, *(row["name"] for row in rows)])
+    finish(problems, len(files) + unusable, output, [*done, *(row["name"] for row in rows)])
 
 
 def _damaged(problems: Sequence[Any]) -> list[Any]:

@@ -48,26 +48,35 @@ def keep_files(output: Path | None, sources: Iterable[Path | None]) -> None:
             )
 
 
-def results_folder(output: Path, sources: Sequence[Path] = (), formats: Formats = DEFAULT) -> None:
+def results_folder(output: Path, sources: Sequence[Any] = (), formats: Formats = DEFAULT) -> None:
     """Make the folder of results where nothing that is read, and no model or store, would be mixed with them.
+
+    Args:
+        output: the folder.
+        sources: files and folders that are read; files that were listed, under the names of their cases.
+        formats: of the results.
 
     Raises:
         InputError: a result would replace a file of `sources`, or the folder is one of them, a model or a store.
     """
     from implicit_atlas.atlas.checkpoint import is_model
+    from implicit_atlas.io import CaseFile
     from implicit_atlas.io.output import make_folder
     from implicit_atlas.shapes.store import is_store
     from implicit_atlas.tasks.observations import output_name
 
     another = "Give another folder to -o."
-    for source in sources:
-        results = [*formats.results(output, output_name(source)), *(output / name for name in TABLES)]
-        if any(_is_same(path, source) for path in results):
-            raise InputError(source, f"a result in {output} would replace it", another)
-    for source in sources:
+    read = [one if isinstance(one, CaseFile) else CaseFile(output_name(one), one) for one in sources]
+    for file in read:
+        results = [*formats.results(output, file.name), *(output / name for name in TABLES)]
+        if any(_is_same(path, file.path) for path in results):
+            raise InputError(file.path, f"a result in {output} would replace it", another)
+    for file in read:
         for folder in {path.parent for path in formats.results(output, "")}:
-            if source.is_dir() and _is_same(folder, source):
-                raise InputError(source, "is read: results would be taken for cases the next time", another)
+            if file.path.is_dir() and _is_same(folder, file.path):
+                raise InputError(
+                    file.path, "is read: results would be taken for cases the next time", another
+                )
     if is_model(output) or is_store(output):
         raise InputError(output, "is a model or a store, which results would be mixed with", another)
     make_folder(output)

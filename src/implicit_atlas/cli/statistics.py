@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from implicit_atlas.cli.options import OutputFolder, Seed
 from implicit_atlas.cli.output import keep_files, results_folder, write_csv
-from implicit_atlas.cli.uses import Output, Seed
 from implicit_atlas.errors import InputError
 
 LEVEL = 0.05  # of false discoveries
@@ -17,7 +17,7 @@ LEVEL = 0.05  # of false discoveries
 
 def statistics(  # noqa: PLR0913 (each is an option of the command)
     meshes: Annotated[Path, typer.Argument(help="folder of meshes, as `correspond` wrote them")],
-    output: Output,
+    output: OutputFolder,
     modes: Annotated[int, typer.Option(min=1, help="how many principal modes")] = 5,
     scale: Annotated[
         bool, typer.Option("--scale", help="bring all to one size first, so that form is left")

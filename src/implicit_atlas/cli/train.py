@@ -70,7 +70,10 @@ def learn(
         labels = labels or open_store(source).config.labels  # the atlas is to know what it stands for
     model = ModelConfig(method=plan.method)
     others = set() if plan.mirror is None else wanted_names(plan.mirror)
-    listed = None if plan.only is None else chosen(sources_of(source, labels, problems), plan.only)
+    listed = None
+    if plan.only is not None:
+        # A store of one of several organs lacks the cases that are without it.
+        listed = chosen(sources_of(source, labels, problems), plan.only, not (organ and is_store(source)))
     make_folder(output.resolve().parent)
     with console.task(f"prepare {organ}".strip()) as report:
         if listed is not None and is_store(source):

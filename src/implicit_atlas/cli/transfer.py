@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from implicit_atlas.cli.cases import labels_of, load_atlas, mask_paths
+from implicit_atlas.cli.cases import labels_of, load_atlas, mask_files
+from implicit_atlas.cli.options import Labels, LocalByDefault, MaskEnding, Model, OutputFolder, Side
 from implicit_atlas.cli.output import finish, results_folder, say_doubts, table
-from implicit_atlas.cli.uses import Labels, Local, MaskEnding, Model, Output, Side
 from implicit_atlas.tasks.formats import Formats
 
 app = typer.Typer(
@@ -23,27 +23,29 @@ def landmarks(  # noqa: PLR0913 (each is an option of the command)
     model: Model,
     source: Annotated[Path, typer.Argument(help="mask on which the landmarks lie")],
     points: Annotated[Path, typer.Argument(help="the landmarks (.csv, .mrk.json, .fcsv)")],
-    targets: Annotated[list[Path], typer.Argument(help="masks, or folders of masks, to carry them to")],
-    output: Output,
+    targets: Annotated[
+        list[Path], typer.Argument(help="masks, folders or patterns of masks, to carry them to")
+    ],
+    output: OutputFolder,
     label: Labels = "",
-    local: Local = True,
+    local: LocalByDefault = True,
     mirror: Side = "no",
 ) -> None:
     """Carry landmarks of one case to others: a .mrk.json each, and a table with the error of every point."""
     from implicit_atlas.tasks.transfer import Alike, carry_landmarks
 
     atlas, problems = load_atlas(model), []
-    paths = mask_paths(targets, problems)
+    wanted = mask_files(targets, problems)
     unusable = len(problems)
-    results_folder(output, [source, points, *paths, *targets])
+    results_folder(output, [source, points, *wanted, *targets])
     alike = Alike(atlas, labels_of(label, source), local, problems, mirror=mirror)
     with table(output / "landmarks.csv", "case") as rows:
-        rows.extend(carry_landmarks(alike, source, points, paths, output))
+        rows.extend(carry_landmarks(alike, source, points, wanted, output))
     doubtful = [row for row in rows if row["doubt"]]
     for row in doubtful:
         print(f"DOUBTFUL {row['case']}, {row['landmark']}: {row['doubt']}", file=sys.stderr)
     print(f"{output}: {len(rows)} landmarks, {len(doubtful)} of them doubtful")
-    finish(problems, len(paths) + unusable, output, [row["case"] for row in rows])
+    finish(problems, len(wanted) + unusable, output, [row["case"] for row in rows])
 
 
 @app.command()
@@ -52,10 +54,12 @@ def labels(  # noqa: PLR0913 (each is an option of the command)
     sources: Annotated[
         Path, typer.Argument(help="folder of label maps whose parts are known (or one label map)")
     ],
-    targets: Annotated[list[Path], typer.Argument(help="masks, or folders of masks, whose parts are wanted")],
-    output: Output,
+    targets: Annotated[
+        list[Path], typer.Argument(help="masks, folders or patterns of masks, whose parts are wanted")
+    ],
+    output: OutputFolder,
     label: Labels = "",
-    local: Local = True,
+    local: LocalByDefault = True,
     mirror: Side = "no",
     mask_format: MaskEnding = "nii.gz",
 ) -> None:
@@ -63,12 +67,12 @@ def labels(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas.tasks.transfer import Alike, carry_labels
 
     atlas, problems = load_atlas(model), []
-    known, wanted = mask_paths([sources], problems), mask_paths(targets, problems)
+    known, wanted = mask_files([sources], problems), mask_files(targets, problems)
     unusable, formats = len(problems), Formats(mask_format)
     results_folder(output, [*known, *wanted, sources, *targets], formats)
     alike = Alike(atlas, labels_of(label, sources), local, problems, mirror=mirror)
     with table(output / "labels.csv", "case") as rows:
         rows.extend(carry_labels(alike, known, wanted, output, formats))
-    unusable_known = {problem.path for problem in problems} & set(known)
+    unusable_known = {problem.path for problem in problems} & {file.path for file in known}
     say_doubts(output, rows, f"label maps, from {len(known) - len(unusable_known)} labelled cases", "case")
     finish(problems, len(known) + len(wanted) + unusable, output, [row["case"] for row in rows])

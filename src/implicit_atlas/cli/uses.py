@@ -7,28 +7,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from implicit_atlas.cli.cases import labels_of, load_atlas, mask_paths
+from implicit_atlas.cli.cases import labels_of, load_atlas, mask_files
+from implicit_atlas.cli.options import (
+    Labels,
+    LocalByDefault,
+    MaskEnding,
+    Masks,
+    MeshEnding,
+    Model,
+    OutputFolder,
+    Seed,
+    Side,
+)
 from implicit_atlas.cli.output import finish, remove_results, results_folder, say_doubts, table
-from implicit_atlas.tasks.formats import Formats, MaskFormat, MeshFormat
-
-Model = Annotated[Path, typer.Argument(help="model folder (*.atlas), or the name of a model that ships")]
-Output = Annotated[Path, typer.Option("-o", "--output", help="folder where results are written")]
-Labels = Annotated[
-    str, typer.Option("--label", help="label ids (1,2) or a name; default: as the atlas was trained")
-]
-Local = Annotated[
-    bool,
-    typer.Option("--local/--no-local", help="closer to the masks, with some thousand more numbers a shape"),
-]
-Side = Annotated[
-    Literal["no", "auto", "all"],
-    typer.Option(
-        "--mirror", help="which are of the other side, mirror images of the atlas's organs: auto finds out"
-    ),
-]
-MaskEnding = Annotated[MaskFormat, typer.Option("--mask-format", help="format of masks and other volumes")]
-MeshEnding = Annotated[MeshFormat, typer.Option("--mesh-format", help="format of meshes")]
-Seed = Annotated[int, typer.Option(min=0, help="seed of the random numbers")]
+from implicit_atlas.tasks.formats import Formats
 
 
 def complete(  # noqa: PLR0913 (each is an option of the command)
@@ -39,7 +31,7 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
             help="clicks (.csv, .mrk.json, .fcsv), masks that were drawn in part, or folders of them"
         ),
     ],
-    output: Output,
+    output: OutputFolder,
     image: Annotated[
         Path | None,
         typer.Option(
@@ -85,8 +77,8 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
 
 def clean(  # noqa: PLR0913 (each is an option of the command)
     model: Model,
-    masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
-    output: Output,
+    masks: Masks,
+    output: OutputFolder,
     label: Labels = "",
     keep_mm: Annotated[
         float | None,
@@ -103,11 +95,11 @@ def clean(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas.tasks.results import write_repair
 
     atlas, problems = load_atlas(model), []
-    paths, formats = mask_paths(masks, problems), Formats(mask_format)
-    results_folder(output, [*paths, *masks], formats)
+    files, formats = mask_files(masks, problems), Formats(mask_format)
+    results_folder(output, [*files, *masks], formats)
     with console.task("clean") as report, table(output / "repairs.csv") as rows:
         told = problems.append, report, mirror
-        found = repair(atlas, paths, labels_of(label, masks[0]), keep_mm, *told)
+        found = repair(atlas, files, labels_of(label, masks[0]), keep_mm, *told)
         rows.extend(write_repair(done, output, formats) for done in found)
     say_doubts(output, rows, "masks")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])
@@ -115,7 +107,7 @@ def clean(  # noqa: PLR0913 (each is an option of the command)
 
 def generate(  # noqa: PLR0913 (each is an option of the command)
     model: Model,
-    output: Output,
+    output: OutputFolder,
     count: Annotated[int, typer.Option(min=1, max=10_000, help="how many")] = 10,
     temperature: Annotated[float, typer.Option(help="0: the mean shape; below 1: typical ones")] = 0.8,
     template: Annotated[int | None, typer.Option(help="template that all deform, counted from 0")] = None,
@@ -143,7 +135,7 @@ def interpolate(  # noqa: PLR0913 (each is an option of the command)
     model: Model,
     first: Annotated[Path, typer.Argument(help="mask at one end")],
     last: Annotated[Path, typer.Argument(help="mask at the other end")],
-    output: Output,
+    output: OutputFolder,
     steps: Annotated[int, typer.Option(min=2, max=1000, help="shapes, both ends counted")] = 7,
     label: Labels = "",
     mirror: Side = "no",
@@ -194,10 +186,10 @@ def interpolate(  # noqa: PLR0913 (each is an option of the command)
 
 def correspond(  # noqa: PLR0913 (each is an option of the command)
     model: Model,
-    masks: Annotated[list[Path], typer.Argument(help="masks, or folders of masks")],
-    output: Output,
+    masks: Masks,
+    output: OutputFolder,
     label: Labels = "",
-    local: Local = True,
+    local: LocalByDefault = True,
     resolution: Annotated[int, typer.Option(min=16, max=256, help="of the template's mesh")] = 64,
     mirror: Side = "no",
 ) -> None:
@@ -206,10 +198,10 @@ def correspond(  # noqa: PLR0913 (each is an option of the command)
     from implicit_atlas.tasks.transfer import Alike, correspond_all
 
     atlas, problems = load_atlas(model), []
-    paths = mask_paths(masks, problems)
-    results_folder(output, [*paths, *masks])
+    files = mask_files(masks, problems)
+    results_folder(output, [*files, *masks])
     with console.task("correspond") as report, table(output / "correspondence.csv") as rows:
         alike = Alike(atlas, labels_of(label, masks[0]), local, problems, report, mirror)
-        rows.extend(correspond_all(alike, paths, output, resolution))
+        rows.extend(correspond_all(alike, files, output, resolution))
     say_doubts(output, rows, "meshes of one topology")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])

@@ -18,8 +18,9 @@ from implicit_atlas.completion.correction import (
     moved_at_random,
     values_at,
 )
+from implicit_atlas.completion.mirrored import likelier_mirrored, on_likelier_sides, side_doubt
 from implicit_atlas.completion.observe import as_clicks
-from implicit_atlas.completion.spaces import SURE, space_doubts
+from implicit_atlas.completion.spaces import space_doubts
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.dense import Progress
 from implicit_atlas.fitting.fit import Fit, all_doubts
@@ -48,7 +49,6 @@ TRUSTED_GUESS = 0.25  # share of the surface that may be one
 # Share of the surface without clicks, where these are on surfaces: of `val` 0 to 5 %, of shapes of a wrongly found
 # pancreas 9 to 34 %.
 TRUSTED_BARE = 0.1
-UNSURE = "of which side it is was not seen: say --mirror no or all"
 OTHER = "of another organ, or of the other side (--mirror auto)"
 
 
@@ -157,7 +157,7 @@ def complete(
         draws: how many other probable shapes to find, each at about half the cost of the first.
         progress: told how far it is.
         mirror: "no": as `Observations.mirrored` says; "all": all are mirror images of the atlas's organs; "auto": those
-            that are likelier so, at three times the cost.
+            that are likelier so, at twice the cost.
 
     Raises:
         InputError: nothing was observed, points that cannot be of one such organ, no number of draws, or no way to
@@ -169,9 +169,21 @@ def complete(
     observations = as_clicks(observations)
     for seen in observations:
         _check_span(atlas, seen)
-    observations, unsure = _sided(atlas, observations, mirror)
-    pieces = pieces_of(atlas)
+    if mirror != "no":
+        observations = [replace(seen, mirrored=mirror == "all") for seen in observations]
     completed = _searched(atlas, observations, draws, progress)
+    more = likelier_mirrored(atlas, observations, [each.fits[0] for each in completed])
+    if mirror == "auto":
+        observations, completed, sides = on_likelier_sides(
+            observations,
+            completed,
+            more,
+            search=lambda images: _searched(atlas, images, draws, None),
+            fit_of=lambda found: found.fits[0],
+        )
+    else:
+        sides = [side_doubt(seen.mirrored, value) for seen, value in zip(observations, more, strict=True)]
+    pieces = pieces_of(atlas)
     found = [_judged(atlas, seen, pieces, each) for seen, each in zip(observations, completed, strict=True)]
     either = mirror == "auto" and has_side(atlas)
     spaces = space_doubts(
@@ -179,7 +191,7 @@ def complete(
     )
     return [
         replace(done, doubt=all_doubts(space, done.doubt, side))
-        for done, side, space in zip(found, unsure, spaces, strict=True)
+        for done, side, space in zip(found, sides, spaces, strict=True)
     ]
 
 
@@ -225,27 +237,6 @@ def _searched(
         if each[0].failure is None and each[0].found.improbability < found[i].fits[0].found.improbability:
             found[i] = _Searched.of(each, observations[i], size_mm, again=True)
     return found
-
-
-def _sided(
-    atlas: TrainedAtlas, observations: Sequence[Observations], mirror: Mirror
-) -> tuple[Sequence[Observations], Sequence[str | None]]:
-    """Observations, mirrored where they are to be or where that is likelier, and doubts whether it is."""
-    sure = [None] * len(observations)
-    if mirror == "no" or (mirror == "auto" and not has_side(atlas)):
-        return observations, sure
-    images = [replace(seen, mirrored=True) for seen in observations]
-    if mirror == "all":
-        return images, sure
-    sides = [[replace(seen, mirrored=False) for seen in observations], images]
-    own, other = ([fit.found for fit in atlas.complete_in_scan(side)] for side in sides)
-    out, doubts = [], []
-    for seen, itself, image in zip(observations, own, other, strict=True):
-        more = itself.improbability - image.improbability
-        likelier = image.failure is None and (itself.failure is not None or more > 0)
-        out.append(replace(seen, mirrored=likelier))
-        doubts.append(UNSURE if abs(more) < SURE else None)
-    return out, doubts
 
 
 def _check_span(atlas: TrainedAtlas, seen: Observations) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from implicit_atlas.completion.click_sides import MOST
+from implicit_atlas.completion.mirrored import SURE, more_probable, turned
 from implicit_atlas.fitting.fit import Fit
 from implicit_atlas.shapes.sampling import Observations
 from implicit_atlas.trained_atlas import TrainedAtlas
@@ -16,7 +17,6 @@ from implicit_atlas.trained_atlas import TrainedAtlas
 # `val`: 0.25 to 0.62; in the wrong space 0.59 to 2.30. So some in the right one are searched for twice; none of 27 was
 # called wrong then. Moved clicks on the boundary: 0 to 2 %, and 14 to 39 %.
 SUSPECT_CLICK, SUSPECT_MOVED = 0.45, 0.05
-SURE = 3.0  # by how much the logarithms of two probabilities must differ, of two spaces or sides
 HALF_TURN = np.array([-1.0, -1.0, 1.0])  # from RAS to LPS, and back
 TURNED = (
     "with the signs of x and y swapped its clicks would be far more probable: they may be in the wrong space "
@@ -44,13 +44,12 @@ def space_doubts(
     suspects = [i for i, fit in enumerate(fits) if _suspect(observations[i], fit, moved[i])]
     if not suspects:
         return doubts
-    turned = [replace(observations[i], points=observations[i].points * HALF_TURN) for i in suspects]
+    others = [replace(observations[i], points=observations[i].points * HALF_TURN) for i in suspects]
     if either:
         suspects = 2 * suspects
-        turned += [replace(seen, mirrored=not seen.mirrored) for seen in turned]
-    for i, fit in zip(suspects, atlas.complete_in_scan(turned), strict=True):
-        more = fits[i].found.improbability - fit.found.improbability
-        if fit.failure is None and more > SURE:
+        others += turned(others)
+    for i, fit in zip(suspects, atlas.complete_in_scan(others), strict=True):
+        if more_probable(fits[i], fit) > SURE:
             doubts[i] = TURNED
     return doubts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -116,10 +117,9 @@ class SparseBatch:
         self.free = self.code_size + (0 if self.nodes is None else self.nodes.free)
         self.free += 0 if self.poses is None else FREE
         self.size = self.code_size + self.lengths + (0 if self.poses is None else FREE)
-        self.centre = torch.zeros(self.size)
+        self.centre = torch.zeros((self.count, self.size), device=self.device)
         if draw:
-            self.centre = torch.randn(self.size, generator=torch.Generator().manual_seed(config.seed + draw))
-        self.centre = self.centre.to(self.device)
+            self.centre = torch.stack([self._drawn_centre(seen, draw) for seen in observations])
 
     def drawn(self, free: Float[Tensor, "n free"]) -> Float[Tensor, "n free"]:
         """Where the search for a draw starts: the most probable shape, moved by the code and residual that were drawn.
@@ -131,15 +131,20 @@ class SparseBatch:
         if self.poses is None:
             return free + self.centre
         free = free.clone()
-        free[:, :-FREE] += self.centre[:-FREE]
+        free[:, :-FREE] += self.centre[:, :-FREE]
         before = self.poses.sizes_mm(free[:, -FREE:])
-        free[:, -FREE:][:, SIZES] = self.centre[-FREE:][SIZES]
+        free[:, -FREE:][:, SIZES] = self.centre[:, -FREE:][:, SIZES]
         free[:, -FREE:][:, :3] *= self.poses.sizes_mm(free[:, -FREE:]) / before
         return free
 
+    def _drawn_centre(self, seen: Observations, draw: int) -> Float[Tensor, " free"]:
+        """A random shape and pose, of the prior."""
+        generator = torch.Generator().manual_seed(_seed(self.config.seed, draw, seen))
+        return torch.randn(self.size, generator=generator).to(self.device)
+
     def _noisy(self, seen: Observations, draw: int) -> Observations:
         """Observations with a noise as large as they are uncertain."""
-        rng = np.random.default_rng((self.config.seed, draw))
+        rng = np.random.default_rng(_seed(self.config.seed, draw, seen))
         nearness = np.hypot(seen.spreads, self.config.slack / self.unit)
         deviation = np.where(np.isfinite(nearness), nearness, self.config.softness / self.unit)
         deviation /= np.sqrt(np.maximum(np.asarray(seen.weight), 1e-6))  # what says less is less sure
@@ -305,3 +310,8 @@ class SparseBatch:
                 )
             )
         return fits
+
+
+def _seed(seed: int, draw: int, seen: Observations) -> int:
+    """Of a draw's random numbers: each case has its own, whatever is completed beside it."""
+    return zlib.crc32(f"{seed} {draw} {seen.name}".encode(errors="backslashreplace"))

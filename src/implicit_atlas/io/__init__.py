@@ -1,6 +1,6 @@
 """Reading and writing masks and surfaces with their geometry: world space is RAS millimetres."""
 
-from implicit_atlas.io.cases import Cases, Problem, find_cases, list_cases
+from implicit_atlas.io.cases import CaseFile, Cases, MaskFile, MaskSource, Problem, find_cases, list_cases
 from implicit_atlas.io.formats import case_name, printable
 from implicit_atlas.io.label_names import declared_labels, parse_labels
 from implicit_atlas.io.labels import label_ids, select_mask
@@ -19,10 +19,13 @@ from implicit_atlas.io.volumes import (
 from implicit_atlas.io.voxelise import enclosing_pieces, grid_around, voxelise
 
 __all__ = [
+    "CaseFile",
     "Cases",
     "LabelMap",
     "Landmarks",
     "Mask",
+    "MaskFile",
+    "MaskSource",
     "Mesh",
     "Problem",
     "case_name",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from implicit_atlas.errors import InputError
@@ -32,48 +34,110 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class CaseFile:
+    """A file and the name of its case, which no other file that was listed with it has."""
+
+    name: str
+    path: Path
+
+    @classmethod
+    def of(cls, source: MaskFile) -> CaseFile:
+        """A file by itself, under its own name."""
+        return source if isinstance(source, CaseFile) else cls(case_name(Path(source)), Path(source))
+
+    def problem(self, message: object, absent: bool = False) -> Problem:
+        """What is wrong with it."""
+        return Problem(self.name, self.path, str(message), absent)
+
+
+MaskFile = str | Path | CaseFile
+"""A mask's file; a `CaseFile` where it was listed with others."""
+
+MaskSource = str | Path | Iterable[MaskFile]
+"""A folder of masks, a pattern of files or folders, a mask file, or several of them."""
+
+
+@dataclass(frozen=True)
 class Cases:
     """What was found.
 
     Args:
-        paths: the mask files.
+        files: of masks.
         problems: files that are set aside because two share one case name.
         passed_over: files of other formats in the folders that were searched; hidden ones do not count.
     """
 
-    paths: tuple[Path, ...]
+    files: tuple[CaseFile, ...]
     problems: tuple[Problem, ...]
     passed_over: tuple[Path, ...] = ()
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The mask files."""
+        return tuple(file.path for file in self.files)
 
-def find_cases(source: str | Path | Iterable[str | Path]) -> Cases:
+
+def find_cases(source: MaskSource) -> Cases:
     """Find the masks in a folder, a file, or a list of both: in the order of the list, of a folder in that of names.
 
     Folders are not searched below their first level; hidden files and unknown formats in them are passed
-    over. Files of one case name (liver.nii.gz and liver.stl) are all set aside, because nothing says which is
-    meant. No file is opened.
+    over. A pattern (`cases/*/liver.nii.gz`, `**` for any depth) stands for the files and folders that it matches.
+    Files of one name in several folders get the parts of their paths that differ in front (`s01_liver`); of one name
+    in one folder (liver.nii.gz and liver.stl) all are set aside, because nothing says which is meant. No file is
+    opened.
 
     Raises:
         InputError: a path that does not exist, a named file of unknown format, or nothing found.
     """
     given = [source] if isinstance(source, (str, Path)) else list(source)
-    found: dict[Path, None] = {}
+    found: dict[Path, str | None] = {}
     others: dict[Path, None] = {}
-    for path in map(Path, given):
-        masks, rest = _in_folder(path) if path.is_dir() else ([_named_file(path)], [])
-        found.update(dict.fromkeys(masks))
+    for one in given:
+        if isinstance(one, CaseFile):
+            found[one.path] = one.name
+            continue
+        masks, rest = _listed(Path(one))
+        for path in masks:
+            found.setdefault(path, None)
         others.update(dict.fromkeys(rest))
     if not found:
         raise InputError("masks", "none were named", "Give a folder of masks, or mask files.")
+    names = distinct_names([path for path, name in found.items() if name is None])
     by_name: dict[str, list[Path]] = defaultdict(list)
-    for path in found:
-        by_name[case_name(path)].append(path)
-    paths = tuple(same[0] for same in by_name.values() if len(same) == 1)
-    problems = tuple(_duplicate(path, same) for same in by_name.values() if len(same) > 1 for path in same)
-    return Cases(paths, problems, tuple(sorted(others)))
+    for path, name in found.items():
+        by_name[name or names[path]].append(path)
+    files = tuple(CaseFile(name, same[0]) for name, same in by_name.items() if len(same) == 1)
+    problems = tuple(
+        _duplicate(CaseFile(name, path), same)
+        for name, same in by_name.items()
+        if len(same) > 1
+        for path in same
+    )
+    return Cases(files, problems, tuple(sorted(others)))
 
 
-def list_cases(source: str | Path | Iterable[str | Path]) -> list[Path]:
+def distinct_names(paths: Iterable[Path], plain: Callable[[Path], str] = case_name) -> dict[Path, str]:
+    """Names of files: plain ones; those of equal names get the parts of their folders that differ in front."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        groups[plain(path)].append(path)
+    names: dict[Path, str] = {}
+    for name, same in groups.items():
+        own = _differing([Path(os.path.normpath(path.absolute())).parent.parts for path in same])
+        names |= {path: "_".join((*parts, name)) for path, parts in zip(same, own, strict=True)}
+    return names
+
+
+def _differing(folders: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Folders without the parts that all begin with, and without those that all end with."""
+    for end in (1, -1):
+        folders = [parts[::end] for parts in folders]
+        shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False)))
+        folders = [parts[shared:][::end] for parts in folders]
+    return list(folders)
+
+
+def list_cases(source: MaskSource) -> list[Path]:
     """Return the masks in a folder, a file, or a list of both, every case name once.
 
     Raises:
@@ -84,6 +148,39 @@ def list_cases(source: str | Path | Iterable[str | Path]) -> list[Path]:
         first = cases.problems[0]
         raise InputError(first.path, "has the case name of another file", "Rename or remove one of the two.")
     return list(cases.paths)
+
+
+def _listed(path: Path) -> tuple[list[Path], list[Path]]:
+    """The mask files that a path stands for, and other files beside them."""
+    if path.is_dir():
+        return _in_folder(path)
+    matched = matches(path)
+    if matched == [path]:
+        return [_named_file(path)], []
+    masks, others = [], []
+    for one in matched:
+        own, rest = (
+            _in_folder(one) if one.is_dir() else ([one], []) if is_mask_name(one.name) else ([], [one])
+        )
+        masks += own
+        others += rest
+    if not masks:
+        raise InputError(path, "matches no mask files", FORMAT_REMEDY)
+    return masks, others
+
+
+def matches(path: Path) -> list[Path]:
+    """The files and folders that a pattern stands for, in order; a path that is none, or exists, is its own.
+
+    Raises:
+        InputError: a pattern that matches nothing.
+    """
+    if os.path.lexists(path) or not glob.has_magic(str(path)):
+        return [path]
+    found = [Path(one) for one in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 (any path)
+    if not found:
+        raise InputError(path, "is no file, and matches none as a pattern", "Correct it.")
+    return found
 
 
 def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -112,7 +209,10 @@ def _no_masks(folder: Path, subfolders: list[str]) -> InputError:
     remedy = FORMAT_REMEDY
     if subfolders:
         shown = ", ".join(subfolders[:_SHOWN_FOLDERS]) + (", ..." if len(subfolders) > _SHOWN_FOLDERS else "")
-        remedy = f"Name the folder that holds the masks (it has the folders {shown})."
+        remedy = (
+            f"Name the folder that holds the masks (it has the folders {shown}), or give a pattern in quotes: "
+            f"'{folder}/*/NAME'."
+        )
     return InputError(folder, "holds no mask files", remedy)
 
 
@@ -125,10 +225,8 @@ def _named_file(path: Path) -> Path:
     return path
 
 
-def _duplicate(path: Path, same: list[Path]) -> Problem:
-    others = ", ".join(str(other) for other in same if other != path)
-    remedy = "Rename or remove one of them."
-    if any(other.parent != path.parent for other in same):
-        remedy = "Results are named as the files: link them under names of their own (sub-01_mask.nii.gz)."
-    error = InputError(path, f"has the same case name as {others}", remedy)
-    return Problem(case_name(path), path, str(error))
+def _duplicate(case: CaseFile, same: list[Path]) -> Problem:
+    others = ", ".join(str(other) for other in same if other != case.path)
+    return case.problem(
+        InputError(case.path, f"has the same case name as {others}", "Rename or remove one of them.")
+    )

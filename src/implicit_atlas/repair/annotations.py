@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -26,7 +25,7 @@ from implicit_atlas.fitting.sizes import unlike_size
 from implicit_atlas.generation import pieces_of
 from implicit_atlas.geometry.outlines import depths, smoothed
 from implicit_atlas.geometry.pieces import largest_pieces
-from implicit_atlas.io import Mask, Problem, case_name, read_mask
+from implicit_atlas.io import CaseFile, Mask, MaskFile, Problem, read_mask
 from implicit_atlas.metrics import dsc
 from implicit_atlas.repair.mending import Start, mended
 from implicit_atlas.shapes.shape import Shape
@@ -79,7 +78,7 @@ class Repair:
 
 def repair(  # noqa: PLR0913 (options of a main verb)
     atlas: TrainedAtlas,
-    sources: Sequence[Path],
+    sources: Sequence[MaskFile],
     labels: Sequence[int] = (),
     keep_mm: float | None = None,
     on_problem: Callable[[Problem], object] = lambda problem: None,
@@ -110,12 +109,12 @@ def repair(  # noqa: PLR0913 (options of a main verb)
     config = FitConfig(code_weight=CODE_WEIGHT, strays=0.0, batch=at_once(atlas.device.type))
     for first in range(0, len(sources), config.batch):
         begun = []
-        for source in sources[first : first + config.batch]:
+        for file in map(CaseFile.of, sources[first : first + config.batch]):
             try:
-                mask = read_mask(source, tuple(labels) or atlas.config.labels)
-                begun.append(_begun(atlas, mask, keep_mm, mirror))
+                mask = read_mask(file.path, tuple(labels) or atlas.config.labels)
+                begun.append(_begun(atlas, mask, keep_mm, mirror, file.name))
             except InputError as error:
-                on_problem(Problem(case_name(source), source, str(error)))
+                on_problem(file.problem(error))
 
         def overall(share: float, text: str, done: int = first, count: int = len(begun)) -> None:
             report((done + share * count) / len(sources), text)
@@ -133,12 +132,12 @@ class _Begun:
     doubt: str | None
 
 
-def _begun(atlas: TrainedAtlas, mask: Mask, keep_mm: float | None, mirror: Mirror) -> _Begun:
+def _begun(atlas: TrainedAtlas, mask: Mask, keep_mm: float | None, mirror: Mirror, name: str) -> _Begun:
     most, start = pieces_of(atlas), Start(mask.occupancy)
-    shape, doubt = sided(atlas, _shape_of(atlas, mask, mask.occupancy, most), mirror)
+    shape, doubt = sided(atlas, _shape_of(atlas, mask, mask.occupancy, most, name), mirror)
     if keep_mm is None:
         start = mended(atlas, mask, most, shape.frame.mirrored)
-        whole = _shape_of(atlas, mask, start.occupancy, most)
+        whole = _shape_of(atlas, mask, start.occupancy, most, name)
         shape = whole.mirrored() if shape.frame.mirrored else whole
     return _Begun(mask, start, shape, doubt)
 
@@ -169,10 +168,12 @@ def _repaired(
             yield replace(found, doubt=all_doubts(found.doubt, one.doubt, size))
 
 
-def _shape_of(atlas: TrainedAtlas, mask: Mask, occupancy: Bool[np.ndarray, "x y z"], pieces: int) -> Shape:
+def _shape_of(
+    atlas: TrainedAtlas, mask: Mask, occupancy: Bool[np.ndarray, "x y z"], pieces: int, name: str
+) -> Shape:
     """The largest pieces of an occupancy on a mask's grid, in the atlas's frame."""
     organ = replace(mask, occupancy=largest_pieces(occupancy, pieces, mask.grid.spacing_mm)[0])
-    return atlas.config.prepared.shape_of(organ, content_hash="")
+    return atlas.config.prepared.shape_of(organ, name, "")
 
 
 def repaired(

@@ -6,7 +6,7 @@ the reason, and the others go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +18,10 @@ from scipy import ndimage
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import (
+    CaseFile,
     LabelMap,
     Mask,
+    MaskSource,
     Problem,
     case_name,
     find_cases,
@@ -117,7 +119,7 @@ class Fingerprint:
 
 
 def fingerprint(
-    source: str | Path | Iterable[str | Path],
+    source: MaskSource,
     labels: tuple[int, ...] = (),
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
@@ -137,17 +139,19 @@ def fingerprint(
     found = find_cases(source)
     results: list[CaseFingerprint | Problem] = []
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for result in pool.map(lambda path: _case_or_problem(path, labels), found.paths):
+        for result in pool.map(lambda file: _case_or_problem(file, labels), found.files):
             results.append(result)
             if progress is not None:
-                progress(len(results), len(found.paths))
+                progress(len(results), len(found.files))
     cases = tuple(result for result in results if isinstance(result, CaseFingerprint))
     problems = found.problems + tuple(result for result in results if isinstance(result, Problem))
     return Fingerprint(tuple(labels), cases, find_outliers(cases), problems)
 
 
-def fingerprint_case(label_map: LabelMap, labels: tuple[int, ...] = ()) -> CaseFingerprint:
-    """Look at one mask.
+def fingerprint_case(
+    label_map: LabelMap, labels: tuple[int, ...] = (), name: str | None = None
+) -> CaseFingerprint:
+    """Look at one mask; the case's name is its file's by default.
 
     Raises:
         InputError: the labels do not occur, or the mask is empty.
@@ -160,7 +164,7 @@ def fingerprint_case(label_map: LabelMap, labels: tuple[int, ...] = ()) -> CaseF
     n_background = len(_piece_voxels(np.pad(~organ, 1, constant_values=True)))
     i, j, k = grid.spacing_mm.tolist()
     return CaseFingerprint(
-        name=case_name(mask.path),
+        name=case_name(mask.path) if name is None else name,
         path=mask.path,
         shape=grid.shape,
         spacing_mm=(i, j, k),
@@ -199,15 +203,13 @@ def robust_z(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return deviation / max(_MAD_TO_SIGMA * float(np.median(np.abs(deviation))), _MIN_LOG_SPREAD)
 
 
-def _case_or_problem(path: Path, labels: tuple[int, ...]) -> CaseFingerprint | Problem:
+def _case_or_problem(file: CaseFile, labels: tuple[int, ...]) -> CaseFingerprint | Problem:
     try:
-        return fingerprint_case(read_labels(path), labels)
+        return fingerprint_case(read_labels(file.path), labels, file.name)
     except InputError as error:
-        return Problem(case_name(path), path, str(error))
+        return file.problem(error)
     except MemoryError:
-        return Problem(
-            case_name(path), path, f"{path}: does not fit into memory. Crop it to the organ first."
-        )
+        return file.problem(f"{file.path}: does not fit into memory. Crop it to the organ first.")
 
 
 def _piece_voxels(

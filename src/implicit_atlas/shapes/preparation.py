@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,16 +11,13 @@ import numpy as np
 
 from implicit_atlas.errors import AbsentLabelError, InputError
 from implicit_atlas.geometry.frame import Frame
-from implicit_atlas.io import Problem, case_name, find_cases, printable, read_labels, select_mask
+from implicit_atlas.io import CaseFile, MaskSource, Problem, find_cases, printable, read_labels, select_mask
 from implicit_atlas.shapes.manifest import PrepareConfig
 from implicit_atlas.shapes.shape import Shape, hash_source
 from implicit_atlas.support.workers import START_SECONDS, Message, run_cases
 
 Progress = Callable[[int, int, str], None]
 """Called after every case with the cases done, their number, and the case's name."""
-
-MaskSource = str | Path | Iterable[str | Path]
-"""A folder of masks, a mask file, or several of them."""
 
 # One core, compressed masks: hippocampi of 4 kB take about 8 ms, livers of 90 kB about 45 ms.
 _SECONDS_PER_CASE = 0.006
@@ -61,30 +58,30 @@ def prepare_cases(
         InputError: no mask was found. A mask that cannot be prepared is a problem in the result.
     """
     cases = find_cases(source)
-    shapes: dict[Path, Shape] = {}
+    shapes: dict[CaseFile, Shape] = {}
     problems = list(cases.problems)
-    for path, outcome in prepare_each(cases.paths, config or PrepareConfig(), {}, workers, progress):
+    for file, outcome in prepare_each(cases.files, config or PrepareConfig(), {}, workers, progress):
         if isinstance(outcome, Shape):
-            shapes[path] = outcome
+            shapes[file] = outcome
         elif isinstance(outcome, Problem):
             problems.append(outcome)
-    in_order = tuple(shapes[path] for path in cases.paths if path in shapes)
+    in_order = tuple(shapes[file] for file in cases.files if file in shapes)
     return PreparedCases(in_order, tuple(sorted(problems, key=lambda problem: problem.name)))
 
 
 def prepare_each(
-    paths: tuple[Path, ...],
+    files: tuple[CaseFile, ...],
     config: PrepareConfig,
-    known_hashes: Mapping[Path, str],
+    known_hashes: Mapping[str, str],
     workers: int,
     progress: Progress | None,
-) -> Iterator[tuple[Path, Shape | Problem | None]]:
+) -> Iterator[tuple[CaseFile, Shape | Problem | None]]:
     """Prepare masks in any order, and log what had to be repaired.
 
     Args:
-        paths: the mask files.
+        files: of masks.
         config: how masks become shapes.
-        known_hashes: `hash_source` of the files that were prepared before.
+        known_hashes: `hash_source` of the files that were prepared before, by the names of their cases.
         workers: processes to use.
         progress: called after every case.
 
@@ -93,18 +90,19 @@ def prepare_each(
     """
     parameters = asdict(config)
     cases = [
-        Message({"path": str(path), "known": known_hashes.get(path), "config": parameters}) for path in paths
+        Message({"path": str(file.path), "known": known_hashes.get(file.name), "config": parameters})
+        for file in files
     ]
     for done, (index, answer) in enumerate(
-        run_cases(prepare_case, cases, _workers_worth(paths, workers)), start=1
+        run_cases(prepare_case, cases, _workers_worth([file.path for file in files], workers)), start=1
     ):
-        path = paths[index]
-        outcome = _outcome(path, answer, config.labels)
+        file = files[index]
+        outcome = _outcome(file, answer, config.labels)
         for note in outcome.notes if isinstance(outcome, Shape) else ():
-            _log.warning("%s: %s", printable(str(path)), note)
-        yield path, outcome
+            _log.warning("%s: %s", printable(str(file.path)), note)
+        yield file, outcome
         if progress is not None:
-            progress(done, len(paths), case_name(path))
+            progress(done, len(files), file.name)
 
 
 def prepare_case(case: Message) -> Message:
@@ -132,7 +130,7 @@ def prepare_case(case: Message) -> Message:
     return Message({"problem": None, "shape": values}, shape.packed.tobytes())
 
 
-def _workers_worth(paths: tuple[Path, ...], workers: int) -> int:
+def _workers_worth(paths: Sequence[Path], workers: int) -> int:
     """Return how many processes to start: one where they would take longer to start than they save."""
     megabytes = sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
     seconds = _SECONDS_PER_CASE * len(paths) + _SECONDS_PER_MEGABYTE * megabytes
@@ -147,23 +145,21 @@ def _refused(error: InputError) -> Message:
     return Message({"problem": str(error), "absent": isinstance(error, AbsentLabelError), "shape": None})
 
 
-def _outcome(path: Path, answer: Message | None, labels: tuple[int, ...]) -> Shape | Problem | None:
+def _outcome(file: CaseFile, answer: Message | None, labels: tuple[int, ...]) -> Shape | Problem | None:
     """Return a worker's answer as the shape, the problem, or None for a file that did not change."""
     if answer is None:
-        error = InputError(
-            path, "ended the process that prepared it", "Crop it to the organ, or leave it out."
-        )
-        return Problem(case_name(path), path, str(error))
+        problem = "ended the process that prepared it"
+        return file.problem(InputError(file.path, problem, "Crop it to the organ, or leave it out."))
     if answer.values["problem"] is not None:
-        return Problem(case_name(path), path, answer.values["problem"], answer.values["absent"])
+        return file.problem(answer.values["problem"], answer.values["absent"])
     values = answer.values["shape"]
     if values is None:
         return None
     return Shape(
-        name=case_name(path),
+        name=file.name,
         packed=np.frombuffer(answer.payload, np.uint8),
-        frame=Frame.from_json(values["frame"], path),
-        source=str(path),
+        frame=Frame.from_json(values["frame"], file.path),
+        source=str(file.path),
         content_hash=values["content_hash"],
         dtype=values["dtype"],
         notes=tuple(values["notes"]),

@@ -13,7 +13,7 @@ import numpy as np
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.geometry.frame import Frame
-from implicit_atlas.io import LabelMap, Problem, case_name, find_cases, read_mask, select_mask
+from implicit_atlas.io import LabelMap, MaskSource, Problem, find_cases, read_mask, select_mask
 from implicit_atlas.io.labels import as_label_ids
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.io.voxel_grid import Grid
@@ -26,7 +26,7 @@ from implicit_atlas.shapes.manifest import (
     is_store,
     read_manifest,
 )
-from implicit_atlas.shapes.preparation import MaskSource, Progress, prepare_cases, prepare_each
+from implicit_atlas.shapes.preparation import Progress, prepare_cases, prepare_each
 from implicit_atlas.shapes.shape import Shape, hash_source
 from implicit_atlas.shapes.shards import ShardReader, StoreWriter, remove_leftovers
 from implicit_atlas.support.files import lock_folder
@@ -135,27 +135,26 @@ def prepare_folder(
     cases = find_cases(source)
     make_folder(folder)
     _refuse_other_content(folder)
-    sources = _relative_sources(cases.paths)
-    paths = {case_name(path): path for path in cases.paths}
+    sources, names = _relative_sources(cases.paths), {file.name for file in cases.files}
     prepared, reused, problems = [], [], list(cases.problems)
     with lock_folder(folder):
         remove_leftovers(folder)
         before = read_manifest(folder) if is_store(folder) else None
         kept = {
-            name: entry for name, entry in _sound_entries(folder, before, config).items() if name in paths
+            name: entry for name, entry in _sound_entries(folder, before, config).items() if name in names
         }
-        writer = StoreWriter(folder, config, before, kept, sorted(paths))
-        known = {paths[name]: entry.source_sha256 for name, entry in kept.items()}
-        for path, outcome in prepare_each(cases.paths, config, known, workers, progress):
+        writer = StoreWriter(folder, config, before, kept, sorted(names))
+        known = {name: entry.source_sha256 for name, entry in kept.items()}
+        for file, outcome in prepare_each(cases.files, config, known, workers, progress):
             if isinstance(outcome, Shape):
-                writer.put(outcome, sources[path])
+                writer.put(outcome, sources[file.path])
                 prepared.append(outcome.name)
             elif isinstance(outcome, Problem):
                 writer.drop(outcome.name)
                 problems.append(outcome)
             else:
-                writer.keep(case_name(path), sources[path])
-                reused.append(case_name(path))
+                writer.keep(file.name, sources[file.path])
+                reused.append(file.name)
         writer.finish()
     names_before = {entry.name for entry in before.shapes} if before else set()
     removed = names_before - set(prepared) - set(reused)
@@ -208,7 +207,7 @@ def load_shapes(  # noqa: PLR0913 (options of a main verb)
     else:
         problems = prepare_folder(source, cache, config, progress=progress).quarantined
         shapes = list(ShapeStore(Path(cache), read_manifest(Path(cache))))
-        given = {case_name(path): place for place, path in enumerate(find_cases(source).paths)}
+        given = {file.name: place for place, file in enumerate(find_cases(source).files)}
         shapes.sort(key=lambda shape: given.get(shape.name, len(given)))
     for problem in problems:
         (on_problem or _log_problem)(problem)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.code_fit import FitConfig
 from implicit_atlas.fitting.fit import Fit
 from implicit_atlas.geometry.grid import as_numpy, lattice
-from implicit_atlas.io import Problem, printable
+from implicit_atlas.io import MaskFile, Problem, printable
 from implicit_atlas.metrics import NSD_DEFINITION, score
 from implicit_atlas.shapes.shape import Shape, prepare, restore_lattice
 from implicit_atlas.sides import Mirror
@@ -130,7 +129,7 @@ class Evaluation:
 
 def evaluate(  # noqa: PLR0913 (options of a main verb)
     atlas: TrainedAtlas,
-    sources: Sequence[Path] | Sequence[Shape],
+    sources: Sequence[MaskFile] | Sequence[Shape],
     config: FitConfig | None = None,
     labels: Sequence[int] = (),
     report: Report = lambda share, text: None,
@@ -167,7 +166,7 @@ def evaluate(  # noqa: PLR0913 (options of a main verb)
 
 def evaluate_known(
     atlas: TrainedAtlas,
-    sources: Sequence[Path] | Sequence[Shape],
+    sources: Sequence[MaskFile] | Sequence[Shape],
     labels: Sequence[int] = (),
     report: Report = lambda share, text: None,
 ) -> Evaluation:
@@ -240,12 +239,12 @@ def _on(truth: Shape, fit: Fit) -> np.ndarray:
 
 
 def _protocol(
-    atlas: TrainedAtlas, config: FitConfig, known: bool, sources: Sequence[Path] | Sequence[Shape]
+    atlas: TrainedAtlas, config: FitConfig, known: bool, sources: Sequence[MaskFile] | Sequence[Shape]
 ) -> Protocol:
     about, source = atlas.config, atlas.provenance
     nodes = None if known or config.local is None else atlas.residual_nodes(config.local.nodes)
     local = 0 if nodes is None else nodes.free
-    are_shapes = any(not isinstance(source, Path) for source in sources)
+    are_shapes = any(isinstance(source, Shape) for source in sources)
     copies = "; masks as prepared shapes hold them" if are_shapes else ""
     return Protocol(
         nsd_definition=NSD_DEFINITION,

@@ -11,12 +11,14 @@ from implicit_atlas.completion.completion import Completion, complete
 from implicit_atlas.completion.observe import Drawn, Seen, from_landmarks
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import (
+    CaseFile,
     Problem,
     case_name,
     find_cases,
     read_landmarks,
     read_mask,
 )
+from implicit_atlas.io.cases import distinct_names, matches
 from implicit_atlas.io.landmarks import LANDMARK_ENDINGS
 from implicit_atlas.shapes.sampling import Observations
 from implicit_atlas.sides import Mirror
@@ -28,45 +30,45 @@ from implicit_atlas.trained_atlas import TrainedAtlas
 class Told:
     """What a file says of an organ, and the mask that was drawn in part, if it is one."""
 
-    source: Path
+    source: CaseFile
     seen: Observations
     drawn: Drawn | None = None
 
 
 def read_observations(
-    sources: Sequence[Path], seen: Seen, spread_mm: float, labels: Sequence[int], problems: list[Problem]
+    sources: Sequence[CaseFile], seen: Seen, spread_mm: float, labels: Sequence[int], problems: list[Problem]
 ) -> Iterator[Told]:
     """What files say of organs, one after the other; files that cannot be used are added to `problems`.
 
     Files whose results would have one name are all set aside, because nothing says which is meant.
     """
-    names = Counter(output_name(source) for source in sources)
+    names = Counter(source.name for source in sources)
     for source in sources:
-        if names[output_name(source)] > 1:
+        if names[source.name] > 1:
             problem = "has the case name of another file"
-            error = InputError(source, problem, "Rename one, or give them one by one, each its own -o.")
-            problems.append(Problem(output_name(source), source, str(error)))
+            remedy = "Rename one, or give them one by one, each its own -o."
+            problems.append(source.problem(InputError(source.path, problem, remedy)))
             continue
         try:
-            if source.name.lower().endswith(LANDMARK_ENDINGS):
-                told = Told(source, from_landmarks(read_landmarks(source), spread_mm))
+            if source.path.name.lower().endswith(LANDMARK_ENDINGS):
+                told = Told(source, from_landmarks(read_landmarks(source.path), spread_mm))
             else:
-                drawn = Drawn.of(read_mask(source, tuple(labels)), seen)
-                told = Told(source, drawn.observations(case_name(source)), drawn)
+                drawn = Drawn.of(read_mask(source.path, tuple(labels)), seen)
+                told = Told(source, drawn.observations(source.name), drawn)
         except InputError as error:
-            problems.append(Problem(output_name(source), source, str(error)))
+            problems.append(source.problem(error))
         else:
             yield told
 
 
-def observation_files(sources: Sequence[Path]) -> list[Path]:
-    """The files themselves, and in place of a folder the clicks and masks in it.
+def observation_files(sources: Sequence[Path]) -> list[CaseFile]:
+    """The files themselves, and in place of a folder or pattern the clicks and masks in it, under distinct names.
 
     Raises:
         InputError: a folder holds neither.
     """
     found: list[Path] = []
-    for source in sources:
+    for source in (path for one in sources for path in matches(one)):
         if not source.is_dir():
             found.append(source)
             continue
@@ -80,7 +82,7 @@ def observation_files(sources: Sequence[Path]) -> list[Path]:
                 raise
         else:
             found += [*cases.paths, *(problem.path for problem in cases.problems)]
-    return list(dict.fromkeys(found))
+    return [CaseFile(name, path) for path, name in distinct_names(dict.fromkeys(found), output_name).items()]
 
 
 def complete_each(  # noqa: PLR0913 (options of a main verb)
@@ -106,7 +108,7 @@ def complete_each(  # noqa: PLR0913 (options of a main verb)
         try:
             done = complete(atlas, [told.seen], draws, overall, mirror)[0]
         except InputError as error:
-            problems.append(Problem(output_name(told.source), told.source, str(error)))
+            problems.append(told.source.problem(error))
             continue
         yield done, told
 

@@ -15,8 +15,9 @@ from implicit_atlas.fitting.code_fit import FitConfig
 from implicit_atlas.fitting.fit import Fit, all_doubts, unlike_mask
 from implicit_atlas.fitting.sizes import unlike_size
 from implicit_atlas.io import (
+    CaseFile,
+    MaskFile,
     Problem,
-    case_name,
     declared_labels,
     label_ids,
     parse_labels,
@@ -104,7 +105,7 @@ def check_distinct(organs: Mapping[str, Sequence[int]]) -> None:
 
 def reconstruct_organs(
     atlases: Mapping[str, TrainedAtlas],
-    sources: Sequence[str | Path],
+    sources: Sequence[MaskFile],
     config: FitConfig | None = None,
     on_problem: Callable[[Problem], object] = lambda problem: None,
     report: Report = lambda share, text: None,
@@ -129,10 +130,8 @@ def reconstruct_organs(
     check_distinct({name: atlas.config.labels for name, atlas in atlases.items()})
     config = config or FitConfig()
     for first in range(0, len(sources), config.batch):
-        part = [Path(source) for source in sources[first : first + config.batch]]
-        cases = [
-            case for source in part if (case := _organs_of(source, atlases, on_problem, mirror)) is not None
-        ]
+        part = [CaseFile.of(source) for source in sources[first : first + config.batch]]
+        cases = [case for file in part if (case := _organs_of(file, atlases, on_problem, mirror)) is not None]
         for number, (name, atlas) in enumerate(atlases.items()):
             having = [case for case in cases if name in case.shapes]
             done = (first + len(part) * number / len(atlases)) / len(sources)
@@ -143,7 +142,7 @@ def reconstruct_organs(
                     case.fits[name] = fit
                 else:
                     why = all_doubts(fit.failure, case.sides[name])
-                    on_problem(Problem(f"{fit.name}, {name}", case.path, f"the fit failed: {why}"))
+                    on_problem(Problem(f"{fit.name}, {name}", case.file.path, f"the fit failed: {why}"))
         for case in cases:
             yield _merged(case, atlases)
     report(1.0, "")
@@ -151,7 +150,7 @@ def reconstruct_organs(
 
 @dataclass(frozen=True, eq=False)
 class _Case:
-    path: Path
+    file: CaseFile
     grid: Grid
     shapes: dict[str, Shape]
     sides: dict[str, str | None]
@@ -160,18 +159,17 @@ class _Case:
 
 
 def _organs_of(
-    source: Path,
+    file: CaseFile,
     atlases: Mapping[str, TrainedAtlas],
     on_problem: Callable[[Problem], object],
     mirror: Mirror,
 ) -> _Case | None:
     """A label map's organs, each in its atlas's frame; None for a file that cannot be read."""
-    name = case_name(source)
     try:
-        whole = read_labels(source)
+        whole = read_labels(file.path)
         there = set(label_ids(whole.values))
     except InputError as error:
-        on_problem(Problem(name, source, str(error)))
+        on_problem(file.problem(error))
         return None
     shapes, sides, absent = {}, {}, []
     for organ, atlas in atlases.items():
@@ -181,11 +179,11 @@ def _organs_of(
             continue
         try:
             mask = select_mask(whole, about.labels)
-            shape = about.prepared.shape_of(mask, name, "")
+            shape = about.prepared.shape_of(mask, file.name, "")
             shapes[organ], sides[organ] = sided(atlas, shape, mirror)
         except InputError as error:
-            on_problem(Problem(f"{name}, {organ}", source, str(error)))
-    return _Case(source, whole.grid, shapes, sides, {}, tuple(absent))
+            on_problem(Problem(f"{file.name}, {organ}", file.path, str(error)))
+    return _Case(file, whole.grid, shapes, sides, {}, tuple(absent))
 
 
 def _merged(case: _Case, atlases: Mapping[str, TrainedAtlas]) -> Merged:
@@ -205,7 +203,7 @@ def _merged(case: _Case, atlases: Mapping[str, TrainedAtlas]) -> Merged:
         )
         for name in case.fits
     }
-    return Merged(case_name(case.path), labels, case.grid, case.fits, voxels, doubts, case.absent, contested)
+    return Merged(case.file.name, labels, case.grid, case.fits, voxels, doubts, case.absent, contested)
 
 
 def merge(

@@ -15,7 +15,7 @@ from implicit_atlas.fitting.code_fit import FitConfig
 from implicit_atlas.fitting.fit import WRONG_ORGAN, Fit, all_doubts, unlike_mask
 from implicit_atlas.fitting.sizes import unlike_size
 from implicit_atlas.geometry.surface import to_world, volume_mesh
-from implicit_atlas.io import Mask, Mesh, Problem, case_name, read_mask
+from implicit_atlas.io import CaseFile, Mask, MaskFile, Mesh, Problem, read_mask
 from implicit_atlas.metrics import dsc
 from implicit_atlas.shapes.shape import Shape, restore, restore_lattice
 from implicit_atlas.sides import Mirror, sided
@@ -67,7 +67,7 @@ class Reconstruction:
 
 
 def read_case(
-    source: Path | Shape, atlas: TrainedAtlas, labels: Sequence[int] = (), mirror: Mirror = "no"
+    source: MaskFile | Shape, atlas: TrainedAtlas, labels: Sequence[int] = (), mirror: Mirror = "no"
 ) -> Case:
     """Read a mask and prepare it as the atlas's training shapes were; a shape of a store is taken as it is.
 
@@ -77,9 +77,10 @@ def read_case(
         InputError: the mask cannot be used, or the shape was prepared in another way.
     """
     wanted = atlas.config.prepared
-    if isinstance(source, Path):
-        mask = read_mask(source, tuple(labels) or wanted.labels)
-        return _case(atlas, mask, wanted.shape_of(mask), mirror)
+    if not isinstance(source, Shape):
+        file = CaseFile.of(source)
+        mask = read_mask(file.path, tuple(labels) or wanted.labels)
+        return _case(atlas, mask, wanted.shape_of(mask, file.name), mirror)
     frame = source.frame
     if (frame.resolution, frame.margin, frame.kind) != (wanted.resolution, wanted.margin, wanted.kind):
         problem = "was prepared with another resolution, margin or kind of frame than the atlas"
@@ -96,7 +97,7 @@ def _case(atlas: TrainedAtlas, mask: Mask, shape: Shape, mirror: Mirror) -> Case
 
 def reconstruct(  # noqa: PLR0913 (options of a main verb)
     atlas: TrainedAtlas,
-    sources: Sequence[str | Path] | Sequence[Shape],
+    sources: Sequence[MaskFile] | Sequence[Shape],
     config: FitConfig | None = None,
     labels: Sequence[int] = (),
     on_problem: Callable[[Problem], object] = lambda problem: None,
@@ -122,9 +123,8 @@ def reconstruct(  # noqa: PLR0913 (options of a main verb)
         InputError: no such template, or no way to mirror.
     """
     config = config or FitConfig()
-    several: list[Path | Shape] = [Path(one) if isinstance(one, str) else one for one in sources]
-    for first in range(0, len(several), config.batch):
-        part = several[first : first + config.batch]
+    for first in range(0, len(sources), config.batch):
+        part = sources[first : first + config.batch]
         cases = []
         for source in part:
             try:
@@ -147,8 +147,7 @@ def reconstruct(  # noqa: PLR0913 (options of a main verb)
                 on_problem(Problem(fit.name, case.mask.path, f"the fit failed: {ended} {WRONG_ORGAN}"))
 
 
-def problem_of(source: Path | Shape, message: str) -> Problem:
+def problem_of(source: MaskFile | Shape, message: str) -> Problem:
     """What is wrong with a case, of a file or of a store."""
-    if isinstance(source, Path):
-        return Problem(case_name(source), source, message)
-    return Problem(source.name, Path(source.source), message)
+    file = CaseFile(source.name, Path(source.source)) if isinstance(source, Shape) else CaseFile.of(source)
+    return file.problem(message)

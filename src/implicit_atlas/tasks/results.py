@@ -16,6 +16,7 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.fit import Fit, all_doubts
 from implicit_atlas.geometry.pieces import largest_pieces
 from implicit_atlas.io import (
+    CaseFile,
     Mesh,
     Problem,
     enclosing_pieces,
@@ -90,7 +91,7 @@ def write_completion(  # noqa: PLR0913 (what is known of a case)
     problems: list[Problem],
     grid: Grid | None = None,
     drawn: Drawn | None = None,
-    source: Path | None = None,
+    source: CaseFile | None = None,
     formats: Formats = DEFAULT,
 ) -> dict[str, Any] | None:
     """Write mask and mesh, and of draws the probability of each voxel and the spread of each vertex, in mm.
@@ -104,13 +105,14 @@ def write_completion(  # noqa: PLR0913 (what is known of a case)
         grid: of the mask, and a shape that lies outside in part is doubtful; by default that of the mask that was drawn
             in part, larger where its volume ended within the organ, or one around the shape, along the world's axes.
         drawn: what stays as it is.
-        source: the file of the case, to be named where it failed.
+        source: of the case, under whose name results are written, and which is named where it failed.
         formats: of mask and mesh; the probability is written as the mask is.
     """
-    fit, name = done.fit, plain_name(done.fit.name)
-    source = source or Path(fit.name)
+    fit = done.fit
+    source = source or CaseFile(plain_name(fit.name), Path(fit.name))
+    name = source.name
     if fit.failure is not None:
-        problems.append(Problem(name, source, f"the fit failed: {fit.failure}"))
+        problems.append(source.problem(f"the fit failed: {fit.failure}"))
         return None
     mesh, doubt = done.mesh(), done.doubt
     if grid is not None:
@@ -124,7 +126,7 @@ def write_completion(  # noqa: PLR0913 (what is known of a case)
     if not occupancy.any():
         problem = "the shape lies outside the volume that was given"
         remedy = "Check --image, and whether points are LPS or RAS."
-        problems.append(Problem(name, source, f"{problem}. {remedy}"))
+        problems.append(source.problem(f"{problem}. {remedy}"))
         return None
     write_mask(formats.mask_path(folder, name), occupancy, grid)
     spread_mm: float | str = ""

@@ -28,6 +28,7 @@ from implicit_atlas.geometry.frame import Frame
 from implicit_atlas.geometry.surface import CubeMesh
 from implicit_atlas.io import (
     Landmarks,
+    MaskFile,
     Mesh,
     Problem,
     read_labels,
@@ -74,17 +75,17 @@ class Alike:
         """The surface of that template."""
         return template_mesh(self.atlas, reference_template(self.atlas))
 
-    def fits(self, paths: Sequence[Path]) -> Iterator[Reconstruction]:
+    def fits(self, files: Sequence[MaskFile]) -> Iterator[Reconstruction]:
         """Fit masks, batch by batch."""
         local = LocalConfig() if self.local else None
         config = FitConfig(local=local, batch=at_once(self.atlas.device.type))
         template = reference_template(self.atlas)
         told = self.problems.append, self.report
-        yield from reconstruct(self.atlas, paths, config, self.labels, *told, template, self.mirror)
+        yield from reconstruct(self.atlas, files, config, self.labels, *told, template, self.mirror)
 
 
 def correspond_all(
-    alike: Alike, paths: Sequence[Path], folder: Path, resolution: int
+    alike: Alike, files: Sequence[MaskFile], folder: Path, resolution: int
 ) -> Iterator[dict[str, Any]]:
     """Write a mesh of the reference template's topology for each mask, and the template itself; how exact each is.
 
@@ -97,7 +98,7 @@ def correspond_all(
     atlas = alike.atlas
     template = template_mesh(atlas, reference_template(atlas), resolution)
     _keep_topology(folder / TEMPLATE, template, np.array(atlas.config.size_mm) / 2)
-    for found in alike.fits(paths):
+    for found in alike.fits(files):
         fit, frame = found.fit, found.fit.placed()
         mapped = surface_map(atlas, fit, template)
         vertices, left_mm = places_in(fit, mapped, template.vertices)
@@ -136,7 +137,7 @@ def _outward(faces: np.ndarray, frame: Frame) -> np.ndarray:
 
 
 def carry_landmarks(
-    alike: Alike, source: Path, points: Path, targets: Sequence[Path], folder: Path
+    alike: Alike, source: Path, points: Path, targets: Sequence[MaskFile], folder: Path
 ) -> Iterator[dict[str, Any]]:
     """Write the landmarks of a case as they lie in each target; a row for each, with what is doubtful about it.
 
@@ -197,8 +198,8 @@ def _doubt(left_mm: float, off_mm: float, is_far: bool) -> str:
 
 def carry_labels(
     alike: Alike,
-    sources: Sequence[Path],
-    targets: Sequence[Path],
+    sources: Sequence[MaskFile],
+    targets: Sequence[MaskFile],
     folder: Path,
     formats: Formats = DEFAULT,
 ) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,83 @@
+"""Files of one name in case folders: patterns find them, and their folders tell them apart."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import paths, run, surface_points, table
+
+from implicit_atlas.io import Landmarks, read_mask, write_landmarks
+from implicit_atlas.tasks.observations import observation_files, read_observations
+
+QUICK = ("--iterations", 3)
+
+
+@pytest.fixture
+def case_folders(masks, tmp_path):
+    """A folder for each case, in which all masks have one name."""
+    for index, path in enumerate(paths(masks)[:2]):
+        folder = tmp_path / f"s{index}" / "organs"
+        folder.mkdir(parents=True)
+        shutil.copy(path, folder / "liver.nii.gz")
+    return tmp_path
+
+
+def clicks(mask_file: Path, path: Path) -> Path:
+    points = surface_points(read_mask(mask_file), 30)
+    path.parent.mkdir(exist_ok=True)
+    write_landmarks(path, Landmarks(points, ("",) * len(points), None, path))
+    return path
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "clean", "convert", "correspond"])
+def test_masks_are_named_by_their_folders(model, case_folders, command):
+    out, pattern = case_folders / "out", case_folders / "*" / "organs" / "liver.nii.gz"
+    given = {"convert": [pattern, "--to", "ply"], "reconstruct": [model, pattern, *QUICK]}
+    assert run(command, *given.get(command, [model, pattern]), "-o", out) == 0
+    written = {path.name.split(".")[0] for path in out.rglob("*liver*")}
+    assert written == {"s0_liver", "s1_liver"}
+
+
+def test_a_store_of_case_folders_is_brought_up_to_date(case_folders, capsys):
+    for said in ("2 prepared, 0 unchanged", "0 prepared, 2 unchanged"):
+        assert run("prepare", case_folders / "*" / "organs", "-o", case_folders / "store") == 0
+        assert said in capsys.readouterr().out
+
+
+def test_one_of_several_case_folders_is_scored_by_its_name(model, case_folders):
+    only, scores = case_folders / "names.txt", case_folders / "scores.json"
+    only.write_text("s1_liver\n")
+    pattern = case_folders / "*" / "organs"
+    assert run("evaluate", model, pattern, "--only", only, "--json", scores, *QUICK) == 0
+    assert [case["name"] for case in json.loads(scores.read_text())["cases"]] == ["s1_liver"]
+
+
+def test_an_atlas_of_case_folders_knows_their_names(case_folders, capsys):
+    only = case_folders / "names.txt"
+    only.write_text("s0_liver\ns1_liver\n")
+    given = (case_folders / "*" / "organs", "-o", case_folders / "a.atlas", "--only", only)
+    assert run("train", *given, "--steps", 1, "--warps", 0) == 0
+    assert run("evaluate", case_folders / "a.atlas", case_folders / "s*" / "organs", "--known") == 0
+    assert "s0_liver" in capsys.readouterr().out
+
+
+def test_completions_are_named_by_their_folders(model, masks, case_folders):
+    for index, path in enumerate(paths(masks)[:2]):
+        clicks(path, case_folders / f"s{index}" / "marks.mrk.json")
+    out = case_folders / "out"
+    assert run("complete", model, case_folders / "s*" / "marks.mrk.json", "-o", out) == 0
+    assert [row["name"] for row in table(out / "completions.csv")] == ["s0_marks", "s1_marks"]
+    assert [path.name for path in paths(out)] == ["s0_marks.nii.gz", "s1_marks.nii.gz"]
+
+
+def test_observations_of_one_name(masks, tmp_path):
+    first, _ = (clicks(paths(masks)[k], tmp_path / str(k) / "clicks.csv") for k in (0, 1))
+    third, same = (clicks(paths(masks)[2], tmp_path / name) for name in ("other.fcsv", "other.csv"))
+    problems = []
+    found = observation_files([first, third, same, tmp_path / "*" / "clicks.csv"])
+    known = read_observations(found, "slices", 1.0, (), problems)
+    assert [told.source.name for told in known] == ["0_clicks", "1_clicks"]
+    assert [problem.path for problem in problems] == [third, same]
