@@ -20,6 +20,7 @@ from experiments.calibration import means as calibration_means
 from experiments.calibration import table_of_voxels
 from experiments.cells.cell import RESULTS
 from experiments.cells.data import HERE
+from experiments.completed_sides import lines_of as completed_sides
 from experiments.known_truth import lines_of as known_truth
 from experiments.parts import PARTS
 from experiments.sides import WAYS as SIDES
@@ -278,6 +279,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "populations": ("populations", populations),
     "organs": ("organs", organs),
     "sides": ("sides", sides),
+    "completed_sides": ("completed-sides", completed_sides),
     "both_sides": ("both-sides", both_sides),
     "known_truth": ("known-truth", known_truth),
     "spaces": ("spaces", spaces),

@@ -9,7 +9,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from atlas_samples import FIT, tiny_atlas
-from experiments import both_sides, known_truth, populations, repairs, several, sides, spaces, uses, uses_page
+from experiments import (
+    both_sides,
+    completed_sides,
+    known_truth,
+    populations,
+    repairs,
+    several,
+    sides,
+    spaces,
+    uses,
+    uses_page,
+)
 from experiments.cells.data import Split
 
 from implicit_atlas.correspondence.through_template import reference_template
@@ -180,6 +191,43 @@ def test_clicks_of_both_spaces_become_a_table(monkeypatch):
     lines = spaces.lines_of({"about": {**ABOUT, "cases": 2, "every": 1, "margin": 0.05}, "spaces": found})
     assert "| 16 clicks, right space | 0.25 to 0.25 | 0 of 2 |" in lines
     assert "| 16 clicks, wrong space | 0.50 to 0.50 | 2 of 2 |" in lines
+
+
+def test_completions_of_both_sides_become_a_table(monkeypatch):
+    organs = [make_phantom("two-lobe", seed, PhantomConfig(voxels=24)) for seed in (5, 6)]
+    asked = []
+
+    def complete(_, told, mirror="no"):
+        asked.append(told)
+        other = len(asked) > 1
+        fit = SimpleNamespace(failure=None)
+
+        def mask_on(grid):
+            masks = [organ.mask for organ in organs] if mirror == "auto" else []
+            return next(
+                (m.occupancy for m in masks if m.grid.shape == grid.shape), np.zeros(grid.shape, bool)
+            )
+
+        return [
+            SimpleNamespace(
+                fit=fit,
+                doubt=completed_sides.OTHER_SIDE if other else None,
+                seen=SimpleNamespace(mirrored=mirror == "auto"),
+                mask_on=mask_on,
+            )
+            for _ in told
+        ]
+
+    monkeypatch.setattr(completed_sides, "complete", complete)
+    found = completed_sides.measure(tiny_atlas(), [organs[0].mask], lambda text: None)
+    own, image = asked[0][0].points, asked[1][0].points
+    np.testing.assert_allclose(image.mean(0), own.mean(0) * (-1, 1, 1), atol=6)  # of other random clicks
+    about = {**ABOUT, "cases": 1, "every": 1, "margin": 0.05}
+    lines = completed_sides.lines_of(
+        {"about": about, "completed_sides": {"three slices": found["three slices"]}}
+    )
+    assert len(found) == len(completed_sides.TASKS)
+    assert "| three slices | 1 of 1 | 1 of 1 | 0.00 | 1 of 1 mirrored | 100.00 |" in lines
 
 
 def test_what_is_known_is_drawn(tmp_path):
