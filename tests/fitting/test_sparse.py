@@ -10,9 +10,11 @@ import pytest
 import torch
 from atlas_samples import CODE, RESOLUTION, dsc, phantom_shapes, tiny_atlas, tiny_model
 
+from implicit_atlas.atlas.field import Atlas
 from implicit_atlas.atlas.methods import build
 from implicit_atlas.atlas.prior import fit_prior
 from implicit_atlas.errors import InputError
+from implicit_atlas.fitting import sparse
 from implicit_atlas.fitting.sparse import ShapePrior, SparseConfig
 from implicit_atlas.fitting.sparse_batch import SparseBatch
 from implicit_atlas.geometry import grid
@@ -96,6 +98,22 @@ def test_a_residual_comes_closer_to_the_points_and_is_counted():
     nodes = tiny_atlas().residual_nodes(QUICK.residual_nodes)
     assert with_one.degrees_of_freedom == CODE + nodes.free and without.degrees_of_freedom == CODE
     assert 0 < np.abs(with_one.residual).max() < 5 * 4 / 64
+
+
+def test_templates_that_lie_beside_the_cube_are_asked_for_their_logits(monkeypatch):
+    """As unpenalised perceptrons place them: maps of their distances in the cube say nothing of them."""
+    atlas, seen = tiny_atlas(), [observe(UNSEEN, 600)]
+    displacement, template = Atlas.displacement, atlas.network.template
+    monkeypatch.setattr(Atlas, "displacement", lambda *args: displacement(*args) + 2.5)
+    query = template.query
+    monkeypatch.setattr(template, "query", lambda maps, owner, at: query(maps, owner, at - 2.5))
+    monkeypatch.setattr(atlas, "_distances", None)
+    (done,) = atlas.complete(seen, QUICK)
+    assert done.found.degrees_of_freedom == CODE and done.found.residual is None
+    monkeypatch.setattr(sparse, "_templates_fill_cube", lambda *_: True)
+    (by_distances,) = atlas.complete(seen, QUICK)
+    scores = [dsc(fit.occupancy(), UNSEEN.occupancy) for fit in (done, by_distances)]
+    assert scores[0] > 0.85 and scores[0] > scores[1] + 0.05
 
 
 def test_many_at_once_equal_one_by_one():

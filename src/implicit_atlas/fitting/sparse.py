@@ -26,6 +26,7 @@ from implicit_atlas.fitting.dense import Progress, in_batches
 from implicit_atlas.fitting.pose import FREE
 from implicit_atlas.fitting.registration import registered, roughly
 from implicit_atlas.fitting.sparse_batch import ShapePrior, SparseBatch, SparseConfig
+from implicit_atlas.geometry.grid import lattice
 from implicit_atlas.shapes.sampling import Observations
 
 __all__ = ["ShapePrior", "SparseConfig", "complete_codes"]
@@ -35,6 +36,7 @@ SEARCH = 40  # iterations by which templates are compared where it is, at most
 TRIAL = 30  # and where it is not
 SEARCH_POINTS = 1 << 11  # of such an iteration, at most
 BEYOND = 3.0  # cube units: no place of an organ in its cube
+PROBE, ROOM, LEAVE = 16, 0.1, 0.1  # nodes a side, cube units, and a share: how many places may leave the cube
 FINALISTS = 3  # of each shape, which are searched to the end
 DRAW_POINTS = 1 << 12  # of an iteration of a draw, at most
 
@@ -72,6 +74,8 @@ def complete_codes(
                     seen.name, problem, "Are they millimetres? Use completion.complete for these."
                 )
     config = config or SparseConfig()
+    if prior.distances is not None and not _templates_fill_cube(network, prior):
+        prior = replace(prior, distances=None, nodes=None)
     near = replace(config, points=min(config.points, DRAW_POINTS))  # draws begin at the most probable shape
     if prior.pose is not None:
         config = replace(config, iterations=LONGER * config.iterations)
@@ -90,6 +94,24 @@ def complete_codes(
 
     # So that memory does not depend on the number of finalists.
     return in_batches(network, len(observations), max(1, config.batch // FINALISTS), fit, progress)
+
+
+@torch.no_grad()
+def _templates_fill_cube(network: Field | Atlas, prior: ShapePrior) -> bool:
+    """Whether the templates lie where the maps of their distances do.
+
+    Perceptrons that no penalty holds learn to move half of all points and more out of the cube; of other methods' less
+    than a hundredth leave it.
+    """
+    if not isinstance(network, Atlas):
+        return False
+    device = next(network.parameters()).device
+    which = torch.arange(network.templates, device=device)
+    codes = prior.codes.codes(torch.zeros((len(which), prior.codes.factor.shape[1]), device=device), which)
+    points = lattice(PROBE).to(device).reshape(1, -1, 3).expand(len(which), -1, -1)
+    expanded = network.expand(codes, which, network.expand_templates(), None)
+    moved = points + network.displacement(expanded, points)
+    return float((moved.abs() > 1 + ROOM).any(-1).float().mean()) < LEAVE
 
 
 def _most_probable(
