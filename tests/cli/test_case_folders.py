@@ -68,9 +68,11 @@ def test_completions_are_named_by_their_folders(model, masks, case_folders):
     for index, path in enumerate(paths(masks)[:2]):
         clicks(path, case_folders / f"s{index}" / "marks.mrk.json")
     out = case_folders / "out"
-    assert run("complete", model, case_folders / "s*" / "marks.mrk.json", "-o", out) == 0
+    (case_folders / "s2").mkdir()  # not clicked yet
+    assert run("complete", model, case_folders / "s*", "-o", out) == 0
     assert [row["name"] for row in table(out / "completions.csv")] == ["s0_marks", "s1_marks"]
     assert [path.name for path in paths(out)] == ["s0_marks.nii.gz", "s1_marks.nii.gz"]
+    assert run("complete", model, case_folders / "s2*", "-o", out) == 1
 
 
 def test_observations_of_one_name(masks, tmp_path):

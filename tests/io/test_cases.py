@@ -105,6 +105,11 @@ def test_files_of_one_name_in_several_folders(tmp_path: Path) -> None:
         "s2_organs_liver",
         "s2_organs_old_liver",
     ]
+    (tmp_path / "s3" / "organs").mkdir(parents=True)  # not annotated yet
+    touch(tmp_path / "s3" / "organs", "notes.txt")
+    again = find_cases(str(tmp_path / "s*" / "organs"))
+    assert [file.name for file in again.files] == ["s1_liver", "s2_liver", "spleen"]
+    assert [path.name for path in again.passed_over] == ["notes.txt"]
     # As they were named, they stay named.
     assert find_cases(found.files[1:2]).files == found.files[1:2]
     touch(tmp_path / "s2" / "organs", "liver.stl")

@@ -153,17 +153,21 @@ def list_cases(source: MaskSource) -> list[Path]:
 def _listed(path: Path) -> tuple[list[Path], list[Path]]:
     """The mask files that a path stands for, and other files beside them."""
     if path.is_dir():
-        return _in_folder(path)
+        masks, others, folders = _in_folder(path)
+        if not masks:
+            raise _no_masks(path, folders)
+        return masks, others
     matched = matches(path)
     if matched == [path]:
         return [_named_file(path)], []
     masks, others = [], []
     for one in matched:
-        own, rest = (
-            _in_folder(one) if one.is_dir() else ([one], []) if is_mask_name(one.name) else ([], [one])
-        )
-        masks += own
-        others += rest
+        if one.is_dir():  # one of many: without masks it is passed over
+            own, rest, _ = _in_folder(one)
+            masks += own
+            others += rest
+        else:
+            (masks if is_mask_name(one.name) else others).append(one)
     if not masks:
         raise InputError(path, "matches no mask files", FORMAT_REMEDY)
     return masks, others
@@ -183,8 +187,8 @@ def matches(path: Path) -> list[Path]:
     return found
 
 
-def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The mask files of a folder, broken links among them, so that reading names them; and its other files."""
+def _in_folder(folder: Path) -> tuple[list[Path], list[Path], list[str]]:
+    """The mask files of a folder, broken links among them, so that reading names them; its other files; its folders."""
     try:
         with os.scandir(folder) as entries:
             listed = [(entry.name, _is_dir(entry)) for entry in entries if not entry.name.startswith(".")]
@@ -193,9 +197,8 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
         raise InputError(folder, problem, "Check the folder and its permissions.") from error
     files = [folder / name for name, is_dir in listed if not is_dir]
     masks = sorted((p for p in files if is_mask_name(p.name)), key=lambda path: (case_name(path), str(path)))
-    if not masks:
-        raise _no_masks(folder, sorted(name for name, is_dir in listed if is_dir))
-    return masks, [path for path in files if not is_mask_name(path.name)]
+    folders = sorted(name for name, is_dir in listed if is_dir)
+    return masks, [path for path in files if not is_mask_name(path.name)], folders
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:

@@ -65,24 +65,31 @@ def observation_files(sources: Sequence[Path]) -> list[CaseFile]:
     """The files themselves, and in place of a folder or pattern the clicks and masks in it, under distinct names.
 
     Raises:
-        InputError: a folder holds neither.
+        InputError: a folder that was named holds neither, or all that a pattern matches.
     """
     found: list[Path] = []
-    for source in (path for one in sources for path in matches(one)):
-        if not source.is_dir():
-            found.append(source)
-            continue
-        clicks = sorted(p for p in source.iterdir() if p.name.lower().endswith(LANDMARK_ENDINGS))
-        clicks = [path for path in clicks if path.is_file() and not path.name.startswith(".")]
-        found += clicks
-        try:
-            cases = find_cases(source)
-        except InputError:
-            if not clicks:
-                raise
-        else:
-            found += [*cases.paths, *(problem.path for problem in cases.problems)]
+    for named in sources:
+        several = matches(named)
+        own = [path for source in several for path in _observed_in(source, named=len(several) == 1)]
+        if not own:
+            raise InputError(named, "matches neither clicks nor masks", "Correct the pattern.")
+        found += own
     return [CaseFile(name, path) for path, name in distinct_names(dict.fromkeys(found), output_name).items()]
+
+
+def _observed_in(source: Path, named: bool) -> list[Path]:
+    """A file, or the clicks and masks in a folder, which holds some where it was named."""
+    if not source.is_dir():
+        return [source]
+    clicks = sorted(p for p in source.iterdir() if p.name.lower().endswith(LANDMARK_ENDINGS))
+    clicks = [path for path in clicks if path.is_file() and not path.name.startswith(".")]
+    try:
+        cases = find_cases(source)
+    except InputError:
+        if named and not clicks:
+            raise
+        return clicks
+    return [*clicks, *cases.paths, *(problem.path for problem in cases.problems)]
 
 
 def complete_each(  # noqa: PLR0913 (options of a main verb)
