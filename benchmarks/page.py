@@ -42,11 +42,10 @@ GPU_LINES = {
     "memory_ms": "memory alone: {} ms",
 }
 
-TRAININGS = """All training shapes, default options, fitted by the paper's loss (the product's own takes longer:
-[results.md](results.md)), 100 iterations, 256 degrees of freedom, beside other work; the time of a fit is a shape's
-share of its batch. The goal
-is 60 minutes on two cores for hippocampi as good as the paper's. The paper's shapes are more (221 hippocampi), and its
-unknown ones are others."""
+TRAININGS = """All training shapes, default options but for the number of steps, fitted by the paper's loss (the
+product's own takes longer: [results.md](results.md)), 100 iterations, 256 degrees of freedom, beside other work; the
+time of a fit is a shape's share of its batch. The goal is 60 minutes on two cores for hippocampi as good as the
+paper's. The paper's shapes are more (221 hippocampi), and its unknown ones are others."""
 
 
 def results() -> list[dict[str, Any]]:

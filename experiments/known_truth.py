@@ -234,11 +234,11 @@ def lines_of(found: Numbers) -> list[str]:
     if "calibration" not in rows:
         return [*lines, "\nDraws: not measured." if repaired else "\nRepairs and draws: not measured."]
     lines.append(
-        f"\nOf one organ of {EVERY_DRAWN}: covered by 19 draws, and the draws' spread in mm, where it was seen "
+        f"\nOf one organ in {EVERY_DRAWN}: covered by 19 draws, and the draws' spread in mm, where it was seen "
         "and where it was not:"
     )
     for task, row in rows["calibration"].items():
-        lines.append(f"- {task}: " + ", ".join(f"{name} {value:g}" for name, value in row.items()))
+        lines.append(f"- {task}: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
     return lines
 
 

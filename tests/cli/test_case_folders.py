@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from atlas_samples import dsc
 from commands import paths, run, surface_points, table
 
 from implicit_atlas.io import Landmarks, read_mask, write_landmarks
@@ -39,6 +40,30 @@ def test_masks_are_named_by_their_folders(model, case_folders, command):
     assert run(command, *given.get(command, [model, pattern]), "-o", out) == 0
     written = {path.name.split(".")[0] for path in out.rglob("*liver*")}
     assert written == {"s0_liver", "s1_liver"}
+    if command == "clean":
+        for name in ("s0", "s1"):
+            source, result = case_folders / name / "organs" / "liver.nii.gz", out / f"{name}_liver.nii.gz"
+            before, after = read_mask(source), read_mask(result)
+            assert after.grid.same_as(before.grid) and dsc(before.occupancy, after.occupancy) > 0.8
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "clean", "convert", "complete"])
+def test_no_result_replaces_the_file_of_another_case(model, case_folders, command, capsys):
+    """The result of x/liver would be x/old/liver.nii.gz, where old_liver lies."""
+    old = case_folders / "s0" / "organs" / "old"
+    old.mkdir()
+    shutil.copy(case_folders / "s1" / "organs" / "liver.nii.gz", old / "liver.nii.gz")
+    before, pattern = (old / "liver.nii.gz").read_bytes(), case_folders / "s0" / "**" / "liver.nii.gz"
+    words = ["--to", "nii.gz"] if command == "convert" else []
+    assert run(command, *([] if command == "convert" else [model]), pattern, "-o", old, *words) == 1
+    assert (old / "liver.nii.gz").read_bytes() == before and "would replace it" in capsys.readouterr().err
+
+
+def test_results_do_not_go_into_a_folder_that_a_pattern_matches(model, case_folders, capsys):
+    for command in ("reconstruct", "complete"):
+        folder = case_folders / "s0" / "organs"
+        assert run(command, model, case_folders / "*" / "organs", "-o", folder) == 1
+        assert "taken for cases the next time" in capsys.readouterr().err
 
 
 def test_a_store_of_case_folders_is_brought_up_to_date(case_folders, capsys):
@@ -55,6 +80,15 @@ def test_one_of_several_case_folders_is_scored_by_its_name(model, case_folders):
     assert [case["name"] for case in json.loads(scores.read_text())["cases"]] == ["s1_liver"]
 
 
+def test_labels_that_case_folders_declare_are_known_by_name(case_folders, capsys):
+    (case_folders / "dataset.json").write_text('{"labels": {"0": "background", "1": "liver"}}')
+    pattern, store = case_folders / "*" / "organs", case_folders / "store"
+    assert run("prepare", pattern, "-o", store, "--label", "liver") == 0
+    assert "2 prepared" in capsys.readouterr().out
+    assert run("organs", "prepare", pattern, "-o", case_folders / "stores") == 0
+    assert (case_folders / "stores" / "liver").is_dir()
+
+
 def test_an_atlas_of_case_folders_knows_their_names(case_folders, capsys):
     only = case_folders / "names.txt"
     only.write_text("s0_liver\ns1_liver\n")
@@ -69,7 +103,8 @@ def test_completions_are_named_by_their_folders(model, masks, case_folders):
         clicks(path, case_folders / f"s{index}" / "marks.mrk.json")
     out = case_folders / "out"
     (case_folders / "s2").mkdir()  # not clicked yet
-    assert run("complete", model, case_folders / "s*", "-o", out) == 0
+    (case_folders / "s0" / "notes.txt").touch()
+    assert run("complete", model, case_folders / "s*" / "[mn]*", "-o", out) == 0
     assert [row["name"] for row in table(out / "completions.csv")] == ["s0_marks", "s1_marks"]
     assert [path.name for path in paths(out)] == ["s0_marks.nii.gz", "s1_marks.nii.gz"]
     assert run("complete", model, case_folders / "s2*", "-o", out) == 1

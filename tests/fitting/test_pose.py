@@ -181,6 +181,9 @@ def test_a_draw_of_a_case_does_not_depend_on_what_is_completed_beside_it():
     torch.testing.assert_close(points[1], alone.sample(0).points[0])
     assert (together.centre[0] - together.centre[1]).abs().max() > 0.1
     assert (points[0] - points[1]).abs().max() > 0
+    one = dataclasses.replace(seen, points=seen.points + 1e-3)  # as clicks in memory, all of one name
+    (first, second) = SparseBatch(atlas.network, [seen, one], prior, SparseConfig(), draw=1).centre
+    assert (first - second).abs().max() > 0.1
     again = SparseBatch(atlas.network, several, prior, SparseConfig(), draw=2)
     assert (together.centre - again.centre).abs().amax(1).min() > 0.1
 

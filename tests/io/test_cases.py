@@ -118,11 +118,47 @@ def test_files_of_one_name_in_several_folders(tmp_path: Path) -> None:
     assert {problem.name for problem in found.problems} == {"s2_liver"}
 
 
+def test_names_of_folders_become_names_of_files(tmp_path: Path) -> None:
+    long = ["x" * 120 + end for end in "ab"]
+    for folder in (".a", *long):
+        (tmp_path / folder / folder.strip(".")[:100]).mkdir(parents=True)
+        touch(tmp_path / folder / folder.strip(".")[:100], "liver.nii")
+    found = [tmp_path / folder / folder.strip(".")[:100] / "liver.nii" for folder in (".a", *long)]
+    names = [file.name for file in find_cases(found).files]
+    assert names[0] == "a_a_liver" and len(set(names)) == 3
+    assert all(len(name) < 100 and name.endswith("_liver") for name in names)
+    with pytest.raises(InputError, match="case name of another file"):
+        list_cases(found)  # whose paths alone do not tell them apart
+
+
+def test_a_folder_that_cannot_be_read_does_not_stop_the_others(tmp_path: Path, monkeypatch) -> None:
+    for folder in ("s1", "s2"):
+        (tmp_path / folder).mkdir()
+        touch(tmp_path / folder, "liver.nii")
+    scandir = os.scandir
+
+    def denied(path):
+        if str(path).endswith("s2"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    matched = find_cases(tmp_path / "s*")
+    monkeypatch.setattr("implicit_atlas.io.cases.glob.glob", lambda *_, **__: ["s1", "s2"])
+    monkeypatch.setattr(os, "scandir", denied)
+    found = find_cases(tmp_path / "s*")
+    assert [file.path for file in found.files] == [matched.files[0].path]
+    assert [problem.name for problem in found.problems] == ["s2"]
+    assert "cannot be listed" in found.problems[0].message
+
+
 def test_patterns(tmp_path: Path) -> None:
     touch(tmp_path, "a.nii", "b.stl", "a.txt", "c[1].nii")
     assert [path.name for path in list_cases(tmp_path / "a.*")] == ["a.nii"]
     assert [path.name for path in find_cases(tmp_path / "a.*").passed_over] == ["a.txt"]
     assert [path.name for path in list_cases(tmp_path / "c[1].nii")] == ["c[1].nii"]
+    (tmp_path / "study[2]").mkdir()
+    touch(tmp_path / "study[2]", "e.nii")
+    assert [path.name for path in list_cases(tmp_path / "study[2]" / "*.nii")] == ["e.nii"]
     with pytest.raises(InputError, match="matches none as a pattern"):
         list_cases(tmp_path / "d*")
     with pytest.raises(InputError, match="matches no mask files"):

@@ -150,4 +150,8 @@ def test_organs_of_chosen_cases(abdomen, tmp_path):
         assert run("organs", "train", source, "-o", out, *quick, *given) == 0
         left, right = (TrainedAtlas.load(out / f"{name}.atlas").config for name in ("left", "right"))
         assert (left.names, right.names) == (("case1", "case2"), ("case1",))
+        assert run("organs", "train", source, "-o", out, *quick, *given, "--resume") == 0
         assert left.model.method == "conv" and left.prepared.resolution == (32 if source is stores else 128)
+    only.write_text("case1\ncase9\n")
+    assert run("organs", "train", stores, "-o", tmp_path / "none", *quick) == 1
+    assert not (tmp_path / "none").exists()

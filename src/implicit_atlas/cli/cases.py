@@ -92,7 +92,7 @@ def chosen(sources: list[Any], only: str | None, all_there: bool = True) -> list
     wanted = wanted_names(only)
     found = [source for source in sources if source.name in wanted]
     if all_there:
-        _refuse_missing(wanted - {source.name for source in found}, only)
+        _refuse_missing(wanted - {source.name for source in found}, {one.name for one in sources}, only)
     if not found:
         raise InputError(only, "names none of the cases", "Correct the list.")
     return found
@@ -111,8 +111,20 @@ def mirrored(shapes: Sequence[Any], wanted: set[str], source: str) -> list[Any]:
     return [shape.mirrored() if shape.name in wanted else shape for shape in shapes]
 
 
-def _refuse_missing(missing: set[str], only: str) -> None:
+def check_in_any(stores: Sequence[Path], only: str) -> None:
+    """Refuse a list that names cases which no store has.
+
+    Raises:
+        InputError: naming them.
+    """
+    from implicit_atlas.shapes.manifest import read_manifest
+
+    there = {entry.name for store in stores for entry in read_manifest(store).shapes}
+    _refuse_missing(wanted_names(only) - there, there, only)
+
+
+def _refuse_missing(missing: set[str], there: set[str], only: str) -> None:
     if missing:
-        raise InputError(
-            only, f"names cases that are not there: {', '.join(sorted(missing)[:5])}", "Correct the list."
-        )
+        problem = f"names cases that are not there: {', '.join(sorted(missing)[:5])}"
+        remedy = f"Name them as `check` does, as {min(there)}." if there else "Correct the list."
+        raise InputError(only, problem, remedy)

@@ -9,7 +9,7 @@ import typer
 
 from implicit_atlas.cli.cases import labels_of, mask_files
 from implicit_atlas.cli.options import OutputFolder
-from implicit_atlas.cli.output import finish, keep_files, results_folder
+from implicit_atlas.cli.output import finish, keep_sources, results_folder
 from implicit_atlas.errors import InputError
 
 Format = Literal["nii.gz", "nii", "nrrd", "mha", "stl", "ply", "obj", "vtp", "glb"]
@@ -31,6 +31,7 @@ def convert(
 ) -> None:
     """Write masks and surfaces in another format, at the same place in the scanner (RAS and LPS as formats have it)."""
     from implicit_atlas.io import Problem
+    from implicit_atlas.io.cases import matches
     from implicit_atlas.io.formats import MESH_SUFFIXES
 
     if distance and f".{to}" in (*MESH_SUFFIXES, ".glb"):
@@ -40,11 +41,11 @@ def convert(
     problems: list[Problem] = []
     files = mask_files(sources, problems)
     total = len(files) + len(problems)
-    results_folder(output, [path for path in sources if path.is_dir()])
+    results_folder(output, [path for one in sources for path in matches(one) if path.is_dir()])
+    keep_sources([output / f"{file.name}.{to}" for file in files], [file.path for file in files])
     labels, done = labels_of(label, sources[0]), []
     for file in files:
         result = output / f"{file.name}.{to}"
-        keep_files(result, [file.path])
         try:
             write_converted(file.path, result, labels, distance)
             done.append(file.name)

@@ -21,7 +21,7 @@ def dicom_seg(
         list[str] | None, typer.Option(help="NAME=ID; may be repeated; default: every label that occurs")
     ] = None,
 ) -> None:
-    r"""Write a mask as a DICOM segmentation of its image series (pip install "implicit-atlas\[dicom]")."""
+    """Write a mask as a DICOM segmentation of its image series (needs the package highdicom)."""
     from implicit_atlas.io import label_ids, read_labels
     from implicit_atlas.io.dicom_seg import write_dicom_seg
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from implicit_atlas.cli.cases import fit_config, load_atlas, mask_files
+from implicit_atlas.cli.cases import check_in_any, fit_config, load_atlas, mask_files
 from implicit_atlas.cli.options import (
     Local,
     Margin,
@@ -90,9 +90,13 @@ def train(  # noqa: PLR0913 (each is an option of the command)
 ) -> None:
     """Learn an atlas of every organ: OUTPUT/NAME.atlas. An organ that cannot be learned does not stop the others."""
     from implicit_atlas.io import Problem
+    from implicit_atlas.shapes.store import is_store
 
     plan = Plan(method, max_minutes, steps, warps, seed, resume, only, overwrite)
     failed, total, organs = [], 0, _sources(source, organ)
+    stores = [path for path, _ in organs.values() if is_store(path)]
+    if only is not None and stores:
+        check_in_any(stores, only)
     for name, (shapes, ids) in organs.items():
         model = output / f"{name}{SUFFIX}"
         if resume and model.is_dir():

@@ -48,6 +48,20 @@ def keep_files(output: Path | None, sources: Iterable[Path | None]) -> None:
             )
 
 
+def keep_sources(results: Iterable[Path], sources: Iterable[Path]) -> None:
+    """Refuse results of which one would replace a file that is read, be it of another case.
+
+    Raises:
+        InputError: naming that file.
+    """
+    there = {(at.st_dev, at.st_ino): path for path in results if path.exists() and (at := path.stat())}
+    for source in sources:
+        at = source.stat() if source.exists() else None
+        if at is not None and (at.st_dev, at.st_ino) in there:
+            problem = f"a result in {there[at.st_dev, at.st_ino].parent} would replace it"
+            raise InputError(source, problem, "Give another folder to -o.")
+
+
 def results_folder(output: Path, sources: Sequence[Any] = (), formats: Formats = DEFAULT) -> None:
     """Make the folder of results where nothing that is read, and no model or store, would be mixed with them.
 
@@ -61,16 +75,18 @@ def results_folder(output: Path, sources: Sequence[Any] = (), formats: Formats =
     """
     from implicit_atlas.atlas.checkpoint import is_model
     from implicit_atlas.io import CaseFile
+    from implicit_atlas.io.cases import matches
     from implicit_atlas.io.output import make_folder
     from implicit_atlas.shapes.store import is_store
     from implicit_atlas.tasks.observations import output_name
 
     another = "Give another folder to -o."
-    read = [one if isinstance(one, CaseFile) else CaseFile(output_name(one), one) for one in sources]
-    for file in read:
-        results = [*formats.results(output, file.name), *(output / name for name in TABLES)]
-        if any(_is_same(path, file.path) for path in results):
-            raise InputError(file.path, f"a result in {output} would replace it", another)
+    read = [one for one in sources if isinstance(one, CaseFile)]
+    named = [path for one in sources if not isinstance(one, CaseFile) for path in matches(one)]
+    listed = {file.path for file in read}
+    read += [CaseFile(output_name(path), path) for path in named if path not in listed]
+    results = [path for file in read for path in formats.results(output, file.name)]
+    keep_sources([*results, *(output / name for name in TABLES)], [file.path for file in read])
     for file in read:
         for folder in {path.parent for path in formats.results(output, "")}:
             if file.path.is_dir() and _is_same(folder, file.path):

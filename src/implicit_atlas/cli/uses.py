@@ -28,7 +28,7 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
     sources: Annotated[
         list[Path],
         typer.Argument(
-            help="clicks (.csv, .mrk.json, .fcsv), masks that were drawn in part, or folders of them"
+            help="clicks (.csv, .mrk.json, .fcsv), masks that were drawn in part, or folders or patterns of them"
         ),
     ],
     output: OutputFolder,
@@ -60,7 +60,7 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
     atlas, formats = load_atlas(model), Formats(mask_format, mesh_format)
     grid = None if image is None else read_grid(image)
     files = observation_files(sources)
-    read = [*files, *([image] if image else []), *(path for path in sources if path.is_dir())]
+    read = [*files, *([image] if image else []), *sources]
     results_folder(output, read, formats)
     labels = labels_of(label, sources[0]) or atlas.config.labels
     problems: list[Any] = []

@@ -107,7 +107,7 @@ def corrected(
 
 def moved_at_random(seen: Observations, beside: Beside, draw: int) -> tuple[Observations, Beside]:
     """What a draw is corrected by: clicks on the boundary, and places beside them, moved by what they may be off."""
-    rng = np.random.default_rng(draw)
+    rng = np.random.default_rng(seen.seed(draw))
     spread = np.where((seen.occupancy == 0.5) & np.isfinite(seen.spreads), seen.spreads, 0.0)
     points = seen.points + rng.standard_normal(seen.points.shape) * spread[:, None]
     distance_mm = beside.distance_mm + rng.standard_normal(len(beside.points)) * beside.spread_mm

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -139,12 +138,12 @@ class SparseBatch:
 
     def _drawn_centre(self, seen: Observations, draw: int) -> Float[Tensor, " free"]:
         """A random shape and pose, of the prior."""
-        generator = torch.Generator().manual_seed(_seed(self.config.seed, draw, seen))
+        generator = torch.Generator().manual_seed(seen.seed(self.config.seed, draw))
         return torch.randn(self.size, generator=generator).to(self.device)
 
     def _noisy(self, seen: Observations, draw: int) -> Observations:
         """Observations with a noise as large as they are uncertain."""
-        rng = np.random.default_rng(_seed(self.config.seed, draw, seen))
+        rng = np.random.default_rng(seen.seed(self.config.seed, draw))
         nearness = np.hypot(seen.spreads, self.config.slack / self.unit)
         deviation = np.where(np.isfinite(nearness), nearness, self.config.softness / self.unit)
         deviation /= np.sqrt(np.maximum(np.asarray(seen.weight), 1e-6))  # what says less is less sure
@@ -310,8 +309,3 @@ class SparseBatch:
                 )
             )
         return fits
-
-
-def _seed(seed: int, draw: int, seen: Observations) -> int:
-    """Of a draw's random numbers: each case has its own, whatever is completed beside it."""
-    return zlib.crc32(f"{seed} {draw} {seen.name}".encode(errors="backslashreplace"))

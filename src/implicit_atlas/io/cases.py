@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.io.formats import FORMAT_REMEDY, case_name, is_mask_name, unknown_format
 
 _SHOWN_FOLDERS = 5
+LONGEST, SHOWN = 180, 40  # bytes of a name that folders are part of; characters of these in a longer one
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Cases:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The mask files."""
+        """The mask files, without the names that tell those of one name apart."""
         return tuple(file.path for file in self.files)
 
 
@@ -83,8 +86,8 @@ def find_cases(source: MaskSource) -> Cases:
     Folders are not searched below their first level; hidden files and unknown formats in them are passed
     over. A pattern (`cases/*/liver.nii.gz`, `**` for any depth) stands for the files and folders that it matches.
     Files of one name in several folders get the parts of their paths that differ in front (`s01_liver`); of one name
-    in one folder (liver.nii.gz and liver.stl) all are set aside, because nothing says which is meant. No file is
-    opened.
+    in one folder (liver.nii.gz and liver.stl) all are set aside, because nothing says which is meant. So a name may
+    change with what is listed beside it. No file is opened.
 
     Raises:
         InputError: a path that does not exist, a named file of unknown format, or nothing found.
@@ -92,11 +95,13 @@ def find_cases(source: MaskSource) -> Cases:
     given = [source] if isinstance(source, (str, Path)) else list(source)
     found: dict[Path, str | None] = {}
     others: dict[Path, None] = {}
+    problems: list[Problem] = []
     for one in given:
         if isinstance(one, CaseFile):
             found[one.path] = one.name
             continue
-        masks, rest = _listed(Path(one))
+        masks, rest, unread = _listed(Path(one))
+        problems += unread
         for path in masks:
             found.setdefault(path, None)
         others.update(dict.fromkeys(rest))
@@ -107,13 +112,13 @@ def find_cases(source: MaskSource) -> Cases:
     for path, name in found.items():
         by_name[name or names[path]].append(path)
     files = tuple(CaseFile(name, same[0]) for name, same in by_name.items() if len(same) == 1)
-    problems = tuple(
+    problems += [
         _duplicate(CaseFile(name, path), same)
         for name, same in by_name.items()
         if len(same) > 1
         for path in same
-    )
-    return Cases(files, problems, tuple(sorted(others)))
+    ]
+    return Cases(files, tuple(problems), tuple(sorted(others)))
 
 
 def distinct_names(paths: Iterable[Path], plain: Callable[[Path], str] = case_name) -> dict[Path, str]:
@@ -124,8 +129,17 @@ def distinct_names(paths: Iterable[Path], plain: Callable[[Path], str] = case_na
     names: dict[Path, str] = {}
     for name, same in groups.items():
         own = _differing([Path(os.path.normpath(path.absolute())).parent.parts for path in same])
-        names |= {path: "_".join((*parts, name)) for path, parts in zip(same, own, strict=True)}
+        names |= {path: _joined(parts, name) for path, parts in zip(same, own, strict=True)}
     return names
+
+
+def _joined(parts: Sequence[str], name: str) -> str:
+    """A file's name with parts of its path in front, as a name that a file can have."""
+    plain = [re.sub(r'[\\/:*?"<>|]', "", part).lstrip(".") for part in parts]
+    joined = "_".join((*filter(None, plain), name))
+    if not parts or len(os.fsencode(joined)) <= LONGEST:
+        return joined
+    return f"{joined[:SHOWN]}_{hashlib.sha256(os.fsencode(joined)).hexdigest()[:8]}_{name}"
 
 
 def _differing(folders: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -144,33 +158,37 @@ def list_cases(source: MaskSource) -> list[Path]:
         InputError: as `find_cases`, and for two files of one case name.
     """
     cases = find_cases(source)
-    if cases.problems:
-        first = cases.problems[0]
-        raise InputError(first.path, "has the case name of another file", "Rename or remove one of the two.")
+    alike = [file.path for file in cases.files if file.name != case_name(file.path)]
+    for path in (*(problem.path for problem in cases.problems), *alike):
+        raise InputError(path, "has the case name of another file", "Rename or remove one of the two.")
     return list(cases.paths)
 
 
-def _listed(path: Path) -> tuple[list[Path], list[Path]]:
-    """The mask files that a path stands for, and other files beside them."""
+def _listed(path: Path) -> tuple[list[Path], list[Path], list[Problem]]:
+    """The mask files that a path stands for, other files beside them, and folders that cannot be read."""
     if path.is_dir():
         masks, others, folders = _in_folder(path)
         if not masks:
             raise _no_masks(path, folders)
-        return masks, others
+        return masks, others, []
     matched = matches(path)
     if matched == [path]:
-        return [_named_file(path)], []
-    masks, others = [], []
+        return [_named_file(path)], [], []
+    masks, others, problems = [], [], []
     for one in matched:
         if one.is_dir():  # one of many: without masks it is passed over
-            own, rest, _ = _in_folder(one)
+            try:
+                own, rest, _ = _in_folder(one)
+            except InputError as error:
+                problems.append(CaseFile(one.name, one).problem(error))
+                continue
             masks += own
             others += rest
         else:
             (masks if is_mask_name(one.name) else others).append(one)
     if not masks:
         raise InputError(path, "matches no mask files", FORMAT_REMEDY)
-    return masks, others
+    return masks, others, problems
 
 
 def matches(path: Path) -> list[Path]:
@@ -181,10 +199,17 @@ def matches(path: Path) -> list[Path]:
     """
     if os.path.lexists(path) or not glob.has_magic(str(path)):
         return [path]
-    found = [Path(one) for one in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 (any path)
+    start, *_ = fixed_part(path)
+    wild = str(path.relative_to(start)) if start != Path() else str(path)
+    found = [start / one for one in sorted(glob.glob(wild, root_dir=start, recursive=True))]  # noqa: PTH207 (any)
     if not found:
         raise InputError(path, "is no file, and matches none as a pattern", "Correct it.")
     return found
+
+
+def fixed_part(pattern: Path) -> list[Path]:
+    """The longest part of a pattern that exists, whose brackets are no wildcards, and what is above it."""
+    return [part for part in pattern.parents if os.path.lexists(part)] or [Path()]
 
 
 def _in_folder(folder: Path) -> tuple[list[Path], list[Path], list[str]]:

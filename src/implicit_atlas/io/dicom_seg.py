@@ -97,7 +97,7 @@ def _highdicom() -> Any:
     try:
         import highdicom
     except ImportError as error:
-        remedy = 'Install them: pip install "implicit-atlas[dicom]".'
+        remedy = "Install them: pip install highdicom."
         raise InputError("DICOM", "needs the packages highdicom and pydicom", remedy) from error
     return highdicom
 

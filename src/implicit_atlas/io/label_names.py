@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from implicit_atlas.errors import InputError
+from implicit_atlas.io.cases import fixed_part, matches
 from implicit_atlas.io.labels import check_label_ids
 from implicit_atlas.io.payload import open_input
 from implicit_atlas.io.text_headers import nrrd_fields
@@ -58,13 +59,15 @@ def declared_labels(source: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         InputError: a dataset.json or .seg.nrrd that cannot be read.
     """
-    if source.name.lower().endswith(".seg.nrrd"):
-        return _segment_names(source)
-    folder = source if source.is_dir() else source.parent
-    for candidate in (folder / "dataset.json", folder.parent / "dataset.json"):
+    first = matches(source)[0]
+    if first.name.lower().endswith(".seg.nrrd"):
+        return _segment_names(first)
+    folder = first if first.is_dir() else first.parent
+    above = [folder, folder.parent, *(() if first == source else fixed_part(source))]
+    for candidate in (one / "dataset.json" for one in above):
         if candidate.is_file():
             return _json_names(candidate)
-    segmentations = sorted(folder.glob("*.seg.nrrd")) if source.is_dir() else []
+    segmentations = sorted(folder.glob("*.seg.nrrd")) if first.is_dir() else []
     return _segment_names(segmentations[0]) if segmentations else {}
 
 

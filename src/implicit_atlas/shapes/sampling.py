@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -207,6 +208,10 @@ class Observations:
         sizes = () if self.spread is None else np.shape(self.spread)
         if sizes not in ((), (count,)) or not (self.spreads >= 0).all():
             raise InputError(self.name, "the spread is not a distance", "Give it in the points' own unit.")
+
+    def seed(self, *numbers: int) -> int:
+        """Of random numbers that are this case's own, whatever is done beside it: of its name and its points."""
+        return zlib.crc32(repr((numbers, self.name)).encode() + self.points.tobytes())
 
     @property
     def spreads(self) -> Float[np.ndarray, " n"]:

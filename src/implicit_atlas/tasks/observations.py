@@ -19,6 +19,7 @@ from implicit_atlas.io import (
     read_mask,
 )
 from implicit_atlas.io.cases import distinct_names, matches
+from implicit_atlas.io.formats import is_mask_name
 from implicit_atlas.io.landmarks import LANDMARK_ENDINGS
 from implicit_atlas.shapes.sampling import Observations
 from implicit_atlas.sides import Mirror
@@ -70,7 +71,7 @@ def observation_files(sources: Sequence[Path]) -> list[CaseFile]:
     found: list[Path] = []
     for named in sources:
         several = matches(named)
-        own = [path for source in several for path in _observed_in(source, named=len(several) == 1)]
+        own = [path for source in several for path in _observed_in(source, named=several == [named])]
         if not own:
             raise InputError(named, "matches neither clicks nor masks", "Correct the pattern.")
         found += own
@@ -80,9 +81,14 @@ def observation_files(sources: Sequence[Path]) -> list[CaseFile]:
 def _observed_in(source: Path, named: bool) -> list[Path]:
     """A file, or the clicks and masks in a folder, which holds some where it was named."""
     if not source.is_dir():
-        return [source]
-    clicks = sorted(p for p in source.iterdir() if p.name.lower().endswith(LANDMARK_ENDINGS))
-    clicks = [path for path in clicks if path.is_file() and not path.name.startswith(".")]
+        return [source] if named or is_mask_name(source.name) or _are_clicks(source) else []
+    try:
+        clicks = sorted(path for path in source.iterdir() if path.is_file() and _are_clicks(path))
+    except OSError as error:
+        if not named:
+            return [source]  # reading it says what is wrong
+        problem = f"cannot be listed ({error.strerror or error})"
+        raise InputError(source, problem, "Check the folder and its permissions.") from error
     try:
         cases = find_cases(source)
     except InputError:
@@ -90,6 +96,10 @@ def _observed_in(source: Path, named: bool) -> list[Path]:
             raise
         return clicks
     return [*clicks, *cases.paths, *(problem.path for problem in cases.problems)]
+
+
+def _are_clicks(path: Path) -> bool:
+    return path.name.lower().endswith(LANDMARK_ENDINGS) and not path.name.startswith(".")
 
 
 def complete_each(  # noqa: PLR0913 (options of a main verb)
