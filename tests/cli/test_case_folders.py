@@ -72,12 +72,16 @@ def test_a_store_of_case_folders_is_brought_up_to_date(case_folders, capsys):
         assert said in capsys.readouterr().out
 
 
-def test_one_of_several_case_folders_is_scored_by_its_name(model, case_folders):
+def test_one_of_several_case_folders_is_scored_by_its_name(model, case_folders, capsys):
     only, scores = case_folders / "names.txt", case_folders / "scores.json"
-    only.write_text("s1_liver\n")
     pattern = case_folders / "*" / "organs"
-    assert run("evaluate", model, pattern, "--only", only, "--json", scores, *QUICK) == 0
-    assert [case["name"] for case in json.loads(scores.read_text())["cases"]] == ["s1_liver"]
+    for name in ("s1_liver", "s1/organs/liver.nii.gz"):
+        only.write_text(f"{name}\n")
+        assert run("evaluate", model, pattern, "--only", only, "--json", scores, *QUICK) == 0
+        assert [case["name"] for case in json.loads(scores.read_text())["cases"]] == ["s1_liver"]
+    only.write_text("s9/organs/liver.nii.gz\n")
+    assert run("evaluate", model, pattern, "--only", only, *QUICK) == 1
+    assert "Name them as `check` does, as s0_liver" in capsys.readouterr().err
 
 
 def test_labels_that_case_folders_declare_are_known_by_name(case_folders, capsys):

@@ -57,11 +57,11 @@ def list_file(only: str) -> tuple[Path, str]:
     return (Path(file), key) if colon and file.endswith(".json") else (Path(only), "")
 
 
-def wanted_names(only: str) -> set[str]:
-    """Names in a text file, one a line, or of a list in a JSON file (FILE.json:KEY); endings do not count."""
-    from implicit_atlas.io import case_name
-    from implicit_atlas.io.formats import is_mask_name
+def wanted_names(only: str, sources: Sequence[Any] = ()) -> set[str]:
+    """Names in a text file, one a line, or of a list in a JSON file (FILE.json:KEY); endings do not count.
 
+    Paths (`s01/liver.nii.gz`) stand for the names of the sources that lie there, where none has the file's own name.
+    """
     file, key = list_file(only)
     try:
         text = file.read_text(encoding="utf-8")
@@ -70,15 +70,27 @@ def wanted_names(only: str) -> set[str]:
             there = ", ".join(lists) or "none"
             raise InputError(file, f"has no list {key!r}", f"Choose one of its lists: {there}.")
         names = lists[key]
-        files = [Path(name.strip()).name for name in names if name.strip()]
-        # Names of cases may hold dots, too.
-        return {case_name(Path(file)) if is_mask_name(file) else file for file in files}
+        return {_name_among(sources, Path(name.strip())) for name in names if name.strip()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             only,
             f"cannot be read ({error})",
             "Give a text file with one case name a line, or FILE.json:KEY for a list of names in a JSON file.",
         ) from error
+
+
+def _name_among(sources: Sequence[Any], entry: Path) -> str:
+    """The name of a case that a list has as a name, file or path."""
+    from implicit_atlas.io import CaseFile, case_name
+    from implicit_atlas.io.formats import is_mask_name
+
+    name = case_name(entry) if is_mask_name(entry.name) else entry.name  # names of cases may hold dots, too
+    if len(entry.parts) > 1 and all(source.name != name for source in sources):
+        for source in sources:
+            place = source.path if isinstance(source, CaseFile) else Path(source.source)
+            if place.parts[-len(entry.parts) :] == entry.parts:
+                return source.name
+    return name
 
 
 def chosen(sources: list[Any], only: str | None, all_there: bool = True) -> list[Any]:
@@ -89,7 +101,7 @@ def chosen(sources: list[Any], only: str | None, all_there: bool = True) -> list
     """
     if only is None:
         return sources
-    wanted = wanted_names(only)
+    wanted = wanted_names(only, sources)
     found = [source for source in sources if source.name in wanted]
     if all_there:
         _refuse_missing(wanted - {source.name for source in found}, {one.name for one in sources}, only)
