@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from atlas_samples import FIT, RESOLUTION, phantom_shapes, tiny_atlas, tiny_model, tiny_training
 from commands import run
+from scipy.ndimage import binary_dilation
 from scipy.spatial import KDTree
 
 from implicit_atlas.completion.completion import complete
+from implicit_atlas.completion.mirrored import OTHER_SIDE, OWN_SIDE, UNSURE
 from implicit_atlas.errors import InputError
 from implicit_atlas.geometry.frame import Frame
 from implicit_atlas.io import Mask, Mesh, read_mask, read_stored, write_mask, write_mesh
@@ -150,18 +152,19 @@ def test_repairs_of_the_other_side_are_those_of_the_own(files):
 
 def test_completions_of_the_other_side_are_images_of_those_of_the_own():
     mask = wedge(9)
-    voxels = np.argwhere(mask.occupancy)[::40].astype(float)
-    places = voxels @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
-    outside = np.array([mask.grid.affine[:3, 3], places.mean(0) + np.array([0, 40, 0])])
-    inside = np.r_[np.ones(len(places)), np.zeros(2)]
-    seen = Observations(np.concatenate([places, outside]), inside)
+    around = binary_dilation(mask.occupancy, iterations=2) & ~mask.occupancy
+    voxels = [np.argwhere(part)[::20].astype(float) for part in (mask.occupancy, around)]
+    places = np.concatenate(voxels) @ mask.grid.affine[:3, :3].T + mask.grid.affine[:3, 3]
+    inside = np.repeat([1.0, 0.0], [len(part) for part in voxels])
+    seen = Observations(places, inside)
     image = replace(seen, points=reflected(seen.points))
     (own,), (other,) = complete(wedges(), [seen]), complete(wedges(), [image], mirror="auto")
     assert not own.fit.placed().mirrored and other.fit.placed().mirrored
-    assert "mirror" not in str(own.doubt) and "mirror" not in str(other.doubt)
+    assert not any(
+        side in str(done.doubt) for done in (own, other) for side in (OTHER_SIDE, OWN_SIDE, UNSURE)
+    )
     (wrong,), (turned,) = complete(wedges(), [image]), complete(wedges(), [seen], mirror="all")
-    assert "of the other side (--mirror auto)" in str(wrong.doubt)
-    assert "of the atlas's side (no --mirror)" in str(turned.doubt)
+    assert OTHER_SIDE in str(wrong.doubt) and OWN_SIDE in str(turned.doubt)
     assert own.fit.found.improbability == pytest.approx(other.fit.found.improbability, rel=1e-3)
     apart_mm = KDTree(reflected(own.mesh().vertices)).query(other.mesh().vertices)[0]
     assert apart_mm.max() < 0.05
