@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.cells.measurement import free_numbers, run_measurement
+from experiments.cells.measurement import free_numbers, protocol_of, run_measurement
 from experiments.cells.observed import boundary_clicks, clicks, kept_slices
 from experiments.sides import image_of
 from implicit_atlas.completion.completion import Completion, complete
@@ -70,11 +70,9 @@ def lines_of(found: dict[str, Any]) -> list[str]:
     """What is said of one organ, for a page."""
     about = found["about"]
     lines = [
-        f"\n**{about['organ'].capitalize()}.** {about['cases']} unseen cases and their mirror images; an atlas of "
-        f"{about['training_shapes']} training shapes and {about['steps']} steps, seed {about['seed']}; "
-        f"{about['degrees_of_freedom']} numbers; DSC in percent on the images' own grids; {about['device']}; "
-        f"{about['seconds']:.0f} s; MODEL with a margin of {100 * about['margin']:g} %. "
-        f"`python -m experiments.completed_sides MODEL --organ {about['organ']} --every {about['every']}`.\n",
+        f"\n**{about['organ'].capitalize()}.** {about['cases']} unseen cases and their mirror images, DSC in percent "
+        "on the images' own grids; "
+        f"{protocol_of(about, 'completed_sides')}\n",
         "| completed from | DOUBTFUL for its side: own side | images | images, DSC | with `--mirror auto` | DSC |",
         "|---|---|---|---|---|---|",
     ]

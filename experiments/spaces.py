@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from experiments.cells.measurement import free_numbers, run_measurement
+from experiments.cells.measurement import free_numbers, protocol_of, run_measurement
 from experiments.cells.observed import clicks
 from implicit_atlas.completion.completion import complete
 from implicit_atlas.completion.spaces import HALF_TURN, TURNED
@@ -45,10 +45,8 @@ def lines_of(found: dict[str, Any]) -> list[str]:
     """What is said of one organ, for a page."""
     about = found["about"]
     lines = [
-        f"\n**{about['organ'].capitalize()}.** {about['cases']} unseen cases; an atlas of {about['training_shapes']} "
-        f"training shapes and {about['steps']} steps, seed {about['seed']}; {about['degrees_of_freedom']} numbers; "
-        f"{about['device']}; {about['seconds']:.0f} s; MODEL with a margin of {100 * about['margin']:g} %. "
-        f"`python -m experiments.spaces MODEL --organ {about['organ']} --every {about['every']}`.\n",
+        f"\n**{about['organ'].capitalize()}.** {about['cases']} unseen cases; "
+        f"{protocol_of(about, 'spaces')}\n",
         "| labelled clicks | improbability a click, least to most | called to be in the wrong space |",
         "|---|---|---|",
     ]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import implicit_atlas
 from experiments.cells.cell import RESULTS
@@ -62,8 +65,18 @@ def about_run(atlas: TrainedAtlas, organ: str, masks: list[Mask]) -> dict[str, A
         "margin": atlas.config.margin,
         "steps": atlas.provenance["steps"],
         "seed": atlas.provenance["training"]["seed"],
-        "device": atlas.provenance["device"],
+        "device": f"{atlas.device} ({platform.machine()}, {torch.get_num_threads()} threads)",
     }
+
+
+def protocol_of(about: dict[str, Any], module: str) -> str:
+    """With what a use was measured, and by which command, for its page."""
+    return (
+        f"an atlas of {about['training_shapes']} training shapes and {about['steps']} steps, seed {about['seed']}; "
+        f"{about['degrees_of_freedom']} numbers; {about['device']}; {about['seconds']:.0f} s; MODEL with a margin of "
+        f"{100 * about['margin']:g} %. `python -m experiments.{module} MODEL --organ {about['organ']} "
+        f"--every {about['every']}`."
+    )
 
 
 @exit_status

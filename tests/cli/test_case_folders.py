@@ -64,6 +64,8 @@ def test_results_do_not_go_into_a_folder_that_a_pattern_matches(model, case_fold
         folder = case_folders / "s0" / "organs"
         assert run(command, model, case_folders / "*" / "organs", "-o", folder) == 1
         assert "taken for cases the next time" in capsys.readouterr().err
+    assert run("check", case_folders / "*" / "organs", "--json", folder / "liver.nii.gz") == 1
+    assert "would replace it" in capsys.readouterr().err
 
 
 def test_a_store_of_case_folders_is_brought_up_to_date(case_folders, capsys):
@@ -97,7 +99,10 @@ def test_an_atlas_of_case_folders_knows_their_names(case_folders, capsys):
     only = case_folders / "names.txt"
     only.write_text("s0_liver\ns1_liver\n")
     given = (case_folders / "*" / "organs", "-o", case_folders / "a.atlas", "--only", only)
-    assert run("train", *given, "--steps", 1, "--warps", 0) == 0
+    other_side = case_folders / "right.txt"
+    other_side.write_text("s1/organs/liver.nii.gz\n")
+    assert run("train", *given, "--steps", 1, "--warps", 0, "--mirror", other_side) == 0
+    assert "1 of 2 shapes are mirrored" in capsys.readouterr().out
     assert run("evaluate", case_folders / "a.atlas", case_folders / "s*" / "organs", "--known") == 0
     assert "s0_liver" in capsys.readouterr().out
 

@@ -38,17 +38,18 @@ def keep_files(output: Path | None, sources: Iterable[Path | None]) -> None:
     Raises:
         InputError: it is.
     """
+    from implicit_atlas.io.cases import matches
+
     if output is None or not output.exists():
         return
-    for source in sources:
-        read = [] if source is None else list(source.iterdir()) if source.is_dir() else [source]
-        if any(_is_same(path, output) for path in read):
-            raise InputError(
-                output, "is read by this command: the result would replace it", "Give another file."
-            )
+    named = [path for source in sources if source is not None for path in matches(source)]
+    read = [path for one in named for path in (one.iterdir() if one.is_dir() else [one])]
+    keep_sources([output], read, "Give another file.")
 
 
-def keep_sources(results: Iterable[Path], sources: Iterable[Path]) -> None:
+def keep_sources(
+    results: Iterable[Path], sources: Iterable[Path], remedy: str = "Give another folder to -o."
+) -> None:
     """Refuse results of which one would replace a file that is read, be it of another case.
 
     Raises:
@@ -58,8 +59,7 @@ def keep_sources(results: Iterable[Path], sources: Iterable[Path]) -> None:
     for source in sources:
         at = source.stat() if source.exists() else None
         if at is not None and (at.st_dev, at.st_ino) in there:
-            problem = f"a result in {there[at.st_dev, at.st_ino].parent} would replace it"
-            raise InputError(source, problem, "Give another folder to -o.")
+            raise InputError(source, f"the result {there[at.st_dev, at.st_ino]} would replace it", remedy)
 
 
 def results_folder(output: Path, sources: Sequence[Any] = (), formats: Formats = DEFAULT) -> None:

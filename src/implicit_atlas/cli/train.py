@@ -69,7 +69,8 @@ def learn(
     if is_store(source):
         labels = labels or open_store(source).config.labels  # the atlas is to know what it stands for
     model = ModelConfig(method=plan.method)
-    others = set() if plan.mirror is None else wanted_names(plan.mirror)
+    if plan.mirror is not None:
+        wanted_names(plan.mirror)  # that it cannot be read is better known now
     listed = None
     if plan.only is not None:
         # A store of one of several organs lacks the cases that are without it.
@@ -86,7 +87,7 @@ def learn(
                 on_problem=problems.append,
             )
     if plan.mirror is not None:
-        shapes = mirrored(shapes, others, plan.mirror)
+        shapes = mirrored(shapes, wanted_names(plan.mirror, shapes), plan.mirror)
     config = default_config(len(shapes), best_device(), plan.max_minutes, plan.seed, plan.method)
     given = {"steps": plan.steps, "warps": plan.warps}
     config = dataclasses.replace(

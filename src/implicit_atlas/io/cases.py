@@ -159,8 +159,9 @@ def list_cases(source: MaskSource) -> list[Path]:
     """
     cases = find_cases(source)
     alike = [file.path for file in cases.files if file.name != case_name(file.path)]
-    for path in (*(problem.path for problem in cases.problems), *alike):
-        raise InputError(path, "has the case name of another file", "Rename or remove one of the two.")
+    alike += [problem.path for problem in cases.problems]
+    if alike:
+        raise InputError(alike[0], "has the case name of another file", "Rename or remove one of the two.")
     return list(cases.paths)
 
 
