@@ -34,7 +34,6 @@ from implicit_atlas.tasks.templates import Template, templates, write_templates
 from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training import default_config
 from implicit_atlas.training.learning import best_device, train
-from implicit_atlas.training.log import RunLog
 
 PHANTOMS = 40
 UNSEEN_AT_MOST = 40
@@ -112,7 +111,7 @@ def _train(shapes: list[Shape], output: Path, minutes: float) -> TrainedAtlas:
     with console.task("train") as report:
         atlas = train(shapes, config=config, run=folder, progress=report)
     atlas.save(output / "demo.atlas", model_card(atlas, "demo"))
-    pictures.training_curves(output / "training.png", RunLog(folder / "log.jsonl").read_lines())
+    pictures.training_curves(output / "training.png", atlas.provenance["curves"])
     return atlas
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,13 +86,12 @@ def hidden(vertices: Float[np.ndarray, "v 3"], marks: Float[np.ndarray, "m 3"]) 
     return front - marks @ _toward() > BEHIND * size
 
 
-def training_curves(path: Path, log: Sequence[dict[str, float]]) -> None:
-    """Draw the loss terms of a run against its steps."""
+def training_curves(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
+    """Draw the loss terms of a training against its steps: values by name, "step" among them."""
     figure, axes = plt.subplots(figsize=(7, 4))
-    steps = [line["step"] for line in log]
     for name in ("loss", "task", "laplacian", "deformation"):
-        if log and name in log[0]:
-            axes.plot(steps, [line[name] for line in log], label=name, linewidth=1)
+        if name in curves:
+            axes.plot(curves["step"], curves[name], label=name, linewidth=1)
     axes.set(xlabel="step", ylabel="value before weights", yscale="log")
     axes.legend()
     axes.grid(alpha=0.3)

@@ -22,7 +22,6 @@ from implicit_atlas.cli.report import model_of
 from implicit_atlas.errors import InputError
 from implicit_atlas.io import Problem
 from implicit_atlas.report import write_report
-from implicit_atlas.report.build import MOST_LINES, run_log
 from implicit_atlas.report.markup import label
 from implicit_atlas.report.scores import read_scores
 from implicit_atlas.tasks.evaluate import CaseScore, Evaluation, evaluate_known
@@ -110,7 +109,7 @@ def test_a_report_says_what_a_model_is(tmp_path, model):
         assert name in page.text and value in page.text
     assert "phantoms & more" in page.text and "CC0 <b>1.0</b>" in page.text
     assert all(hashed in page.text for hashed in tiny_atlas().provenance["content_sha256"].values())
-    assert "learning_rate" in page.text and "No log is at hand" in page.text
+    assert "learning_rate" in page.text and "Loss is the weighted sum" in page.text
     assert "Scores" not in [*page.figures] and "Pairwise DSC" in page.text
     held = {about["data-figure"] for _, about in page.elements if "data-figure" in about}
     assert held == set(page.figures)
@@ -225,23 +224,20 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, model, evaluation):
     assert first == second
 
 
-def test_curves_come_from_the_run_beside_the_model(tmp_path):
-    folder, log = tmp_path / "organ.atlas", tmp_path / "organ.run" / "log.jsonl"
+def test_curves_are_the_models_own(tmp_path):
+    folder = tmp_path / "organ.atlas"
     tiny_atlas().save(folder, "")
-    log.parent.mkdir()
     steps = tiny_atlas().provenance["steps"]
-    lines = [{"step": step, "loss": 1 / step, "task": float("nan")} for step in range(1, steps + 1)]
-    log.write_text("".join(json.dumps(line) + "\n" for line in lines) + '["no object"]\n{"step": 9')
     page = written(tmp_path, folder)
-    (curve,) = page.figures["curves"]["data"]
-    assert curve["name"] == "loss" and curve["x"][-1] == steps and "another run" not in page.text
     assert "no card" in page.text
-    log.write_text("".join(json.dumps({"step": step, "loss": 1.0}) + "\n" for step in range(9 * MOST_LINES)))
-    thinned = run_log(folder)
-    assert len(thinned) <= MOST_LINES and thinned[-1]["step"] == 9 * MOST_LINES - 1
-    assert "another run" in written(tmp_path, folder).text
-    log.write_bytes(b"\xff\xff")
-    assert run_log(folder) == []
+    (curve, *_) = page.figures["curves"]["data"]
+    assert curve["name"] == "loss" and curve["x"][-1] == steps and all(value > 0 for value in curve["y"])
+    assert "curves" not in page.text.partition("Where it comes from")[2]
+    older = TrainedAtlas.load(folder)
+    older.provenance.pop("curves")
+    write_report(older, folder, tmp_path / "older.html")
+    page = read(tmp_path / "older.html")
+    assert "curves" not in page.figures and "holds no curves" in page.text
 
 
 def test_axes_have_titles(tmp_path, model, evaluation):

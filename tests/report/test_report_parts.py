@@ -87,4 +87,4 @@ def test_summaries():
     assert summary([]) is None
     one = summary([3.0])
     assert one is not None and one.deviation is None and one.mean == one.least == one.greatest == 3
-    assert curves_figure([{"step": 1, "loss": 0.0}]).data == []
+    assert curves_figure({"step": [1], "loss": [0.0]}).data == []

@@ -21,7 +21,7 @@ from implicit_atlas.atlas.modes import UNIT
 from implicit_atlas.errors import InputError, TrainingError
 from implicit_atlas.support.tensors import load_state
 from implicit_atlas.training import TrainConfig, gather, optimise
-from implicit_atlas.training.log import RunLog
+from implicit_atlas.training.log import MOST_PLACES, RunLog
 from implicit_atlas.training.loop import LOG_EVERY, _Clock
 
 SHAPES = phantom_shapes(6)
@@ -261,15 +261,34 @@ def test_the_log_is_cut_to_what_is_kept(tmp_path):
         log.write(step=step, loss=1 / 3)
     with path.open("a") as stream:
         stream.write('{"step": 40, "lo')  # a killed run's last line
-    assert [line["step"] for line in log.read_lines()] == [10, 20, 30]
-    log.cut_after(20)
-    log.write(step=21, loss=0.5)
+    resumed = RunLog(path)
+    resumed.cut_after(20)
+    resumed.write(step=21, loss=0.5)
     assert steps_of(path) == [10, 20, 21]
-    assert log.read_lines()[0]["loss"] == pytest.approx(1 / 3)
+    assert resumed.curves() == {
+        "step": [10, 20, 21],
+        "loss": [pytest.approx(1 / 3), pytest.approx(1 / 3), 0.5],
+    }
 
 
-def test_a_log_without_a_file_keeps_nothing(tmp_path):
+def test_a_log_needs_no_file(tmp_path):
+    for log in (RunLog(None), RunLog(tmp_path / "none")):
+        log.cut_after(0)
+        assert log.curves() == {}
     log = RunLog(None)
     log.write(step=1)
-    log.cut_after(0)
-    assert log.read_lines() == [] and RunLog(tmp_path / "none").read_lines() == []
+    log.write(step=2)
+    log.cut_after(1)
+    assert log.curves() == {"step": [1]}
+
+
+def test_curves_of_a_long_log_are_thinned_and_end_with_it():
+    log = RunLog(None)
+    for step in range(1, 9 * MOST_PLACES + 2):
+        log.write(step=step, loss=1 / step, **({"late": 1.0} if step > 1 else {}))
+    curves = log.curves()
+    assert (
+        0.8 * MOST_PLACES < len(curves["step"]) <= MOST_PLACES and curves["step"][-1] == 9 * MOST_PLACES + 1
+    )
+    assert len(set(np.diff(curves["step"]))) == 1 and len(curves["loss"]) == len(curves["step"])
+    assert "late" not in curves  # which not all lines have

@@ -59,7 +59,6 @@ def learn(
     from implicit_atlas.training import default_config
     from implicit_atlas.training.config import check_minutes
     from implicit_atlas.training.learning import best_device, train
-    from implicit_atlas.training.log import RunLog
 
     problems, run = [], output.with_suffix(".run")
     refuse_foreign(output)
@@ -96,7 +95,7 @@ def learn(
     with console.task(f"train {organ}".strip()) as report:
         atlas = train(shapes, model, config, labels=labels, run=run, resume=plan.resume, progress=report)
     atlas.save(output, model_card(atlas, organ or output.stem))
-    pictures.training_curves(run / "training.png", RunLog(run / "log.jsonl").read_lines())
+    pictures.training_curves(run / "training.png", atlas.provenance["curves"])
     steps, seconds = atlas.provenance["steps"], atlas.provenance["seconds"]
     print(f"{output}: {len(shapes)} shapes, {steps} steps in {seconds:.0f} s")
     if len(shapes) < FEW_SHAPES:

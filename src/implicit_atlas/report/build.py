@@ -1,9 +1,8 @@
-"""From a model folder, and what lies beside it, to its report."""
+"""From a model folder to its report."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from implicit_atlas import __version__
 from implicit_atlas.atlas.checkpoint import CARD
@@ -25,10 +24,6 @@ from implicit_atlas.shipped import find_model
 from implicit_atlas.support.console import Report
 from implicit_atlas.support.files import write_atomic
 from implicit_atlas.trained_atlas import TrainedAtlas
-from implicit_atlas.training.log import RunLog
-
-MOST_LINES = 2000
-"""Lines of a log that are drawn at most."""
 
 
 def write_report(
@@ -42,7 +37,7 @@ def write_report(
 
     Args:
         atlas: the model, loaded.
-        model: its folder, or the name of one that ships: for its card, and the run folder beside it.
+        model: its folder, or the name of one that ships: for its card.
         output: the file to write; its folder must exist.
         scores: what `implicit-atlas evaluate --json` wrote.
         report: told the share that is done.
@@ -68,13 +63,12 @@ def write_report(
 def _sections(atlas: TrainedAtlas, folder: Path, scored: Scores | None, report: Report) -> list[Section]:
     found = gallery(atlas, report)
     report(0.95, "page")
-    steps = atlas.provenance["steps"]
     parts = [
         about_section(atlas, _card(folder)),
         templates_section(found),
         examples_section(found, len(atlas.config.names)),
         latent_section(atlas),
-        training_section(run_log(folder), steps),
+        training_section(atlas),
         provenance_section(atlas),
     ]
     if scored is not None:
@@ -89,14 +83,3 @@ def _card(folder: Path) -> str:
         raise InputError(
             folder / CARD, f"cannot be read ({error.strerror})", "Copy the whole model folder again."
         ) from error
-
-
-def run_log(folder: Path) -> list[dict[str, Any]]:
-    """Lines of the log in the run folder beside a model, evenly thinned; none where there is no log to read."""
-    try:
-        lines = RunLog(folder.with_suffix(".run") / "log.jsonl").read_lines()
-    except (OSError, ValueError):  # not a text, or not ours to read: a report does without
-        return []
-    whole = [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), (int, float))]
-    every = -(-len(whole) // MOST_LINES) or 1
-    return whole[(len(whole) - 1) % every :: every]  # the last line is always among them

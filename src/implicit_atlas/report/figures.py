@@ -14,6 +14,7 @@ import numpy as np
 from implicit_atlas.report.latent import LatentMap
 from implicit_atlas.report.markup import label
 from implicit_atlas.report.solids import Solid
+from implicit_atlas.training.log import Curves
 
 # Okabe and Ito's colours, which colour-blind eyes tell apart; the markers differ, too.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6d1f", "#5b5b5b")
@@ -103,19 +104,18 @@ def latent_figure(found: LatentMap, names: Sequence[str], chosen: Sequence[int |
     return Figure(traces, _flat("component 1 (code units)", "component 2 (code units)", legend=True))
 
 
-def curves_figure(lines: Sequence[dict[str, Any]]) -> Figure:
+def curves_figure(curves: Curves) -> Figure:
     """Loss terms of a run against its steps."""
-    steps = [line["step"] for line in lines]
     traces = []
     for index, name in enumerate(TERMS):
-        values = [_positive(line.get(name)) for line in lines]
+        values = [_positive(value) for value in curves.get(name, ())]
         if any(value is not None for value in values):
             traces.append(
                 {
                     "type": "scatter",
                     "mode": "lines",
                     "name": name,
-                    "x": steps,
+                    "x": list(curves["step"]),
                     "y": values,
                     "line": {"color": COLOURS[index], "width": 1.6},
                     "hovertemplate": f"step %{{x}}: {name} %{{y:.4g}}<extra></extra>",

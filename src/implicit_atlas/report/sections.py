@@ -62,6 +62,7 @@ def provenance_section(atlas: TrainedAtlas) -> Section:
     source = dict(atlas.provenance)
     hashes = source.pop("content_sha256", {})
     options = source.pop("training", {})
+    source.pop("curves", None)  # they are drawn
     content = table([], list(_flattened(source))) if source else ""
     if options:
         content += fold("Training options", table([], list(_flattened(options))))
@@ -74,21 +75,15 @@ def provenance_section(atlas: TrainedAtlas) -> Section:
     return Section("provenance", "Where it comes from", content)
 
 
-def training_section(log: Sequence[dict[str, Any]], steps: int) -> Section:
-    """Training curves, or that there is no log."""
-    title = "Training"
-    if not log:
-        missing = (
-            "No log is at hand: the run folder (MODEL.run with log.jsonl) does not lie beside the model."
-        )
+def training_section(atlas: TrainedAtlas) -> Section:
+    """Training curves, or that there are none."""
+    title, curves = "Training", atlas.provenance.get("curves")
+    if not curves:
+        missing = "The model holds no curves: it was written before models kept them."
         return Section("training", title, paragraph(missing, "note"))
-    last = log[-1]["step"]
-    content = holder("curves", f"Loss terms over {last:.0f} training steps")
+    content = holder("curves", f"Loss terms over {curves['step'][-1]:.0f} training steps")
     content += paragraph("Each term before its weight; the axis is logarithmic. Loss is the weighted sum.")
-    if last != steps:
-        other = f"The log ends at step {last:.0f}, the model at {steps}: it may be that of another run."
-        content += paragraph(other, "warning")
-    return Section("training", title, content, {"curves": curves_figure(log)})
+    return Section("training", title, content, {"curves": curves_figure(curves)})
 
 
 def templates_section(found: Gallery) -> Section:
@@ -210,4 +205,4 @@ def _flattened(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[st
             yield from _flattened(value, f"{before}{name}.")
         else:
             listed = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-            yield f"{before}{name}", "none" if listed is None else str(listed)
+            yield f"{before}{name}", "none" if listed in (None, "") else str(listed)

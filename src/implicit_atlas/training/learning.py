@@ -187,6 +187,7 @@ def _provenance(shapes: Sequence[Shape], config: TrainConfig, trained: Trained) 
         "device": f"{config.device} ({platform.machine()}, {torch.get_num_threads()} threads)",
         "torch": torch.__version__,
         "version": version("implicit-atlas"),
+        "curves": trained.curves,
         "mirrored": [shape.name for shape in shapes if shape.frame.mirrored],
         "content_sha256": {shape.name: shape.content_hash for shape in shapes},
     }

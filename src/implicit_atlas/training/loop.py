@@ -38,7 +38,7 @@ from implicit_atlas.support.schedule import cosine_decay
 from implicit_atlas.support.tensors import save_state, under
 from implicit_atlas.training.config import TrainConfig
 from implicit_atlas.training.data import TrainingData
-from implicit_atlas.training.log import RunLog
+from implicit_atlas.training.log import Curves, RunLog
 from implicit_atlas.training.muon import Muon
 from implicit_atlas.training.state import identity, own_state
 from implicit_atlas.training.threads import Threads
@@ -78,6 +78,7 @@ class Trained:
     codes: Float[np.ndarray, "n c"]
     steps: int
     seconds: float
+    curves: Curves
 
 
 @dataclass
@@ -265,7 +266,7 @@ class _Run:
         network = self.raw.network.eval().cpu()
         network.zero_grad()  # frees the gradients
         codes = self.raw.codes.weight.detach().cpu().numpy().copy()
-        return Trained(network, codes, self.clock.step, self.clock.seconds)
+        return Trained(network, codes, self.clock.step, self.clock.seconds, self.log.curves())
 
 
 def optimizers(
