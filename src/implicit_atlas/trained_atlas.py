@@ -207,9 +207,9 @@ class TrainedAtlas:
 
     def _found(self, name: str, found: CodeFit, frame: Frame | None = None) -> Fit:
         unlike = None if frame is None else unlike_size(self.config, frame)
-        return Fit(
-            name, found, frame, self.config.resolution, partial(self._field, found), unlike, self.identity
-        )
+        rivals = tuple(self._found(name, each, each.frame) for each in found.rivals)
+        side, values = self.config.resolution, partial(self._field, found)
+        return Fit(name, found, frame, side, values, unlike, self.identity, rivals)
 
     @cached_property
     def identity(self) -> str:

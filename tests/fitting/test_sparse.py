@@ -211,3 +211,25 @@ def test_of_searches_with_each_template_the_most_probable_is_kept():
         values.append(batch.improbability(free, template))
     found = [fit.found.template for fit in atlas.complete(seen, QUICK)]
     assert found == torch.stack(values).argmin(0).tolist()
+
+
+def test_draws_begin_at_each_end_as_often_as_it_is_probable():
+    free = torch.arange(6.0).view(2, 3, 1)
+    template = torch.tensor([[0, 1, 2], [2, 1, 0]])
+    value = torch.tensor([[5.0, 5 + float(np.log(3)), torch.inf], [torch.inf, torch.inf, torch.inf]])
+    ends = sparse._Ends([[], []], free, template, value)
+    starts, templates = zip(*(ends.at_random([seed, seed]) for seed in range(400)), strict=True)
+    first = torch.stack(starts)[:, 0, 0]
+    assert (first < 2).all() and (first == 1).float().mean() == pytest.approx(0.25, abs=0.07)
+    assert torch.equal(torch.stack(templates)[:, 0], first.long())
+    assert torch.equal(ends.at_random([7, 8])[0], ends.at_random([7, 8])[0])
+
+
+def test_other_ends_are_rivals_in_order():
+    seen = [observe(shape, 60) for shape in SHAPES[4:6]]
+    for fit in tiny_atlas().complete(seen, QUICK):
+        values = [each.found.improbability for each in (fit, *fit.rivals)]
+        assert values == sorted(values) and len({each.found.template for each in (fit, *fit.rivals)}) == len(
+            values
+        )
+        assert len(values) == min(sparse.FINALISTS, tiny_atlas().templates) > 1

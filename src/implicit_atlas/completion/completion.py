@@ -20,6 +20,7 @@ from implicit_atlas.completion.correction import (
 )
 from implicit_atlas.completion.mirrored import likelier_mirrored, on_likelier_sides, side_doubt
 from implicit_atlas.completion.observe import as_clicks
+from implicit_atlas.completion.rivals import least_overlap, rival_doubt
 from implicit_atlas.completion.spaces import space_doubts
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.dense import Progress
@@ -67,6 +68,8 @@ class Completion:
         beside: places at both sides of clicks on the boundary, in RAS millimetres.
         turned: share of those that the atlas's own shape has on the wrong side.
         guessed: share of the surface that is far from all that was observed; None where the fit failed.
+        overlap: Dice overlap of the atlas's own shape with the one it overlaps least of those that explain what was
+            observed nearly as well; 1 where there are none.
         doubt: why the shape is not to be trusted, or None.
     """
 
@@ -81,6 +84,7 @@ class Completion:
     moved: float = 0.0
     beside: Beside = field(default_factory=Beside.nothing, repr=False)
     turned: float = 0.0
+    overlap: float = 1.0
 
     def field_of(self, shape: Fit) -> Float[np.ndarray, "r r r"]:
         """The most probable shape, or a draw, on the lattice of its cube: positive inside, corrected by clicks.
@@ -272,7 +276,14 @@ def _judged(atlas: TrainedAtlas, seen: Observations, pieces: int, found: _Search
     far_mm = FAR * float(np.mean(atlas.config.size_mm))
     guessed = float((KDTree(seen.points).query(surface)[0] > far_mm).mean())
     off_mm, gross = misfit(fit.logits(), fit.placed(), seen)
-    done = replace(done, labels_kept=kept, boundary_mm=near_mm, guessed=guessed, moved=float(gross.mean()))
+    done = replace(
+        done,
+        labels_kept=kept,
+        boundary_mm=near_mm,
+        guessed=guessed,
+        moved=float(gross.mean()),
+        overlap=least_overlap(fit, fit.rivals),
+    )
     return replace(done, doubt=_doubt(done, mesh, float(np.mean(atlas.config.size_mm)), off_mm))
 
 
@@ -305,4 +316,4 @@ def _doubt(done: Completion, mesh: Mesh, size_mm: float, off_mm: Float[np.ndarra
         return f"the click at ({x:.1f}, {y:.1f}, {z:.1f}) mm RAS {far}: check it"
     if guessed > TRUSTED_GUESS:
         return f"{100 * guessed:.0f} % of its surface lies more than {FAR * size_mm:.0f} mm from all that was observed"
-    return None
+    return rival_doubt(done.overlap)

@@ -48,6 +48,7 @@ class Fit:
         field: makes the shape's field, to be asked for logits at cube points.
         unlike: what speaks against its size, or None.
         owner: `TrainedAtlas.identity` of the atlas whose code it has; empty where that is not known.
+        rivals: of a completion: where its other searches ended, the most probable one first.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Fit:
     field: Callable[[], ValuesAt] = dataclasses.field(repr=False)
     unlike: str | None = dataclasses.field(default=None, repr=False)
     owner: str = dataclasses.field(default="", repr=False)
+    rivals: tuple[Fit, ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def doubt(self) -> str | None:

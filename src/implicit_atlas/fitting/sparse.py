@@ -12,7 +12,7 @@ then free, too, and started from several sizes and centres.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -52,7 +52,8 @@ def complete_codes(
     """The most probable code, and residual and pose, of each shape, and draws; failed ones are marked, never dropped.
 
     A draw from what is probable is the most probable shape of noisy observations under a prior about a random shape
-    (randomised maximum likelihood, Kitanidis 1995; exact where all is linear and normal).
+    (randomised maximum likelihood, Kitanidis 1995; exact where all is linear and normal). It begins at one of the ends
+    of the searches, each as often as it is probable: there may be several shapes that explain what was observed.
 
     Args:
         network: with weights that stay as they are.
@@ -85,10 +86,11 @@ def complete_codes(
         each = [
             lambda share, text, done=i: report((done + share) / (draws + 1), text) for i in range(draws + 1)
         ]
-        found, free, template = _most_probable(network, part, prior, config, each[0])
-        rounds = [found]
+        ends = _searched(network, part, prior, config, each[0])
+        rounds = [ends.most_probable()]
         for draw in range(1, draws + 1):
             batch = SparseBatch(network, part, prior, near, draw)
+            free, template = ends.at_random([seen.seed(config.seed, draw) for seen in part])
             rounds.append(batch.run(each[draw], batch.drawn(free), template)[0])
         return [list(fits) for fits in zip(*rounds, strict=True)]
 
@@ -114,29 +116,63 @@ def _templates_fill_cube(network: Field | Atlas, prior: ShapePrior) -> bool:
     return float((moved.abs() > 1 + ROOM).any(-1).float().mean()) < LEAVE
 
 
-def _most_probable(
+@dataclass(frozen=True, eq=False)
+class _Ends:
+    """Where the searches of each shape ended: fits, their numbers and templates, and how improbable they are."""
+
+    fits: list[list[CodeFit]]
+    free: Float[Tensor, "n finalists free"]
+    template: Int[Tensor, "n finalists"] | None
+    improbability: Float[Tensor, "n finalists"]
+
+    def most_probable(self) -> list[CodeFit]:
+        """The best of each shape, with the others as its rivals."""
+        found = []
+        for fits, order in zip(
+            self.fits, self.improbability.argsort(dim=1, stable=True).tolist(), strict=True
+        ):
+            best, *rivals = (fits[i] for i in order)
+            found.append(replace(best, rivals=tuple(rivals)))
+        return found
+
+    def at_random(self, seeds: Sequence[int]) -> tuple[Float[Tensor, "n free"], Int[Tensor, " n"] | None]:
+        """One of each shape, as often as it is probable; the best one where none is."""
+        less = self.improbability - self.improbability.amin(1, keepdim=True)
+        share = (-less).exp().nan_to_num(1.0).cpu()
+        which = [
+            torch.multinomial(row, 1, generator=torch.Generator().manual_seed(seed))
+            for row, seed in zip(share, seeds, strict=True)
+        ]
+        rows, each = torch.arange(len(share)), torch.cat(which)
+        return self.free[rows, each], None if self.template is None else self.template[rows, each]
+
+
+def _searched(
     network: Field | Atlas,
     observations: Sequence[Observations],
     prior: ShapePrior,
     config: SparseConfig,
     report: Progress,
-) -> tuple[list[CodeFit], Float[Tensor, "n free"], Int[Tensor, " n"] | None]:
-    """Fits, their numbers and their templates: of each shape the best one of its finalists, searched to the end.
+) -> _Ends:
+    """The finalists of each shape, searched to the end.
 
-    Which of them that will be, short searches do not tell: many a long one ends at a shape that fills a bend.
+    Which of them will be the best, short searches do not tell: many a long one ends at a shape that fills a bend.
     """
     start, template = _begin(network, observations, prior, config)
     count = 1 if template is None else len(template) // len(observations)
     batch = SparseBatch(network, [o for o in observations for _ in range(count)], prior, config)
     found, free = batch.run(report, start, template)
     value = batch.improbability(free, template)
-    best = value.view(-1, count).argmin(1)
-    best += count * torch.arange(len(best), device=best.device)
-    chosen = [
-        replace(found[i], seconds=count * found[i].seconds, improbability=float(value[i]))
-        for i in best.tolist()
+    found = [
+        replace(fit, seconds=count * fit.seconds, improbability=float(each))
+        for fit, each in zip(found, value, strict=True)
     ]
-    return chosen, free[best], None if template is None else template[best]
+    return _Ends(
+        [found[i : i + count] for i in range(0, len(found), count)],
+        free.unflatten(0, (-1, count)),
+        None if template is None else template.view(-1, count),
+        value.view(-1, count),
+    )
 
 
 def _begin(
