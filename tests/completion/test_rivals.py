@@ -1,4 +1,4 @@
-"""Other shapes that explain what was observed nearly as well are told, where they are unlike the one that is kept."""
+"""Where searches ended: a completion is their mean, and unlike ones that explain as much are told."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from atlas_samples import tiny_atlas
 
 from implicit_atlas.completion import completion
-from implicit_atlas.completion.rivals import NEARLY, least_overlap
+from implicit_atlas.completion.rivals import NEARLY, least_overlap, mean_of_ends
 from implicit_atlas.fitting.code_fit import CodeFit
 from implicit_atlas.fitting.fit import Fit
 from implicit_atlas.geometry.frame import Frame
@@ -57,6 +57,44 @@ def test_rivals_count_that_are_nearly_as_probable_and_the_least_like_one_decides
     assert least_overlap(ball(), []) == least_overlap(ball(), [unlikely, failed]) == 1
     assert least_overlap(ball(), [unlikely, near]) > 0.8
     assert least_overlap(ball(), [near, far, unlikely]) < 0.2
+
+
+def radius_mm(values: np.ndarray, voxel_mm: float = 1.0) -> float:
+    """Of the ball that has its volume."""
+    return float(((values > 0).sum() * 3 / (4 * np.pi)) ** (1 / 3) * voxel_mm)
+
+
+def test_the_mean_of_ends_lies_between_them_nearer_to_the_more_probable_one():
+    best, smaller = ball(), ball(voxel_mm=0.8)
+    own, other = radius_mm(best.logits()), 0.8 * radius_mm(smaller.logits())
+    for less in (0.0, 1.0, 2.0, 4.0):
+        rival = ball(improbability=10 + less, voxel_mm=0.8)
+        share = np.exp(-less / 2) / (1 + np.exp(-less / 2))
+        found = radius_mm(mean_of_ends(best, [rival]))
+        assert found == pytest.approx((1 - share) * own + share * other, abs=0.1)
+    larger = ball(voxel_mm=1.25)  # which reaches beyond the best one's cube
+    found = mean_of_ends(smaller, [larger])
+    assert radius_mm(found, 0.8) == pytest.approx((0.8 + 1.25) / 2 * RADIUS * 32, abs=0.3)
+
+
+def test_the_mean_of_moved_balls_is_between_their_places():
+    found = mean_of_ends(ball(), [ball((6.0, 0, 0))])
+    places = np.argwhere(found > 0)
+    np.testing.assert_allclose(places.mean(0), (31.5 + 3, 31.5, 31.5), atol=0.2)
+
+
+def test_ends_that_are_improbable_or_failed_do_not_count():
+    one = ball()
+    for rivals in ([], [ball((30.0, 0, 0), 60.0)], [ball(failure="nothing was found")]):
+        np.testing.assert_array_equal(mean_of_ends(one, rivals), one.logits())
+
+
+def test_a_completion_is_the_mean_of_its_ends():
+    ends = dataclasses.replace(ball(), rivals=(ball(voxel_mm=0.8),))
+    seen = Observations(np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]), np.ones(4))
+    done = completion.Completion(ends, (), seen, 1, None, None, None, None)
+    assert radius_mm(done.values) == pytest.approx(0.9 * RADIUS * 32, abs=0.2)
+    assert radius_mm(done.mask_on(ends.placed().grid)) == pytest.approx(0.9 * RADIUS * 32, abs=0.2)
 
 
 def test_a_shape_with_an_unlike_rival_is_doubtful():

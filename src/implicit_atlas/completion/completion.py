@@ -19,13 +19,12 @@ from implicit_atlas.completion.correction import (
     values_at,
 )
 from implicit_atlas.completion.mirrored import likelier_mirrored, on_likelier_sides, side_doubt
-from implicit_atlas.completion.observe import as_clicks
-from implicit_atlas.completion.rivals import least_overlap, rival_doubt
+from implicit_atlas.completion.observe import as_clicks, check_span
+from implicit_atlas.completion.rivals import least_overlap, mean_of_ends, rival_doubt
 from implicit_atlas.completion.spaces import space_doubts
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.dense import Progress
 from implicit_atlas.fitting.fit import Fit, all_doubts
-from implicit_atlas.fitting.pose import of_organ
 from implicit_atlas.generation import pieces_of
 from implicit_atlas.geometry.pieces import largest_pieces, without_specks, without_strays
 from implicit_atlas.geometry.surface import to_world, volume_mesh
@@ -36,7 +35,6 @@ from implicit_atlas.shapes.shape import restore_on
 from implicit_atlas.sides import Mirror, check_mirror, has_side
 from implicit_atlas.trained_atlas import TrainedAtlas
 
-SPAN = 2.5  # clicks of an organ may span so many times the mean size of the training shapes' boxes
 SMALL = 0.4  # of their mean side: what spans less says little, or is in another unit
 TRUSTED_LABELS = 0.85  # share of in and out labels that a shape must explain
 TRUSTED_SHARE = 0.1  # of the organ's mean size, that clicks may lie on the wrong side of it or off it
@@ -87,7 +85,7 @@ class Completion:
     overlap: float = 1.0
 
     def field_of(self, shape: Fit) -> Float[np.ndarray, "r r r"]:
-        """The most probable shape, or a draw, on the lattice of its cube: positive inside, corrected by clicks.
+        """The completed shape (of `fit`), or a draw, on the lattice of its cube: positive inside, corrected by clicks.
 
         A draw is corrected by clicks that are moved at random by what they may be off: by the clicks themselves, draws
         would agree more than the clicks tell (64 on hippocampi: 84 % of the true surface covered, and not 90).
@@ -96,7 +94,13 @@ class Completion:
         for number, draw in enumerate(self.draws, start=1):
             if shape is draw:
                 seen, beside = moved_at_random(seen, beside, number)
-        return corrected(shape.logits(), shape.placed(), seen, beside)
+        values = self.uncorrected if shape is self.fit else shape.logits()
+        return corrected(values, shape.placed(), seen, beside)
+
+    @cached_property
+    def uncorrected(self) -> Float[np.ndarray, "r r r"]:
+        """The mean of where searches ended, on the lattice of the most probable shape's cube: positive inside."""
+        return mean_of_ends(self.fit, self.fit.rivals)
 
     @cached_property
     def values(self) -> Float[np.ndarray, "r r r"]:
@@ -172,7 +176,7 @@ def complete(
     check_mirror(mirror)
     observations = as_clicks(observations)
     for seen in observations:
-        _check_span(atlas, seen)
+        check_span(seen, atlas.config.size_mm)
     if mirror != "no":
         observations = [replace(seen, mirrored=mirror == "all") for seen in observations]
     completed = _searched(atlas, observations, draws, progress)
@@ -241,22 +245,6 @@ def _searched(
         if each[0].failure is None and each[0].found.improbability < found[i].fits[0].found.improbability:
             found[i] = _Searched.of(each, observations[i], size_mm, again=True)
     return found
-
-
-def _check_span(atlas: TrainedAtlas, seen: Observations) -> None:
-    """Points in another unit or space, or of another organ, are refused before they give a confident wrong shape."""
-    points = of_organ(seen.points, seen.occupancy)
-    span_mm = float(np.linalg.norm(np.ptp(points, axis=0)))
-    size_mm = float(np.linalg.norm(atlas.config.size_mm))
-    if span_mm > SPAN * size_mm:
-        far_mm = np.linalg.norm(seen.points - np.median(points, axis=0), axis=1)
-        x, y, z = seen.points[far_mm.argmax()]
-        problem = (
-            f"its points span {span_mm:.0f} mm, the boxes of the atlas's organs {size_mm:.0f} mm on average; the one "
-            f"at ({x:.1f}, {y:.1f}, {z:.1f}) mm RAS is farthest, {far_mm.max():.0f} mm from their middle"
-        )
-        remedy = "Check the points for ones far outside, their unit and space, and that the atlas is of this organ."
-        raise InputError(seen.name, problem, remedy)
 
 
 def _judged(atlas: TrainedAtlas, seen: Observations, pieces: int, found: _Searched) -> Completion:

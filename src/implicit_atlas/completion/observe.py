@@ -15,6 +15,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from implicit_atlas.completion.drawn_slices import Slices, drawn_slices
 from implicit_atlas.errors import InputError
+from implicit_atlas.fitting.pose import of_organ
 from implicit_atlas.geometry.flat_ends import FLAT, flat_ends
 from implicit_atlas.io import Landmarks, Mask
 from implicit_atlas.io.voxel_grid import Grid
@@ -25,6 +26,7 @@ Seen = Literal["slices", "volume"]
 CLICK_MM = 1.0  # how near to the boundary a click on it is taken to be (standard deviation)
 NEAR, FAR = 6000, 2000  # voxels of a mask that are observed: next to its border, and elsewhere
 REACH_VOXELS = 2  # voxels as near as this to the other side are next to the border
+SPAN = 2.5  # clicks of an organ may span so many times the mean size of the training shapes' boxes
 MARGIN_SHARE = 0.5  # of the organ's box on each side, from which background voxels are taken
 SEED = 0
 
@@ -215,3 +217,22 @@ def _next_to_border(
     """Voxels within reach of the other side; in their own slice across an axis, if one is given."""
     sizes = tuple(1 if axis == across else 2 * REACH_VOXELS + 1 for axis in range(3))
     return maximum_filter(inside, sizes) != minimum_filter(inside, sizes)
+
+
+def check_span(seen: Observations, size_mm: Sequence[float]) -> None:
+    """Points in another unit or space, or of another organ, are refused before they give a confident wrong shape.
+
+    Raises:
+        InputError: they span far more than organs of that mean size.
+    """
+    points = of_organ(seen.points, seen.occupancy)
+    span_mm, most_mm = (float(np.linalg.norm(size)) for size in (np.ptp(points, axis=0), size_mm))
+    if span_mm > SPAN * most_mm:
+        far_mm = np.linalg.norm(seen.points - np.median(points, axis=0), axis=1)
+        x, y, z = seen.points[far_mm.argmax()]
+        problem = (
+            f"its points span {span_mm:.0f} mm, the boxes of the atlas's organs {most_mm:.0f} mm on average; the one "
+            f"at ({x:.1f}, {y:.1f}, {z:.1f}) mm RAS is farthest, {far_mm.max():.0f} mm from their middle"
+        )
+        remedy = "Check the points for ones far outside, their unit and space, and that the atlas is of this organ."
+        raise InputError(seen.name, problem, remedy)
