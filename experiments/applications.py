@@ -41,6 +41,7 @@ from implicit_atlas.trained_atlas import TrainedAtlas
 COUNTS, SLICES, CROSSING, CUT = (64, 256, 1024), (1, 3, 5, 9), (1, 2), (10, 30, 50)
 LABELS = 1500  # that one spline goes through
 WRITTEN = "ours, what was drawn kept"
+ONE_END = "ours, the best end alone"
 BOXED, OURS_BOXED = f"{COMPONENTS} principal components, told the box", "ours, told the box"
 
 Found = dict[str, np.ndarray]
@@ -120,8 +121,11 @@ def run_completion(
             finished = complete(atlas, [task.seen for task in told])
             placed = told_the_box(atlas, masks, [task.seen for task in told])
             for mask, done, boxed, given in zip(masks, finished, placed, told, strict=True):
-                ours = np.zeros(mask.grid.shape, bool) if done.fit.failure else done.mask_on(mask.grid)
-                found = {"ours": ours, **given.others}
+                ours = ended = np.zeros(mask.grid.shape, bool)
+                if not done.fit.failure:
+                    alone = replace(done, fit=replace(done.fit, rivals=()))
+                    ours, ended = done.mask_on(mask.grid), alone.mask_on(mask.grid)
+                found = {"ours": ours, ONE_END: ended, **given.others}
                 if given.drawn is not None:
                     found[WRITTEN] = given.drawn.kept_in(ours, mask.grid)
                 found |= {OURS_BOXED: boxed, BOXED: components.complete(given.seen, mask)}
