@@ -11,11 +11,13 @@ from implicit_atlas.completion.correction import field_distances, values_at
 from implicit_atlas.fitting.fit import Fit
 from implicit_atlas.geometry.grid import lattice
 
-# A mean by probability itself, of which the best shape has most, gains two thirds as much in completing pancreases of
-# `val` from 64 clicks and three slices, and one by equal shares as much of Dice and less of the boundary.
+# A mean by probability itself, of which the best shape has most, gains three quarters as much in completing pancreases
+# of `val` from 64 clicks and three slices, and one by equal shares as much of Dice and less of the boundary.
 SHARED = 2.0  # the root of the probabilities by which ends count
 FAINT = 0.01  # shares of less than this are none
 NEARLY = 3.0  # by how much the logarithms of two probabilities differ at most where one does not rule out the other
+# Of `val`, from 24 to 256 clicks and three slices: 88 to 98 % of hippocampi, 91 to 98 % of livers, and of pancreases
+# 71 to 97 % of those that came to more than 0.73 of the truth by Dice, and 55 to 70 % of five of eight that did not.
 ALIKE = 0.7
 SIDE = 40  # nodes a side of the lattices on which shapes are compared
 
