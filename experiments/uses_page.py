@@ -43,8 +43,8 @@ def completion(found: dict[str, Any]) -> list[str]:
     lines = [
         f"\n{_titled(about)} "
         f"{about['cases']} unseen cases; an atlas of {about['training_shapes']} training shapes and {about['steps']} "
-        f"steps, seed {about['seed']}; {about['degrees_of_freedom']} numbers of a completion, all under a prior; "
-        f"{about['device']}; {about['seconds']:.0f} s for all below, beside other work; MODEL with a margin of "
+        f"steps, seed {about['seed']}; {about['degrees_of_freedom']} numbers of each end of a search, all under a "
+        f"prior; {about['device']}; {about['seconds']:.0f} s for all below, beside other work; MODEL with a margin of "
         f"{100 * about['margin']:g} %. `python -m experiments.applications MODEL --organ {about['organ']} "
         f"--every {about['every']}`.{_later(about, '--tasks')}"
     ]

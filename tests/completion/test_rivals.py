@@ -34,6 +34,11 @@ def ball(
     return Fit("ball", found, frame, 64, lambda: lambda at: RADIUS - np.linalg.norm(at, axis=-1))
 
 
+def ended(best: Fit, *rivals: Fit) -> Fit:
+    """The best end of some searches, with the others."""
+    return dataclasses.replace(best, rivals=rivals)
+
+
 def dice_of_balls(apart: float) -> float:
     """Of two equal balls, by the volume of a lens; their distance in radii."""
     return (1 - apart / 2) ** 2 * (2 + apart / 2) / 2
@@ -42,21 +47,21 @@ def dice_of_balls(apart: float) -> float:
 @pytest.mark.parametrize("apart", [0.0, 0.2, 0.7, 1.5])
 def test_overlap_is_that_of_the_shapes_in_the_scan(apart):
     moved = ball((0.0, 0.6 * RADIUS * 32 * apart, -0.8 * RADIUS * 32 * apart))
-    assert least_overlap(ball(), [moved]) == pytest.approx(dice_of_balls(apart), abs=0.015)
+    assert least_overlap(ended(ball(), moved)) == pytest.approx(dice_of_balls(apart), abs=0.015)
 
 
 def test_cubes_may_be_of_other_sizes():
-    assert least_overlap(ball(), [ball(voxel_mm=0.5)]) == pytest.approx(2 / 9, abs=0.01)
-    assert least_overlap(ball(voxel_mm=0.5), [ball()]) == pytest.approx(2 / 9, abs=0.01)
+    assert least_overlap(ended(ball(), ball(voxel_mm=0.5))) == pytest.approx(2 / 9, abs=0.01)
+    assert least_overlap(ended(ball(voxel_mm=0.5), ball())) == pytest.approx(2 / 9, abs=0.01)
 
 
 def test_rivals_count_that_are_nearly_as_probable_and_the_least_like_one_decides():
     far, near = ball((30.0, 0, 0)), ball((4.0, 0, 0))
     unlikely = ball((30.0, 0, 0), 10 + NEARLY + 0.1)
     failed = ball((30.0, 0, 0), failure="nothing was found")
-    assert least_overlap(ball(), []) == least_overlap(ball(), [unlikely, failed]) == 1
-    assert least_overlap(ball(), [unlikely, near]) > 0.8
-    assert least_overlap(ball(), [near, far, unlikely]) < 0.2
+    assert least_overlap(ball()) == least_overlap(ended(ball(), unlikely, failed)) == 1
+    assert least_overlap(ended(ball(), unlikely, near)) > 0.8
+    assert least_overlap(ended(ball(), near, far, unlikely)) < 0.2
 
 
 def radius_mm(values: np.ndarray, voxel_mm: float = 1.0) -> float:
@@ -70,15 +75,15 @@ def test_the_mean_of_ends_lies_between_them_nearer_to_the_more_probable_one():
     for less in (0.0, 1.0, 2.0, 4.0):
         rival = ball(improbability=10 + less, voxel_mm=0.8)
         share = np.exp(-less / 2) / (1 + np.exp(-less / 2))
-        found = radius_mm(mean_of_ends(best, [rival]))
+        found = radius_mm(mean_of_ends(ended(best, rival)))
         assert found == pytest.approx((1 - share) * own + share * other, abs=0.1)
     larger = ball(voxel_mm=1.25)  # which reaches beyond the best one's cube
-    found = mean_of_ends(smaller, [larger])
+    found = mean_of_ends(ended(smaller, larger))
     assert radius_mm(found, 0.8) == pytest.approx((0.8 + 1.25) / 2 * RADIUS * 32, abs=0.3)
 
 
 def test_the_mean_of_moved_balls_is_between_their_places():
-    found = mean_of_ends(ball(), [ball((6.0, 0, 0))])
+    found = mean_of_ends(ended(ball(), ball((6.0, 0, 0))))
     places = np.argwhere(found > 0)
     np.testing.assert_allclose(places.mean(0), (31.5 + 3, 31.5, 31.5), atol=0.2)
 
@@ -86,14 +91,15 @@ def test_the_mean_of_moved_balls_is_between_their_places():
 def test_ends_that_are_improbable_or_failed_do_not_count():
     one = ball()
     for rivals in ([], [ball((30.0, 0, 0), 60.0)], [ball(failure="nothing was found")]):
-        np.testing.assert_array_equal(mean_of_ends(one, rivals), one.logits())
+        np.testing.assert_array_equal(mean_of_ends(ended(one, *rivals)), one.logits())
 
 
 def test_a_completion_is_the_mean_of_its_ends():
-    ends = dataclasses.replace(ball(), rivals=(ball(voxel_mm=0.8),))
+    ends = ended(ball(), ball(voxel_mm=0.8), ball((30.0, 0, 0), 60.0))
     seen = Observations(np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]), np.ones(4))
     done = completion.Completion(ends, (), seen, 1, None, None, None, None)
     assert radius_mm(done.values) == pytest.approx(0.9 * RADIUS * 32, abs=0.2)
+    assert done.degrees_of_freedom == 2 * ends.found.degrees_of_freedom  # of the two that count
     assert radius_mm(done.mask_on(ends.placed().grid)) == pytest.approx(0.9 * RADIUS * 32, abs=0.2)
 
 
@@ -105,7 +111,7 @@ def test_a_shape_with_an_unlike_rival_is_doubtful():
     seen = Observations(on_surface, np.full(200, 0.5), spread=0.02 * size_mm)
 
     def said(*rivals: Fit) -> str | None:
-        fits = [dataclasses.replace(ball(voxel_mm=voxel_mm), rivals=rivals)]
+        fits = [ended(ball(voxel_mm=voxel_mm), *rivals)]
         found = completion._Searched.of(fits, seen, size_mm)
         return completion._judged(tiny_atlas(), seen, 1, found).doubt
 

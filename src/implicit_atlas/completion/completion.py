@@ -20,7 +20,7 @@ from implicit_atlas.completion.correction import (
 )
 from implicit_atlas.completion.mirrored import likelier_mirrored, on_likelier_sides, side_doubt
 from implicit_atlas.completion.observe import as_clicks, check_span
-from implicit_atlas.completion.rivals import least_overlap, mean_of_ends, rival_doubt
+from implicit_atlas.completion.rivals import ends_of, least_overlap, mean_of_ends, rival_doubt
 from implicit_atlas.completion.spaces import space_doubts
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.dense import Progress
@@ -97,10 +97,15 @@ class Completion:
         values = self.uncorrected if shape is self.fit else shape.logits()
         return corrected(values, shape.placed(), seen, beside)
 
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Numbers that were free, of all shapes that it is the mean of."""
+        return sum(end.found.degrees_of_freedom for _, end in ends_of(self.fit))
+
     @cached_property
     def uncorrected(self) -> Float[np.ndarray, "r r r"]:
         """The mean of where searches ended, on the lattice of the most probable shape's cube: positive inside."""
-        return mean_of_ends(self.fit, self.fit.rivals)
+        return mean_of_ends(self.fit)
 
     @cached_property
     def values(self) -> Float[np.ndarray, "r r r"]:
@@ -270,7 +275,7 @@ def _judged(atlas: TrainedAtlas, seen: Observations, pieces: int, found: _Search
         boundary_mm=near_mm,
         guessed=guessed,
         moved=float(gross.mean()),
-        overlap=least_overlap(fit, fit.rivals),
+        overlap=least_overlap(fit),
     )
     return replace(done, doubt=_doubt(done, mesh, float(np.mean(atlas.config.size_mm)), off_mm))
 

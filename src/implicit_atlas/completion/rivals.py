@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -22,7 +20,21 @@ ALIKE = 0.7
 SIDE = 40  # nodes a side of the lattices on which shapes are compared
 
 
-def mean_of_ends(fit: Fit, rivals: Sequence[Fit]) -> Float[np.ndarray, "r r r"]:
+def ends_of(fit: Fit) -> list[tuple[float, Fit]]:
+    """Where the searches for a shape ended, and how much each counts in the mean: 1 the best one, first, others less.
+
+    Args:
+        fit: the best one, with the others as its rivals.
+    """
+    ends = [(1.0, fit)]
+    for rival in fit.rivals:
+        weight = np.exp((fit.found.improbability - rival.found.improbability) / SHARED)
+        if weight > FAINT and rival.failure is None:
+            ends.append((float(weight), rival))
+    return ends
+
+
+def mean_of_ends(fit: Fit) -> Float[np.ndarray, "r r r"]:
     """Mean signed distance to the surfaces where searches ended, on the lattice of the best one's cube.
 
     Each end counts by the square root of its probability: they err in other places, and of many shapes that explain
@@ -30,45 +42,35 @@ def mean_of_ends(fit: Fit, rivals: Sequence[Fit]) -> Float[np.ndarray, "r r r"]:
 
     Args:
         fit: the most probable shape, with its place in the scan.
-        rivals: where other searches ended.
 
     Returns:
         The mean; where no other end counts, the logits of the best one.
     """
-    less = [rival.found.improbability - fit.found.improbability for rival in rivals]
-    weights = np.exp(-np.array(less) / SHARED)
-    ends = [
-        (w, rival) for w, rival in zip(weights, rivals, strict=True) if w > FAINT and rival.failure is None
-    ]
-    if not ends:
+    _, *others = ends = ends_of(fit)
+    if not others:
         return fit.logits()
     frame = fit.placed()
     total = _distances(fit)
     places = frame.cube_to_world(lattice(frame.resolution).double().numpy().reshape(-1, 3))
-    for weight, rival in ends:
+    for weight, rival in others:
         own = rival.placed()
         cube = own.world_to_cube(places)
         beyond_mm = np.linalg.norm(
             (cube - cube.clip(-1, 1)) * own.lattice_spacing_mm * own.resolution / 2, axis=1
         )
         total += weight * (values_at(_distances(rival), own, places) - beyond_mm).reshape(total.shape)
-    return total / np.float32(1 + sum(weight for weight, _ in ends))
+    return total / np.float32(sum(weight for weight, _ in ends))
 
 
 def _distances(fit: Fit) -> Float[np.ndarray, "r r r"]:
     return field_distances(fit.logits(), fit.placed().lattice_spacing_mm)
 
 
-def least_overlap(fit: Fit, rivals: Sequence[Fit]) -> float:
-    """Dice overlap of a shape with the one of its rivals that it overlaps least; 1 without such as are as probable.
-
-    Args:
-        fit: the most probable shape, with its place in the scan.
-        rivals: where other searches ended.
-    """
+def least_overlap(fit: Fit) -> float:
+    """Dice overlap of a shape with the one of its rivals that it overlaps least; 1 without such as are as probable."""
     near = [
         rival
-        for rival in rivals
+        for rival in fit.rivals
         if rival.failure is None and rival.found.improbability - fit.found.improbability < NEARLY
     ]
     if not near:
