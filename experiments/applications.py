@@ -32,6 +32,7 @@ from experiments.peers.others import COMPONENTS, BoxedComponents, in_box, shape_
 from experiments.peers.through_clicks import through_clicks
 from implicit_atlas.completion.completion import complete
 from implicit_atlas.completion.observe import Drawn
+from implicit_atlas.completion.rivals import MeanShape
 from implicit_atlas.io import Mask, case_name
 from implicit_atlas.metrics import score
 from implicit_atlas.shapes.sampling import Observations
@@ -123,7 +124,8 @@ def run_completion(
             for mask, done, boxed, given in zip(masks, finished, placed, told, strict=True):
                 ours = ended = np.zeros(mask.grid.shape, bool)
                 if not done.fit.failure:
-                    alone = replace(done, fit=replace(done.fit, rivals=()))
+                    end = replace(done.fit, rivals=())
+                    alone = replace(done, fit=end, mean=MeanShape.of(end))
                     ours, ended = done.mask_on(mask.grid), alone.mask_on(mask.grid)
                 found = {"ours": ours, ONE_END: ended, **given.others}
                 if given.drawn is not None:

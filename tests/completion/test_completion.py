@@ -11,6 +11,7 @@ from atlas_samples import tiny_atlas
 from implicit_atlas.completion import completion, spaces
 from implicit_atlas.completion.completion import Completion
 from implicit_atlas.completion.observe import CLICK_MM, as_clicks, from_points
+from implicit_atlas.completion.rivals import MeanShape
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.code_fit import CodeFit
 from implicit_atlas.fitting.fit import Fit
@@ -33,7 +34,7 @@ def test_completions_have_no_stray_pieces_but_those_that_were_seen():
         fit = Fit("two", found, frame, 64, lambda: lambda points: sample_nearest(values, points))
         points = [(24.0, 32, 32), (20.0, 32, 32), (24.0, 36, 32), (24.0, 32, 36), *inside]
         seen = Observations(np.array(points), np.ones(len(points)))
-        return Completion(fit, (), seen, 1, None, None, None, None)
+        return Completion(fit, MeanShape.of(fit), (), seen, 1, None, None, None, None)
 
     def sample_nearest(volume: np.ndarray, points: np.ndarray) -> np.ndarray:
         nodes = np.clip(np.rint((points + 1) * 32 - 0.5).astype(int), 0, 63)

@@ -222,7 +222,9 @@ def test_draws_begin_at_each_end_as_often_as_it_is_probable():
     first = torch.stack(starts)[:, 0, 0]
     assert (first < 2).all() and (first == 1).float().mean() == pytest.approx(0.25, abs=0.07)
     assert torch.equal(torch.stack(templates)[:, 0], first.long())
+    assert (torch.stack(templates)[:, 1] == 2).all()  # the first, where none is found
     assert torch.equal(ends.at_random([7, 8])[0], ends.at_random([7, 8])[0])
+    assert dataclasses.replace(ends, template=None).at_random([7, 8])[1] is None
 
 
 def test_other_ends_are_rivals_in_order():

@@ -1,4 +1,4 @@
-"""Completion of an organ in a scan: the most probable shape, how uncertain it is, and whether to trust it."""
+"""Completion of an organ in a scan: the probable shape, how uncertain it is, and whether to trust it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from implicit_atlas.completion.correction import (
 )
 from implicit_atlas.completion.mirrored import likelier_mirrored, on_likelier_sides, side_doubt
 from implicit_atlas.completion.observe import as_clicks, check_span
-from implicit_atlas.completion.rivals import ends_of, least_overlap, mean_of_ends, rival_doubt
+from implicit_atlas.completion.rivals import MeanShape, rival_doubt
 from implicit_atlas.completion.spaces import space_doubts
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.dense import Progress
@@ -56,22 +56,22 @@ class Completion:
     """A shape that was completed.
 
     Args:
-        fit: the most probable shape, with its place in the scan.
+        fit: the most probable shape, with its place in the scan, and where other searches ended.
+        mean: of these; None where the fit failed.
         draws: other shapes that are probable; none where none were asked for.
         seen: what was observed, in RAS millimetres.
         pieces: that the organ is of.
         labels_kept: share of in and out labels that the shape agrees with; None without such labels.
         boundary_mm: mean distance of clicks on the boundary from the shape; None without such clicks.
-        moved: share of clicks that the atlas's own shape grossly contradicts, before its surface was moved to them.
+        moved: share of clicks that the mean grossly contradicts, before its surface was moved to them.
         beside: places at both sides of clicks on the boundary, in RAS millimetres.
-        turned: share of those that the atlas's own shape has on the wrong side.
+        turned: share of those that the mean has on the wrong side.
         guessed: share of the surface that is far from all that was observed; None where the fit failed.
-        overlap: Dice overlap of the atlas's own shape with the one it overlaps least of those that explain what was
-            observed nearly as well; 1 where there are none.
         doubt: why the shape is not to be trusted, or None.
     """
 
     fit: Fit
+    mean: MeanShape | None = field(repr=False)
     draws: tuple[Fit, ...]
     seen: Observations = field(repr=False)
     pieces: int
@@ -82,39 +82,40 @@ class Completion:
     moved: float = 0.0
     beside: Beside = field(default_factory=Beside.nothing, repr=False)
     turned: float = 0.0
-    overlap: float = 1.0
 
-    def field_of(self, shape: Fit) -> Float[np.ndarray, "r r r"]:
-        """The completed shape (of `fit`), or a draw, on the lattice of its cube: positive inside, corrected by clicks.
+    @property
+    def whole(self) -> MeanShape:
+        """The mean.
+
+        Raises:
+            FitError: the fit failed.
+        """
+        self.fit.found.checked(self.fit.name)
+        return self.mean or MeanShape.of(self.fit)
+
+    def field_of(self, draw: Fit) -> Float[np.ndarray, "r r r"]:
+        """A draw on the lattice of its cube: positive inside, corrected by clicks.
 
         A draw is corrected by clicks that are moved at random by what they may be off: by the clicks themselves, draws
         would agree more than the clicks tell (64 on hippocampi: 84 % of the true surface covered, and not 90).
         """
-        seen, beside = self.seen, self.beside
-        for number, draw in enumerate(self.draws, start=1):
-            if shape is draw:
-                seen, beside = moved_at_random(seen, beside, number)
-        values = self.uncorrected if shape is self.fit else shape.logits()
-        return corrected(values, shape.placed(), seen, beside)
-
-    @property
-    def degrees_of_freedom(self) -> int:
-        """Numbers that were free, of all shapes that it is the mean of."""
-        return sum(end.found.degrees_of_freedom for _, end in ends_of(self.fit))
+        number = next(k for k, each in enumerate(self.draws, start=1) if each is draw)
+        return corrected(draw.logits(), draw.placed(), *moved_at_random(self.seen, self.beside, number))
 
     @cached_property
-    def uncorrected(self) -> Float[np.ndarray, "r r r"]:
-        """The mean of where searches ended, on the lattice of the most probable shape's cube: positive inside."""
-        return mean_of_ends(self.fit)
+    def corrected(self) -> Float[np.ndarray, "r r r"]:
+        """The mean, corrected by clicks, on its lattice: positive inside."""
+        whole = self.whole
+        return corrected(whole.values, whole.frame, self.seen, self.beside)
 
     @cached_property
     def values(self) -> Float[np.ndarray, "r r r"]:
-        """The shape on the lattice of its cube, positive inside, without specks and stray pieces.
+        """The same without specks and stray pieces.
 
         As many pieces stay as the organ is of, and those in which something was observed to be inside.
         """
-        frame = self.fit.placed()
-        values = without_specks(self.field_of(self.fit))
+        frame = self.whole.frame
+        values = without_specks(self.corrected)
         own, _ = largest_pieces(values > 0, self.pieces)
         beside = self.beside.points[self.beside.distance_mm > 0]
         inside = frame.world_to_cube(np.concatenate([self.seen.points[self.seen.occupancy > 0.5], beside]))
@@ -125,11 +126,11 @@ class Completion:
 
     def mask_on(self, grid: Grid) -> Bool[np.ndarray, "x y z"]:
         """The shape on any voxel grid; empty where it lies outside."""
-        return restore_on(self.values, self.fit.placed(), grid, 0.0)
+        return restore_on(self.values, self.whole.frame, grid, 0.0)
 
     def mesh(self) -> Mesh:
         """Its closed surface in world millimetres (RAS)."""
-        return to_world(volume_mesh(self.values), self.fit.placed())
+        return to_world(volume_mesh(self.values), self.whole.frame)
 
     @cached_property
     def draw_vertices(self) -> list[Float[np.ndarray, "_ 3"]]:
@@ -137,8 +138,8 @@ class Completion:
         return [to_world(volume_mesh(self.field_of(draw)), draw.placed()).vertices for draw in self.draws]
 
     def probability_on(self, grid: Grid) -> Float[np.ndarray, "x y z"]:
-        """Share of the shapes, the most probable one and the draws, that hold each voxel of a grid."""
-        total = restore_on(self.field_of(self.fit), self.fit.placed(), grid, 0.0).astype(np.float32)
+        """Share of the shapes, the mean and the draws, that hold each voxel of a grid."""
+        total = restore_on(self.corrected, self.whole.frame, grid, 0.0).astype(np.float32)
         for draw in self.draws:
             total += restore_on(self.field_of(draw), draw.placed(), grid, 0.0)
         return total / (1 + len(self.draws))
@@ -210,25 +211,26 @@ def complete(
 
 @dataclass(frozen=True, eq=False)
 class _Searched:
-    """A shape and its draws, what is beside clicks on the boundary, and how much of that is on its wrong side."""
+    """A shape and its draws, the mean of its ends, what is beside clicks, and how much of that is on its wrong side."""
 
     fits: list[Fit]
+    mean: MeanShape | None
     beside: Beside
     turned: float
 
     @classmethod
     def of(cls, fits: list[Fit], seen: Observations, size_mm: float, again: bool = False) -> _Searched:
         """Look at both sides of the clicks; `again`, of which an earlier shape was on the wrong ones."""
-        fit = fits[0]
-        if fit.failure is not None or not (seen.occupancy == 0.5).any():
-            return cls(fits, Beside.nothing(), 0.0)
-        distance = field_distances(fit.logits(), fit.placed().lattice_spacing_mm)
+        mean = None if fits[0].failure is not None else MeanShape.of(fits[0])
+        if mean is None or not (seen.occupancy == 0.5).any():
+            return cls(fits, mean, Beside.nothing(), 0.0)
+        distance = field_distances(mean.values, mean.frame.lattice_spacing_mm)
 
         def off_surface(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-            return values_at(distance, fit.placed(), points)
+            return values_at(distance, mean.frame, points)
 
         beside = beside_clicks(seen, off_surface, size_mm, again)
-        return cls(fits, beside, beside.turned(off_surface, size_mm))
+        return cls(fits, mean, beside, beside.turned(off_surface, size_mm))
 
 
 def _searched(
@@ -255,27 +257,29 @@ def _searched(
 def _judged(atlas: TrainedAtlas, seen: Observations, pieces: int, found: _Searched) -> Completion:
     fit, draws = found.fits[0], tuple(draw for draw in found.fits[1:] if draw.failure is None)
     doubt = f"the fit failed: {fit.failure}"
-    done = Completion(fit, draws, seen, pieces, None, None, None, doubt, 0.0, found.beside, found.turned)
-    if fit.failure is not None:
+    mean = found.mean
+    done = Completion(
+        fit, mean, draws, seen, pieces, None, None, None, doubt, 0.0, found.beside, found.turned
+    )
+    if mean is None:
         return done
     labelled, clicked = np.abs(seen.occupancy - 0.5) > 0.25, seen.occupancy == 0.5
     mesh = done.mesh()
     surface, kept, near_mm = mesh.vertices, None, None
     if labelled.any():
-        inside = values_at(done.values, fit.placed(), seen.points[labelled]) > 0
+        inside = values_at(done.values, mean.frame, seen.points[labelled]) > 0
         kept = float((inside == (seen.occupancy[labelled] > 0.5)).mean())
     if clicked.any():
         near_mm = float(KDTree(surface).query(seen.points[clicked])[0].mean())
     far_mm = FAR * float(np.mean(atlas.config.size_mm))
     guessed = float((KDTree(seen.points).query(surface)[0] > far_mm).mean())
-    off_mm, gross = misfit(fit.logits(), fit.placed(), seen)
+    off_mm, gross = misfit(mean.values, mean.frame, seen)
     done = replace(
         done,
         labels_kept=kept,
         boundary_mm=near_mm,
         guessed=guessed,
         moved=float(gross.mean()),
-        overlap=least_overlap(fit),
     )
     return replace(done, doubt=_doubt(done, mesh, float(np.mean(atlas.config.size_mm)), off_mm))
 
@@ -309,4 +313,4 @@ def _doubt(done: Completion, mesh: Mesh, size_mm: float, off_mm: Float[np.ndarra
         return f"the click at ({x:.1f}, {y:.1f}, {z:.1f}) mm RAS {far}: check it"
     if guessed > TRUSTED_GUESS:
         return f"{100 * guessed:.0f} % of its surface lies more than {FAR * size_mm:.0f} mm from all that was observed"
-    return rival_doubt(done.overlap)
+    return rival_doubt(done.whole.overlap)

@@ -77,7 +77,7 @@ def complete_codes(
     config = config or SparseConfig()
     if prior.distances is not None and not _templates_fill_cube(network, prior):
         prior = replace(prior, distances=None, nodes=None)
-    near = replace(config, points=min(config.points, DRAW_POINTS))  # draws begin at the most probable shape
+    near = replace(config, points=min(config.points, DRAW_POINTS))  # draws begin near their ends
     if prior.pose is not None:
         config = replace(config, iterations=LONGER * config.iterations)
 
@@ -136,9 +136,10 @@ class _Ends:
         return found
 
     def at_random(self, seeds: Sequence[int]) -> tuple[Float[Tensor, "n free"], Int[Tensor, " n"] | None]:
-        """One of each shape, as often as it is probable; the best one where none is."""
-        less = self.improbability - self.improbability.amin(1, keepdim=True)
-        share = (-less).exp().nan_to_num(1.0).cpu()
+        """One of each shape, as often as it is probable; the first one where none is."""
+        least = self.improbability.amin(1, keepdim=True)
+        share = (least - self.improbability).exp().cpu()
+        share[~torch.isfinite(least[:, 0]).cpu()] = torch.eye(share.shape[1])[0]
         which = [
             torch.multinomial(row, 1, generator=torch.Generator().manual_seed(seed))
             for row, seed in zip(share, seeds, strict=True)

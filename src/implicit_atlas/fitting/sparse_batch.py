@@ -121,7 +121,7 @@ class SparseBatch:
             self.centre = torch.stack([self._drawn_centre(seen, draw) for seen in observations])
 
     def drawn(self, free: Float[Tensor, "n free"]) -> Float[Tensor, "n free"]:
-        """Where the search for a draw starts: the most probable shape, moved by the code and residual that were drawn.
+        """Where the search for a draw starts: a probable shape, moved by the code and residual that were drawn.
 
         And with the sizes that were drawn, so that the middle of what was observed keeps its place in the cube. What
         was observed pulls back all that it tells; along the rest a search goes on too slowly, and draws that started
@@ -231,7 +231,7 @@ class SparseBatch:
     def improbability(self, free: Float[Tensor, "n free"], template: Tensor | None) -> Float[Tensor, " n"]:
         """Negative log probability of numbers given what was observed, up to a constant; infinite where not finite."""
         value = self.surprise(free, template, self.sample(self.config.seed)) + free.square().sum(1) / 2
-        return value.nan_to_num(torch.inf)
+        return value.nan_to_num(torch.inf, posinf=torch.inf)
 
     def optimise(
         self, free: Tensor, report: Progress, template: Tensor | None

@@ -78,8 +78,8 @@ def provenance_section(atlas: TrainedAtlas) -> Section:
 def training_section(atlas: TrainedAtlas) -> Section:
     """Training curves, or that there are none."""
     title, curves = "Training", atlas.provenance.get("curves")
-    if not curves:
-        missing = "The model holds no curves: it was written before models kept them."
+    if not curves or not curves.get("step"):
+        missing = "The model holds no curves of its training."
         return Section("training", title, paragraph(missing, "note"))
     content = holder("curves", f"Loss terms over {curves['step'][-1]:.0f} training steps")
     content += paragraph("Each term before its weight; the axis is logarithmic. Loss is the weighted sum.")

@@ -152,7 +152,7 @@ def write_completion(  # noqa: PLR0913 (what is known of a case)
         "boundary": int((done.seen.occupancy == 0.5).sum()),
         "inside": int((done.seen.occupancy > 0.5).sum()),
         "outside": int((done.seen.occupancy < 0.5).sum()),
-        "degrees_of_freedom": done.degrees_of_freedom,
+        "degrees_of_freedom": done.whole.degrees_of_freedom,
         "mirrored": fit.placed().mirrored,
         "doubt": doubt or "",
     }

@@ -48,9 +48,11 @@ class RunLog:
         lines = []
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
-                lines.append(json.loads(text))
+                line = json.loads(text)
             except ValueError:  # the last line of a killed run
                 continue
+            if isinstance(line, dict) and "step" in line:
+                lines.append(line)
         return lines
 
 
