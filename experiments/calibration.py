@@ -29,7 +29,7 @@ from implicit_atlas.trained_atlas import TrainedAtlas
 DRAWS = 19
 POINTS = 4000  # of a surface
 NEAR_PLANES = 1.0  # a place this near to a slice that was drawn, in slices, was seen
-# Voxels by the share of the shapes, the most probable one and the draws, that hold them.
+# Voxels by the share of the shapes, the mean and the draws, that hold them.
 SHARES = {"to 20 %": 0.2, "to 40 %": 0.4, "to 60 %": 0.6, "to 80 %": 0.8, "below 100 %": 0.999, "100 %": 1.0}
 
 Seen = Callable[[np.ndarray], np.ndarray]

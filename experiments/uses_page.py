@@ -148,7 +148,7 @@ def calibration(found: dict[str, Any]) -> list[str]:
         f"\n{_titled(about)} "
         f"{about['cases']} unseen cases, {about['draws']} draws each: the share of the true surface that lies within "
         "some draws and outside others, which is 90 % where truth is as one more draw; and the root mean square "
-        "distance of the draws' surfaces from the most probable one. Unseen: more than a slice from a drawn one, or "
+        "distance of the draws' surfaces from that of the completion. Unseen: more than a slice from a drawn one, or "
         f"beyond the cut. An atlas of {about['training_shapes']} training shapes and {about['steps']} steps, seed "
         f"{about['seed']}; {about['degrees_of_freedom']} numbers; {about['device']}; {about['seconds']:.0f} s. "
         f"`python -m experiments.calibration MODEL --organ {about['organ']} "

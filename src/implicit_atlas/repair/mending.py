@@ -57,7 +57,7 @@ def mended(atlas: TrainedAtlas, mask: Mask, pieces: int, mirrored: bool = False)
 
 
 def rounded_off(atlas: TrainedAtlas, mask: Mask, mirrored: bool = False) -> Bool[np.ndarray, "x y z"]:
-    """An organ with what the most probable whole one has beyond its flat end; as it is where that is hardly anything.
+    """An organ with what the probable whole one has beyond its flat end; as it is where that is hardly anything.
 
     What lies beyond the end is unobserved then, not background. Nothing is put back that is mostly a guess.
     """
