@@ -91,7 +91,8 @@ class Completion:
             FitError: the fit failed.
         """
         self.fit.found.checked(self.fit.name)
-        return self.mean or MeanShape.of(self.fit)
+        assert self.mean is not None  # of a fit that did not fail
+        return self.mean
 
     def field_of(self, draw: Fit) -> Float[np.ndarray, "r r r"]:
         """A draw on the lattice of its cube: positive inside, corrected by clicks.
