@@ -18,7 +18,7 @@ from experiments.cells.measurement import (
     TOLERANCE_MM,
     free_numbers,
     known_shapes,
-    run_tasks,
+    run_measurement,
 )
 from experiments.cells.observed import (
     boundary_clicks,
@@ -159,7 +159,7 @@ def means(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
 
 def main() -> int:
     """Measure and keep."""
-    return run_tasks(__doc__, "applications", "completion", tuple(TASKS), run_completion, _free)
+    return run_measurement(__doc__, "applications", "completion", run_completion, _free, tuple(TASKS))
 
 
 def _free(atlas: TrainedAtlas) -> dict[str, Any]:

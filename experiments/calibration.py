@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.cells.measurement import free_numbers, run_tasks
+from experiments.cells.measurement import free_numbers, run_measurement
 from experiments.cells.observed import boundary_clicks, clicks, cut_off, kept_slices, long_axis
 from implicit_atlas.completion.completion import Completion, complete
 from implicit_atlas.completion.correction import values_at
@@ -176,7 +176,7 @@ def table_of_voxels(by_task: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 def main() -> int:
     """Measure and keep."""
-    return run_tasks(__doc__, "calibration", "calibration", tuple(TASKS), measure, _more)
+    return run_measurement(__doc__, "calibration", "calibration", measure, _more, tuple(TASKS))
 
 
 def _more(atlas: TrainedAtlas) -> dict[str, Any]:

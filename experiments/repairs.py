@@ -8,11 +8,9 @@ docs/uses.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,19 +127,15 @@ def _scores(mask: Mask, thin: Occupancy, found: Occupancy) -> list[float]:
 
 
 def main() -> int:
-    """Measure and keep; with --kinds some changes alone, beside what the file has of others."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--kinds", nargs="+", choices=("clean", *KINDS), default=("clean", *KINDS))
-    chosen, others = parser.parse_known_args()
+    """Measure, and keep what was found."""
     about = {"thin_mm": THIN_MM, "keep_voxels": KEEP_VOXELS, "code_weight": CODE_WEIGHT}
     return run_measurement(
         __doc__,
         "repairs",
         "repairs",
-        partial(measure, kinds=chosen.kinds),
+        measure,
         lambda atlas: {**about, "degrees_of_freedom": atlas.codes.shape[1]},
-        others,
-        keep=len(chosen.kinds) <= len(KINDS),
+        ("clean", *KINDS),
     )
 
 

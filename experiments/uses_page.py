@@ -46,7 +46,7 @@ def completion(found: dict[str, Any]) -> list[str]:
         f"steps, seed {about['seed']}; {about['degrees_of_freedom']} numbers of each end of a search, all under a "
         f"prior; {about['device']}; {about['seconds']:.0f} s for all below, beside other work; MODEL with a margin of "
         f"{100 * about['margin']:g} %. `python -m experiments.applications MODEL --organ {about['organ']} "
-        f"--every {about['every']}`.{_later(about, '--tasks')}"
+        f"--every {about['every']}`.{_later(about)}"
     ]
     for task, (_, _, unit) in TASKS.items():
         amounts = found["completion"].get(task)
@@ -64,13 +64,13 @@ def completion(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _later(about: dict[str, Any], option: str) -> str:
+def _later(about: dict[str, Any]) -> str:
     """What was measured in later runs, and took the place of earlier numbers or stands beside them."""
     out = ""
     for run in about.get("again", []):
         took = f"{run['seconds']:.0f} s, " if "seconds" in run else ""
         every = f"--every {run['every']} " if run.get("every", about["every"]) != about["every"] else ""
-        what = f"{every}{option} {' '.join(map(repr, run['measured']))}"
+        what = f"{every}--tasks {' '.join(map(repr, run['measured']))}"
         out += f" Later ({took}{run['degrees_of_freedom']} numbers): {what}."
     return out
 
@@ -109,7 +109,7 @@ def repairs(found: dict[str, Any]) -> list[str]:
         f"fit, an atlas of {about['training_shapes']} "
         f"training shapes and {about['steps']} steps, seed {about['seed']}; {about['device']}. "
         f"`python -m experiments.repairs MODEL --organ {about['organ']} --every {about['every']}`."
-        f"{_later(about, '--kinds')}\n",
+        f"{_later(about)}\n",
         "| change | " + " | ".join(methods) + " |",
         "|---" * (len(methods) + 1) + "|",
     ]
@@ -153,7 +153,7 @@ def calibration(found: dict[str, Any]) -> list[str]:
         f"{about['seed']}; {about['degrees_of_freedom']} numbers; {about['device']}; {about['seconds']:.0f} s. "
         f"`python -m experiments.calibration MODEL --organ {about['organ']} "
         f"--every {about['every']}`, MODEL with a margin of "
-        f"{100 * about['margin']:g} %.{_later(about, '--tasks')}\n",
+        f"{100 * about['margin']:g} %.{_later(about)}\n",
         "| observed | cases | covered, seen | covered, unseen | spread mm, seen | unseen | doubtful |",
         "|---|---|---|---|---|---|---|",
     ]

@@ -7,7 +7,6 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +79,13 @@ def protocol_of(about: dict[str, Any], module: str) -> str:
 
 
 @exit_status
-def run_measurement(  # noqa: PLR0913 (what differs between measurements)
+def run_measurement(
     text: str | None,
     name: str,
     key: str,
-    measure: Callable[[TrainedAtlas, list[Mask], Callable[[str], object]], Any],
+    measure: Callable[..., Any],
     more: Callable[[TrainedAtlas], dict[str, Any]],
-    arguments: Sequence[str] | None = None,
-    keep: bool = False,
+    tasks: Sequence[str] = (),
 ) -> None:
     """Measure a use of a model on unseen masks, by the command line, and keep what was found.
 
@@ -95,53 +93,45 @@ def run_measurement(  # noqa: PLR0913 (what differs between measurements)
         text: of the help.
         name: of the result file, before the organ's.
         key: under which the file has the measurements.
-        measure: what is measured.
+        measure: of an atlas, masks, what to say lines by, and, where there are tasks, the chosen ones.
         more: what else to know of it.
-        arguments: of the command line.
-        keep: what the file already has of other measurements under `key`.
+        tasks: of which the command line may choose some; what the file has of others stays.
     """
+    options = _options(text, tasks)
+    folder = options.data or DEFAULT_DATA / options.organ
+    atlas = implicit_atlas.load(str(options.model))
+    masks = unseen(folder, options.every)
+    begun = time.perf_counter()
+    chosen = (options.tasks,) if tasks else ()
+    found = measure(atlas, masks, lambda line: print(line, flush=True), *chosen)
+    seconds = round(time.perf_counter() - begun, 1)
+    about = {**about_run(atlas, options.organ, masks), **more(atlas)}
+    about |= {"every": options.every, "seconds": seconds}
+    path = RESULTS / f"{name}-{options.organ}.json"
+    if tasks and len(options.tasks) < len(tasks) and path.exists():
+        about, found = _beside_others(json.loads(path.read_text()), key, about, found)
+    write_atomic(path, (json.dumps({"about": about, key: found}, indent=1) + "\n").encode())
+
+
+def _options(text: str | None, tasks: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=text)
     parser.add_argument("model", type=Path)
     parser.add_argument("--organ", default="hippocampus")
     parser.add_argument("--data", type=Path, help="folder with masks/ and splits.json")
     parser.add_argument("--every", type=int, default=1, help="of the unseen cases, take every n-th")
-    options = parser.parse_args(arguments)
-    folder = options.data or DEFAULT_DATA / options.organ
-    atlas = implicit_atlas.load(str(options.model))
-    masks = unseen(folder, options.every)
-    begun = time.perf_counter()
-    found = measure(atlas, masks, lambda line: print(line, flush=True))
-    seconds = round(time.perf_counter() - begun, 1)
-    about = {**about_run(atlas, options.organ, masks), **more(atlas)}
-    about |= {"every": options.every, "seconds": seconds}
-    path = RESULTS / f"{name}-{options.organ}.json"
-    if keep and path.exists():
-        before = json.loads(path.read_text())
-        once_more = {
-            "measured": list(found),
-            "cases": about["cases"],
-            "every": about["every"],
-            "seconds": seconds,
-            "degrees_of_freedom": about["degrees_of_freedom"],
-        }
-        about = before["about"]  # what was measured before keeps what is said of it
-        others = [one for one in about.get("again", []) if one["measured"] != list(found)]
-        about["again"] = [*others, once_more]
-        found = before[key] | found
-    write_atomic(path, (json.dumps({"about": about, key: found}, indent=1) + "\n").encode())
+    if tasks:
+        parser.add_argument("--tasks", nargs="+", choices=tasks, default=tasks, help="these alone")
+    return parser.parse_args()
 
 
-def run_tasks(
-    text: str | None,
-    name: str,
-    key: str,
-    tasks: Sequence[str],
-    measure: Callable[..., Any],
-    more: Callable[[TrainedAtlas], dict[str, Any]],
-) -> int:
-    """`run_measurement` of `measure(..., tasks=...)`: with --tasks some alone, beside what the file has of others."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--tasks", nargs="+", choices=tuple(tasks), default=tuple(tasks))
-    chosen, others = parser.parse_known_args()
-    part = len(chosen.tasks) < len(tasks)
-    return run_measurement(text, name, key, partial(measure, tasks=chosen.tasks), more, others, keep=part)
+def _beside_others(
+    before: dict[str, Any], key: str, about: dict[str, Any], found: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was measured again, beside what a file has of other tasks, which keeps what is said of it."""
+    once_more = {
+        "measured": list(found),
+        **{name: about[name] for name in ("cases", "every", "seconds", "degrees_of_freedom")},
+    }
+    earlier = before["about"].get("again", [])
+    still_there = [one for one in earlier if not set(one["measured"]) <= set(found)]
+    return {**before["about"], "again": [*still_there, once_more]}, before[key] | found

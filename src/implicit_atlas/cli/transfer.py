@@ -74,5 +74,6 @@ def labels(  # noqa: PLR0913 (each is an option of the command)
     with table(output / "labels.csv", "case") as rows:
         rows.extend(carry_labels(alike, known, wanted, output, formats))
     unusable_known = {problem.path for problem in problems} & {file.path for file in known}
-    say_doubts(output, rows, f"label maps, from {len(known) - len(unusable_known)} labelled cases", "case")
+    count = len(known) - len(unusable_known)
+    say_doubts(output, rows, f"label maps, from {count} labelled {'case' if count == 1 else 'cases'}", "case")
     finish(problems, len(known) + len(wanted) + unusable, output, [row["case"] for row in rows])
