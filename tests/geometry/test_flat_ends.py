@@ -11,7 +11,7 @@ from shape_masks import ORGAN, SPACING, ellipsoid
 
 from implicit_atlas.completion.observe import Drawn
 from implicit_atlas.errors import InputError
-from implicit_atlas.geometry.flat_ends import FLAT, FlatEnd, flat_ends, flatness_of, sphere
+from implicit_atlas.geometry.flat_ends import FLAT, FlatEnd, cut_ends, flat_ends, flatness_of, sphere
 from implicit_atlas.io import Mask
 from implicit_atlas.io.voxel_grid import Grid
 
@@ -59,6 +59,31 @@ def test_both_of_two_cuts_are_found():
     organ, _ = cut(organ, np.array([0, -0.6, 0.8]), 0.1)
     first, second = (one.normal for one in flat_ends(organ, SPACING)[:2])
     assert max(first[0], second[0]) > 0.99 and min(first[0], second[0]) < 0.1
+
+
+def bent_tube() -> np.ndarray:
+    """Half a ring, which its array cuts off at one side."""
+    x, y, z = np.indices((48, 48, 48)) - 23.5
+    return np.hypot(np.hypot(x + 10, z) - 16, 0.8 * y) < 4 + 0.03 * z
+
+
+@pytest.mark.parametrize("kept", [24, 27, 30])
+def test_a_cut_between_slices_is_found_however_little_of_the_surface_lies_near_it(kept):
+    tube = bent_tube()
+    tube[..., kept:] = False
+    ends = [end.normal for end in cut_ends(tube, np.ones(3))]
+    assert max(normal @ [-1, 0, 0] for normal in ends) > 0.99
+    assert max(normal @ [0, 0, 1] for normal in ends) > 0.99
+
+
+def test_what_lies_beyond_any_flat_end_was_not_seen():
+    tube = np.pad(bent_tube(), 3)
+    tube[..., 29:] = False
+    grid = Grid(tube.shape, np.eye(4))
+    drawn = Drawn.of(Mask(tube, grid, Path("part.nii.gz"), (), np.dtype(np.uint8)), "volume")
+    assert drawn.observed[tube].all()
+    assert not drawn.observed[:2].any() and not drawn.observed[..., 31:].any()
+    assert drawn.observed[8:, :, :28].all()
 
 
 def test_flat_sides_of_a_flat_organ_are_no_ends():

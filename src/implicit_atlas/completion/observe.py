@@ -16,7 +16,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from implicit_atlas.completion.drawn_slices import Slices, drawn_slices
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.pose import of_organ
-from implicit_atlas.geometry.flat_ends import FLAT, flat_ends
+from implicit_atlas.geometry.flat_ends import cut_ends
 from implicit_atlas.io import Landmarks, Mask
 from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.shapes.sampling import Observations
@@ -95,7 +95,7 @@ def from_mask(mask: Mask, seen: Seen, name: str) -> Observations:
         mask: the organ as far as it is known.
         seen: "slices": all of each slice that was drawn, in one direction or in several (`drawn_slices`); "volume": the
             whole volume, so that an organ that touches its border goes on beyond it; of one that does not, all but
-            what lies beyond its flat end.
+            what lies beyond its flat ends.
         name: of the case.
 
     Raises:
@@ -169,16 +169,17 @@ class Drawn:
 
 
 def _seen_of_volume(mask: Mask) -> Bool[np.ndarray, "x y z"]:
-    """All of a volume whose border the organ touches; else all but what lies beyond the organ's flat end."""
+    """All of a volume whose border the organ touches; else all but what lies beyond its flat ends."""
     planes = (mask.occupancy.take(k, axis) for axis in range(3) for k in (0, -1))
     if any(plane.any() for plane in planes):
         return np.ones(mask.grid.shape, bool)
-    end = next(iter(flat_ends(mask.occupancy, mask.grid.spacing_mm)), None)
-    if end is None or end.flatness < FLAT:
+    ends = cut_ends(mask.occupancy, mask.grid.spacing_mm)
+    if not ends:
         problem = "touches no border of its volume and has no flat end, so that nothing of it can lie beyond"
         remedy = "Reconstruct it as a whole mask, or crop the volume to where the organ was cut off."
         raise InputError(mask.path, problem, remedy)
-    return mask.occupancy | ~end.beyond(mask.grid.shape, mask.grid.spacing_mm)
+    beyond = [end.beyond(mask.grid.shape, mask.grid.spacing_mm) for end in ends]
+    return mask.occupancy | ~np.any(beyond, axis=0)
 
 
 def _chosen(

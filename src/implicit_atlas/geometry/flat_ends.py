@@ -1,7 +1,8 @@
 """Flat ends of masks: where an organ was cut off by a plane, by the end of a scan or of somebody's patience.
 
 The sections of a round end grow with the depth below its highest point; right behind a cut they are as large as deeper
-in. So the planes that an organ touches from one side are looked at, those first that most of its surface lies near to.
+in. So the planes that an organ touches from one side are looked at: those between slices, where most are cut off, and
+those that most of its surface lies near to.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import binary_erosion
 
-FLAT = 0.6  # flatness of an end that was cut off: see `implicit_atlas.repair.mending`
-DIRECTIONS, APART = (
-    2000,
-    0.99,
-)  # over the sphere, 5 degrees from each other; cosine of the angle between candidates
+# Flatness of an end that was cut off. Of `train`, cut between slices so that a half, a fifth or a twentieth is gone,
+# 76 % of livers have their cut among such ends, 73 % of pancreases and 69 % of hippocampi; whole livers and pancreases
+# have no such end, and half of hippocampi do, which end with a slice.
+FLAT = 0.6
+ENDS = 3  # of a mask that count at most
+# Over the sphere, 5 degrees from each other; cosine of the angle between candidates.
+DIRECTIONS, APART = 2000, 0.99
 CANDIDATES = 20
 SURFACE = 8000  # voxels of it by which directions are compared
 THICK, NEAR = 0.04, 1.5  # of a candidate's layer: of the organ's size, at least so many voxels
@@ -58,6 +61,11 @@ class FlatEnd:
         return height > self.top_mm - BELOW * self.layer_mm
 
 
+def cut_ends(occupancy: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, "3"]) -> list[FlatEnd]:
+    """Of `flat_ends` those that a plane may have cut off."""
+    return [end for end in flat_ends(occupancy, spacing_mm)[:ENDS] if end.flatness > FLAT]
+
+
 def flat_ends(occupancy: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, "3"]) -> list[FlatEnd]:
     """Ends of a mask in different directions, the flattest first; none of one that is too small to have any.
 
@@ -73,7 +81,8 @@ def flat_ends(occupancy: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray
     inner: np.ndarray = np.asarray(binary_erosion(box))
     edge = (np.argwhere(box & np.logical_not(inner)) + first) * spacing_mm
     voxels = places * spacing_mm
-    found = [_measured(voxels, spacing_mm, normal) for normal in _normals(edge, spacing_mm)]
+    normals = [*_normals(edge, spacing_mm), *np.eye(3), *-np.eye(3)]
+    found = [_measured(voxels, spacing_mm, normal) for normal in normals]
     out: list[FlatEnd] = []
     for one in sorted(found, key=lambda one: -one.flatness):
         if all(one.normal @ other.normal < ANOTHER for other in out):

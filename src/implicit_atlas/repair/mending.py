@@ -10,17 +10,14 @@ from jaxtyping import Bool
 from implicit_atlas.completion.completion import complete
 from implicit_atlas.completion.observe import Drawn
 from implicit_atlas.errors import InputError
-from implicit_atlas.geometry.flat_ends import FLAT, flat_ends
+from implicit_atlas.geometry.flat_ends import cut_ends
 from implicit_atlas.geometry.outlines import stairs_of, without_stairs
 from implicit_atlas.geometry.pieces import largest_pieces
 from implicit_atlas.io import Mask, case_name
 from implicit_atlas.trained_atlas import TrainedAtlas
 
-# Flatness of clean masks of `train` is below 0.3 (livers, kidneys); of every third hippocampus it is above 0.6. Of
-# organs that lost a tenth or a fifth to a plane all livers' and kidneys' ends are, and two of three hippocampi's. The
-# whole organ decides: where nothing was cut off, it adds up to a twentieth of what it differs by elsewhere (a half at
-# one blunt tail), where a tenth was, as much and more.
-ENDS = 3  # of a mask that are completed
+# Whole hippocampi have flat ends, too. What the probable whole organ adds decides: where nothing was cut off, up to a
+# twentieth of what it differs by elsewhere (a half at one blunt tail), where a tenth was, as much and more.
 # What an end must add, as a share of the mask, and of what mask and whole organ differ by where it was seen.
 LEAST, SURE = 0.015, 0.6
 
@@ -63,7 +60,7 @@ def rounded_off(atlas: TrainedAtlas, mask: Mask, mirrored: bool = False) -> Bool
     """
     occupancy, spacing_mm = mask.occupancy, mask.grid.spacing_mm
     least = LEAST * occupancy.sum()
-    ends = [one for one in flat_ends(occupancy, spacing_mm)[:ENDS] if one.flatness > FLAT]
+    ends = cut_ends(occupancy, spacing_mm)
     beyond = [end.beyond(mask.grid.shape, spacing_mm) & ~occupancy for end in ends]
     beyond = [one for one in beyond if one.sum() > least]  # or the volume ends there, too
     if not beyond:
