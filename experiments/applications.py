@@ -33,6 +33,7 @@ from experiments.peers.through_clicks import through_clicks
 from implicit_atlas.completion.completion import complete
 from implicit_atlas.completion.observe import Drawn
 from implicit_atlas.completion.rivals import MeanShape
+from implicit_atlas.errors import InputError
 from implicit_atlas.io import Mask, case_name
 from implicit_atlas.metrics import score
 from implicit_atlas.shapes.sampling import Observations
@@ -90,10 +91,28 @@ def by_crossing(mask: Mask, count: int) -> Told:
 def by_part(mask: Mask, percent: int) -> Told:
     """A part, and that alone."""
     part = cut_off(mask, percent)
+    return _beside_the_part(Drawn.of(part, "volume"), _on_whole_grid(part, mask))
+
+
+def by_unfinished(mask: Mask, percent: int) -> Told:
+    """The same part within a volume that goes on; of one whose end is not told, nothing is known to be missing."""
+    whole = _on_whole_grid(cut_off(mask, percent), mask)
+    unfinished = replace(mask, occupancy=whole)
+    try:
+        drawn = Drawn.of(unfinished, "volume")
+    except InputError:
+        drawn = Drawn(unfinished, np.ones(whole.shape, bool))
+    return _beside_the_part(drawn, whole)
+
+
+def _on_whole_grid(part: Mask, mask: Mask) -> np.ndarray:
     whole = np.zeros(mask.grid.shape, bool)
     whole[tuple(slice(0, n) for n in part.grid.shape)] = part.occupancy
-    drawn = Drawn.of(part, "volume")
-    return Told(drawn.observations(case_name(mask.path)), {"the part alone": whole}, drawn)
+    return whole
+
+
+def _beside_the_part(drawn: Drawn, part: np.ndarray) -> Told:
+    return Told(drawn.observations(case_name(drawn.mask.path)), {"the part alone": part}, drawn)
 
 
 TASKS: dict[str, tuple[Callable[[Mask, int], Told], tuple[int, ...], str]] = {
@@ -102,6 +121,7 @@ TASKS: dict[str, tuple[Callable[[Mask, int], Told], tuple[int, ...], str]] = {
     "slices": (by_slices, SLICES, "slices"),
     "crossing slices": (by_crossing, CROSSING, "slices across each axis"),
     "cut off": (by_part, CUT, "% missing"),
+    "unfinished": (by_unfinished, CUT, "% missing"),
 }
 
 

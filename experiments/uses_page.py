@@ -34,6 +34,8 @@ HOW = {
     "slices": "Slices: evenly spaced across the longest axis. Their background is known; other slices are unobserved.",
     "crossing slices": "Crossing slices: evenly spaced across each of the array's axes.",
     "cut off": "Cut off: the volume ends within the organ, across its longest axis.",
+    "unfinished": "Unfinished: the same slices are missing, but the volume goes on; a part whose end is not told is "
+    "taken for the whole organ.",
 }
 
 

@@ -47,6 +47,21 @@ def test_slices_and_parts_show_less_of_the_same(mask):
     assert mask.occupancy.sum() > shares[0] > shares[1] > shares[2] > 0
 
 
+def test_an_unfinished_mask_is_the_part_and_its_volume_goes_on(mask):
+    cut, left = (applications.TASKS[name][0](mask, 30) for name in ("cut off", "unfinished"))
+    assert cut.drawn is not None and left.drawn is not None
+    np.testing.assert_array_equal(left.others["the part alone"], left.drawn.mask.occupancy)
+    np.testing.assert_array_equal(left.others["the part alone"], cut.others["the part alone"])
+    missing = mask.occupancy & ~left.drawn.mask.occupancy
+    assert left.drawn.observed.shape == mask.grid.shape and not left.drawn.observed[missing].any()
+
+
+def test_a_part_whose_end_is_not_told_is_taken_for_the_whole(mask, monkeypatch):
+    monkeypatch.setattr("implicit_atlas.completion.observe.cut_ends", lambda *_: [])
+    left = applications.by_unfinished(mask, 30)
+    assert left.drawn is not None and left.drawn.observed.all()
+
+
 def test_only_annotated_slices_are_observed(mask):
     kept, chosen = applications.kept_slices(mask, 3)
     seen = from_mask(kept, "slices", "some")
