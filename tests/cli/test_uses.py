@@ -181,6 +181,20 @@ def test_a_folder_stands_for_the_clicks_and_masks_in_it(model, masks, tmp_path, 
     assert "none" in capsys.readouterr().err
 
 
+def test_masks_that_their_volume_cuts_off_are_doubtful(model, masks, tmp_path, capsys):
+    mask = read_mask(paths(masks)[0])
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    planes = np.flatnonzero(mask.occupancy.any(axis=(1, 2)))
+    half = mask.occupancy[: int(planes.mean())]
+    write_mask(folder / "half.nii.gz", half, Grid(half.shape, mask.grid.affine))
+    side = mask.grid.side(0, last=True)
+    for command in ("reconstruct", "clean"):
+        run(command, model, folder, "-o", tmp_path / command)
+        said = capsys.readouterr()
+        assert f"ends flat at its volume's border ({side})" in said.out + said.err
+
+
 def test_masks_of_another_size_are_doubtful(model, masks, tmp_path, capsys):
     """Lengths in micrometres; a sound mask is written without a word."""
     mask = read_mask(paths(masks)[0])

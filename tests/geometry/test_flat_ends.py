@@ -11,7 +11,15 @@ from shape_masks import ORGAN, SPACING, ellipsoid
 
 from implicit_atlas.completion.observe import Drawn
 from implicit_atlas.errors import InputError
-from implicit_atlas.geometry.flat_ends import FLAT, FlatEnd, cut_ends, flat_ends, flatness_of, sphere
+from implicit_atlas.geometry.flat_ends import (
+    FLAT,
+    FlatEnd,
+    cut_ends,
+    faces_cut_at,
+    flat_ends,
+    flatness_of,
+    sphere,
+)
 from implicit_atlas.io import Mask
 from implicit_atlas.io.voxel_grid import Grid
 
@@ -74,6 +82,15 @@ def test_a_cut_between_slices_is_found_however_little_of_the_surface_lies_near_i
     ends = [end.normal for end in cut_ends(tube, np.ones(3))]
     assert max(normal @ [-1, 0, 0] for normal in ends) > 0.99
     assert max(normal @ [0, 0, 1] for normal in ends) > 0.99
+
+
+def test_faces_of_a_volume_that_cut_an_organ_off():
+    tube = bent_tube()
+    assert faces_cut_at(tube, np.ones(3)) == [(0, False)]
+    assert faces_cut_at(tube[..., ::-1][..., 22:], np.ones(3)) == [(0, False), (2, False)]
+    assert faces_cut_at(np.pad(tube, 1), np.ones(3)) == []  # a cut, but not the volume's
+    window = tuple(slice(n.min(), n.max() + 1) for n in np.nonzero(ORGAN))
+    assert faces_cut_at(ORGAN[window], SPACING) == []  # it touches all faces, and ends at none
 
 
 def test_what_lies_beyond_any_flat_end_was_not_seen():

@@ -11,9 +11,11 @@ from jaxtyping import Bool, Float
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.code_fit import CodeFit
+from implicit_atlas.geometry.flat_ends import faces_cut_at
 from implicit_atlas.geometry.frame import Frame
 from implicit_atlas.geometry.pieces import without_specks, without_strays
 from implicit_atlas.geometry.surface import CubeMesh, ValuesAt, field_mesh, sparse_volume, to_world
+from implicit_atlas.io import Mask
 from implicit_atlas.io.meshes import Mesh
 from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.shapes.shape import Shape, restore_lattice, restore_on
@@ -29,6 +31,17 @@ def unlike_mask(likeness: float) -> str | None:
     if likeness >= TRUSTED_DSC:
         return None
     return f"mask and shape agree by {100 * likeness:.0f} % DSC only: another organ, or much is wrong with it"
+
+
+def cut_mask(mask: Mask) -> str | None:
+    """Why a mask may not be a whole organ, or None."""
+    faces = faces_cut_at(mask.occupancy, mask.grid.spacing_mm)
+    if not faces:
+        return None
+    sides = ", ".join(mask.grid.side(axis, last) for axis, last in faces)
+    return (
+        f"it ends flat at its volume's border ({sides}), as if cut off there: complete it with --seen volume"
+    )
 
 
 def all_doubts(*doubts: str | None) -> str | None:

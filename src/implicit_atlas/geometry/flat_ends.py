@@ -18,6 +18,7 @@ from scipy.ndimage import binary_erosion
 # have no such end, and half of hippocampi do, which end with a slice.
 FLAT = 0.6
 ENDS = 3  # of a mask that count at most
+ACROSS = 0.99  # cosine between an axis and what is across it
 # Over the sphere, 5 degrees from each other; cosine of the angle between candidates.
 DIRECTIONS, APART = 2000, 0.99
 CANDIDATES = 20
@@ -64,6 +65,19 @@ class FlatEnd:
 def cut_ends(occupancy: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, "3"]) -> list[FlatEnd]:
     """Of `flat_ends` those that a plane may have cut off."""
     return [end for end in flat_ends(occupancy, spacing_mm)[:ENDS] if end.flatness > FLAT]
+
+
+def faces_cut_at(
+    occupancy: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, "3"]
+) -> list[tuple[int, bool]]:
+    """Faces of an array, by axis and whether the last one, that cut off the organ in it."""
+    touched = {
+        (axis, last) for axis in range(3) for last in (False, True) if occupancy.take(-int(last), axis).any()
+    }
+    ends = cut_ends(occupancy, spacing_mm) if touched else []
+    across = [(int(np.abs(end.normal).argmax()), end.normal) for end in ends]
+    cut = {(axis, bool(normal[axis] > 0)) for axis, normal in across if abs(normal[axis]) > ACROSS}
+    return sorted(cut & touched)
 
 
 def flat_ends(occupancy: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, "3"]) -> list[FlatEnd]:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Shaped
 from implicit_atlas.errors import InputError
 
 GRID_REMEDY = "Save the volume again with a valid voxel-to-world matrix."
+_OPPOSITE = {"L": "R", "R": "L", "P": "A", "A": "P", "I": "S", "S": "I", "?": "?"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,11 @@ class Grid:
     def orientation(self) -> str:
         """Where each array axis points, e.g. "RAS" or "LPS" (nibabel's axis codes)."""
         return "".join(code or "?" for code in nibabel.aff2axcodes(self.affine))
+
+    def side(self, axis: int, last: bool) -> str:
+        """The side of the body on which the first or last slice across an axis lies, one of "LRPAIS"."""
+        toward = self.orientation[axis]
+        return toward if last else _OPPOSITE[toward]
 
     @property
     def voxel_volume_mm3(self) -> float:

@@ -20,7 +20,7 @@ from scipy.spatial import KDTree
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.code_fit import FitConfig, at_once
-from implicit_atlas.fitting.fit import WRONG_ORGAN, Fit, all_doubts, unlike_mask
+from implicit_atlas.fitting.fit import WRONG_ORGAN, Fit, all_doubts, cut_mask, unlike_mask
 from implicit_atlas.fitting.sizes import unlike_size
 from implicit_atlas.generation import pieces_of
 from implicit_atlas.geometry.outlines import depths, smoothed
@@ -124,7 +124,7 @@ def repair(  # noqa: PLR0913 (options of a main verb)
 
 @dataclass(frozen=True, eq=False)
 class _Begun:
-    """A mask, what it says by itself, and that as a shape, with a doubt about its side."""
+    """A mask, what it says by itself, and that as a shape, with a doubt about its side and ends."""
 
     mask: Mask
     start: Start
@@ -139,7 +139,7 @@ def _begun(atlas: TrainedAtlas, mask: Mask, keep_mm: float | None, mirror: Mirro
         start = mended(atlas, mask, most, shape.frame.mirrored)
         whole = _shape_of(atlas, mask, start.occupancy, most, name)
         shape = whole.mirrored() if shape.frame.mirrored else whole
-    return _Begun(mask, start, shape, doubt)
+    return _Begun(mask, start, shape, all_doubts(doubt, cut_mask(mask)))
 
 
 def _repaired(

@@ -41,7 +41,6 @@ MIN_CASES_FOR_OUTLIERS = 5
 _MIN_LOG_SPREAD = 0.05
 _MAD_TO_SIGMA = 1.4826
 _ALL_NEIGHBOURS = np.ones((3, 3, 3), bool)
-_OPPOSITE = {"L": "R", "R": "L", "P": "A", "A": "P", "I": "S", "S": "I", "?": "?"}
 _WORLD_AXES = ("LR", "PA", "IS")
 
 
@@ -242,11 +241,11 @@ def _world_extent_mm(shape: tuple[int, ...], grid: Grid) -> tuple[float, float, 
 def _border_contact(box: tuple[slice, slice, slice], mask: Mask) -> tuple[str, ...]:
     """Return the sides on which an organ's box reaches its volume's border."""
     sides: list[str] = []
-    for window, length, toward in zip(box, mask.grid.shape, mask.grid.orientation, strict=True):
+    for axis, (window, length) in enumerate(zip(box, mask.grid.shape, strict=True)):
         if window.start == 0:
-            sides.append(_OPPOSITE[toward])
+            sides.append(mask.grid.side(axis, last=False))
         if window.stop == length:
-            sides.append(toward)
+            sides.append(mask.grid.side(axis, last=True))
     return tuple(sorted(sides))
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Integer
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.code_fit import FitConfig
-from implicit_atlas.fitting.fit import Fit, all_doubts, unlike_mask
+from implicit_atlas.fitting.fit import Fit, all_doubts, cut_mask, unlike_mask
 from implicit_atlas.fitting.sizes import unlike_size
 from implicit_atlas.io import (
     CaseFile,
@@ -141,7 +141,7 @@ def reconstruct_organs(
                 if fit.failure is None:
                     case.fits[name] = fit
                 else:
-                    why = all_doubts(fit.failure, case.sides[name])
+                    why = all_doubts(fit.failure, case.unlike[name])
                     on_problem(Problem(f"{fit.name}, {name}", case.file.path, f"the fit failed: {why}"))
         for case in cases:
             yield _merged(case, atlases)
@@ -153,7 +153,7 @@ class _Case:
     file: CaseFile
     grid: Grid
     shapes: dict[str, Shape]
-    sides: dict[str, str | None]
+    unlike: dict[str, str | None]
     fits: dict[str, Fit]
     absent: tuple[str, ...]
 
@@ -171,7 +171,7 @@ def _organs_of(
     except InputError as error:
         on_problem(file.problem(error))
         return None
-    shapes, sides, absent = {}, {}, []
+    shapes, unlike, absent = {}, {}, []
     for organ, atlas in atlases.items():
         about = atlas.config
         if there.isdisjoint(about.labels):
@@ -180,10 +180,11 @@ def _organs_of(
         try:
             mask = select_mask(whole, about.labels)
             shape = about.prepared.shape_of(mask, file.name, "")
-            shapes[organ], sides[organ] = sided(atlas, shape, mirror)
+            shapes[organ], side = sided(atlas, shape, mirror)
+            unlike[organ] = all_doubts(side, cut_mask(mask))
         except InputError as error:
             on_problem(Problem(f"{file.name}, {organ}", file.path, str(error)))
-    return _Case(file, whole.grid, shapes, sides, {}, tuple(absent))
+    return _Case(file, whole.grid, shapes, unlike, {}, tuple(absent))
 
 
 def _merged(case: _Case, atlases: Mapping[str, TrainedAtlas]) -> Merged:
@@ -198,7 +199,7 @@ def _merged(case: _Case, atlases: Mapping[str, TrainedAtlas]) -> Merged:
         name: all_doubts(
             unlike_mask(dsc(claims[ids[name]][1], restore(case.shapes[name]))),
             case.fits[name].found.doubt,
-            case.sides[name],
+            case.unlike[name],
             unlike_size(atlases[name].config, case.shapes[name].frame),
         )
         for name in case.fits

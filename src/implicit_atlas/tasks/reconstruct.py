@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.code_fit import FitConfig
-from implicit_atlas.fitting.fit import WRONG_ORGAN, Fit, all_doubts, unlike_mask
+from implicit_atlas.fitting.fit import WRONG_ORGAN, Fit, all_doubts, cut_mask, unlike_mask
 from implicit_atlas.fitting.sizes import unlike_size
 from implicit_atlas.geometry.surface import to_world, volume_mesh
 from implicit_atlas.io import CaseFile, Mask, MaskFile, Mesh, Problem, read_mask
@@ -25,7 +25,7 @@ from implicit_atlas.trained_atlas import TrainedAtlas
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A case as it was read, its shape in the atlas's frame, and what speaks against its size, if anything does."""
+    """A case as it was read, its shape in the atlas's frame, and what speaks against its size, side and ends."""
 
     mask: Mask
     shape: Shape
@@ -54,7 +54,7 @@ class Reconstruction:
 
     @property
     def doubt(self) -> str | None:
-        """Why not to trust it, or None: unlike its mask or the atlas's organs, or of another size or side."""
+        """Why not to trust it, or None: unlike its mask or the atlas's organs, of another size or side, or cut off."""
         return all_doubts(unlike_mask(self.likeness), self.fit.found.doubt, self.case.unlike)
 
     def mask(self) -> Bool[np.ndarray, "x y z"]:
@@ -92,7 +92,7 @@ def read_case(
 
 def _case(atlas: TrainedAtlas, mask: Mask, shape: Shape, mirror: Mirror) -> Case:
     shape, unlike = sided(atlas, shape, mirror)
-    return Case(mask, shape, all_doubts(unlike, unlike_size(atlas.config, shape.frame)))
+    return Case(mask, shape, all_doubts(unlike, unlike_size(atlas.config, shape.frame), cut_mask(mask)))
 
 
 def reconstruct(  # noqa: PLR0913 (options of a main verb)
