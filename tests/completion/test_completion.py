@@ -116,37 +116,40 @@ def test_a_surface_without_clicks_is_doubtful():
     assert judged(AROUND[AROUND[:, 0] < 49]).doubt is None
 
 
-@pytest.mark.parametrize(("found", "turned", "told"), [(150, 90, True), (150, 190, False), (90, 60, False)])
-def test_clicks_that_fit_better_when_turned_may_be_in_the_wrong_space(monkeypatch, found, turned, told):
-    """LPS read as RAS: a second search of the clicks turned, where the first shape is improbable for so many."""
+@pytest.mark.parametrize(
+    ("short", "whole", "told"),
+    [(90, None, True), (160, 120, True), (160, 149, False), (190, None, False)],
+)
+def test_clicks_that_fit_better_when_turned_may_be_in_the_wrong_space(monkeypatch, short, whole, told):
+    """LPS read as RAS: a short search of the clicks turned, and a whole one where that one comes near to the first."""
     seen = observed(MIDDLE + 0.8 * (AROUND - MIDDLE), 1)
     asked = []
 
-    def search(_, observations):
-        asked.extend(observations)
-        return [found_as(BALL, turned)]
+    def search(_, observations, config=None):
+        asked.append((observations, config))
+        return [found_as(BALL, whole if config is None else short)]
 
-    monkeypatch.setattr(TrainedAtlas, "complete_and_draw", lambda *_, **__: [[found_as(BALL, found)]])
+    monkeypatch.setattr(TrainedAtlas, "complete_and_draw", lambda *_, **__: [[found_as(BALL, 150)]])
     monkeypatch.setattr(TrainedAtlas, "complete_in_scan", search)
     (done,) = completion.complete(tiny_atlas(), [seen])
     assert (done.doubt is not None and "signs of x and y swapped" in done.doubt) == told
-    assert len(asked) == (found == 150)
-    assert all(np.array_equal(one.points, seen.points * (-1, -1, 1)) for one in asked)
+    assert len(asked) == (1 if whole is None else 2)
+    for (turned,), config in asked:
+        np.testing.assert_array_equal(turned.points, seen.points * (-1, -1, 1))
+        assert config is None or config.iterations < 10
 
 
 def test_where_the_side_is_not_known_clicks_are_turned_as_both(monkeypatch):
     """Clicks in the wrong space of one side look somewhat like the other side in theirs."""
     asked = []
 
-    def search(_, observations):
+    def search(_, observations, config=None):
         asked.extend(observations)
         return [found_as(BALL, 190), found_as(BALL, 90)]
 
     monkeypatch.setattr(TrainedAtlas, "complete_in_scan", search)
     seen = observed(AROUND, 1)
-    assert spaces.space_doubts(tiny_atlas(), [seen], [found_as(BALL, 150)], [0.0], either=True) == [
-        spaces.TURNED
-    ]
+    assert spaces.space_doubts(tiny_atlas(), [seen], [found_as(BALL, 150)], either=True) == [spaces.TURNED]
     assert [one.mirrored for one in asked] == [False, True]
 
 
@@ -162,7 +165,11 @@ def test_a_shape_that_bulges_out_of_its_clicks_is_searched_for_again(monkeypatch
         first = len(asked) == 1
         return [[found_as(bulging, 5.0) if first else found_as(BALL, 4.0 if more_probable else 6.0)]]
 
+    def improbable(_, observations, config=None):  # in the other space
+        return [found_as(BALL, 1e3) for _ in observations]
+
     monkeypatch.setattr(TrainedAtlas, "complete_and_draw", search)
+    monkeypatch.setattr(TrainedAtlas, "complete_in_scan", improbable)
     (done,) = completion.complete(tiny_atlas(), [observed(AROUND)])
     _, (labelled,) = asked
     labels = labelled.occupancy[len(AROUND) :]

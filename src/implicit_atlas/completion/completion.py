@@ -201,9 +201,7 @@ def complete(
     pieces = pieces_of(atlas)
     found = [_judged(atlas, seen, pieces, each) for seen, each in zip(observations, completed, strict=True)]
     either = mirror == "auto" and has_side(atlas)
-    spaces = space_doubts(
-        atlas, observations, [done.fit for done in found], [done.moved for done in found], either
-    )
+    spaces = space_doubts(atlas, observations, [done.fit for done in found], either)
     return [
         replace(done, doubt=all_doubts(space, done.doubt, side))
         for done, side, space in zip(found, sides, spaces, strict=True)

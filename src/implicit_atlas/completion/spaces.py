@@ -8,15 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from implicit_atlas.completion.click_sides import MOST
-from implicit_atlas.completion.mirrored import SURE, more_probable, turned
+from implicit_atlas.completion.mirrored import ROUGH, SHORT, SURE, more_probable, turned
 from implicit_atlas.fitting.fit import Fit
+from implicit_atlas.fitting.sparse import SparseConfig
 from implicit_atlas.shapes.sampling import Observations
 from implicit_atlas.trained_atlas import TrainedAtlas
 
-# When to look for clicks in the other space, too. Improbability a labelled click, 16 to 256 of hippocampi and livers of
-# `val`: 0.25 to 0.62; in the wrong space 0.59 to 2.30. So some in the right one are searched for twice; none of 27 was
-# called wrong then. Moved clicks on the boundary: 0 to 2 %, and 14 to 39 %.
-SUSPECT_CLICK, SUSPECT_MOVED = 0.45, 0.05
 HALF_TURN = np.array([-1.0, -1.0, 1.0])  # from RAS to LPS, and back
 TURNED = (
     "with the signs of x and y swapped its clicks would be far more probable: they may be in the wrong space "
@@ -25,36 +22,39 @@ TURNED = (
 
 
 def space_doubts(
-    atlas: TrainedAtlas,
-    observations: Sequence[Observations],
-    fits: Sequence[Fit],
-    moved: Sequence[float],
-    either: bool = False,
+    atlas: TrainedAtlas, observations: Sequence[Observations], fits: Sequence[Fit], either: bool = False
 ) -> list[str | None]:
-    """Doubts about clicks that their shapes explain badly, and those of the other space better.
+    """Doubts about clicks that would be more probable in the other space.
+
+    A short search there says whether a whole one is worth its time. How improbable clicks are of the shape that was
+    found does not: of pancreases, which are thin, some wrong ones fit as well as right ones of hippocampi.
 
     Args:
         atlas: of the organ.
         observations: in RAS millimetres.
         fits: the shape that was found of each.
-        moved: share of the clicks of each that its shape contradicts.
         either: of which side the organs are is not known. Clicks in the wrong space look somewhat like the other side.
     """
     doubts: list[str | None] = [None] * len(fits)
-    suspects = [i for i, fit in enumerate(fits) if _suspect(observations[i], fit, moved[i])]
-    if not suspects:
-        return doubts
-    others = [replace(observations[i], points=observations[i].points * HALF_TURN) for i in suspects]
+    asked = [i for i, fit in enumerate(fits) if fit.failure is None and len(observations[i].points) <= MOST]
+    others = [replace(observations[i], points=observations[i].points * HALF_TURN) for i in asked]
     if either:
-        suspects = 2 * suspects
-        others += turned(others)
-    for i, fit in zip(suspects, atlas.complete_in_scan(others), strict=True):
-        if more_probable(fits[i], fit) > SURE:
-            doubts[i] = TURNED
+        asked, others = 2 * asked, others + turned(others)
+    short = _more_probable(atlas, [fits[i] for i in asked], others, SparseConfig(iterations=ROUGH))
+    near = [k for k, more in enumerate(short) if -SHORT < more <= SURE]
+    whole = _more_probable(atlas, [fits[asked[k]] for k in near], [others[k] for k in near])
+    for k, more in (*enumerate(short), *zip(near, whole, strict=True)):
+        if more > SURE:
+            doubts[asked[k]] = TURNED
     return doubts
 
 
-def _suspect(seen: Observations, fit: Fit, moved: float) -> bool:
-    count = len(seen.points)
-    badly = fit.found.improbability > SUSPECT_CLICK * count
-    return fit.failure is None and count <= MOST and (badly or moved > SUSPECT_MOVED)
+def _more_probable(
+    atlas: TrainedAtlas,
+    fits: Sequence[Fit],
+    others: Sequence[Observations],
+    config: SparseConfig | None = None,
+) -> list[float]:
+    """By how much other observations are more probable than those of the fits, in logarithms."""
+    found = atlas.complete_in_scan(others, config) if others else []
+    return [more_probable(fit, other) for fit, other in zip(fits, found, strict=True)]
