@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from implicit_atlas.completion.click_sides import MOST
-from implicit_atlas.completion.mirrored import ROUGH, SHORT, SURE, more_probable, turned
+from implicit_atlas.completion.mirrored import ROUGH, SURE, more_probable, turned
 from implicit_atlas.fitting.fit import Fit
 from implicit_atlas.fitting.sparse import SparseConfig
 from implicit_atlas.shapes.sampling import Observations
 from implicit_atlas.trained_atlas import TrainedAtlas
 
+SHORT = 30.0  # what a short search may lack: 256 clicks on a pancreas 26, in logarithms
 HALF_TURN = np.array([-1.0, -1.0, 1.0])  # from RAS to LPS, and back
 TURNED = (
     "with the signs of x and y swapped its clicks would be far more probable: they may be in the wrong space "
