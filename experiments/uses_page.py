@@ -46,9 +46,9 @@ def completion(found: dict[str, Any]) -> list[str]:
         f"\n{_titled(about)} "
         f"{about['cases']} unseen cases; an atlas of {about['training_shapes']} training shapes and {about['steps']} "
         f"steps, seed {about['seed']}; {about['degrees_of_freedom']} numbers of each end of a search, all under a "
-        f"prior; {about['device']}; {about['seconds']:.0f} s for all below, beside other work; MODEL with a margin of "
+        f"prior; {about['device']}; {about['seconds']:.0f} s, beside other work; MODEL with a margin of "
         f"{100 * about['margin']:g} %. `python -m experiments.applications MODEL --organ {about['organ']} "
-        f"--every {about['every']}`.{_later(about)}"
+        f"--every {about['every']}`.{_in_other_runs(about)}"
     ]
     for task, (_, _, unit) in TASKS.items():
         amounts = found["completion"].get(task)
@@ -66,14 +66,14 @@ def completion(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _later(about: dict[str, Any]) -> str:
-    """What was measured in later runs, and took the place of earlier numbers or stands beside them."""
+def _in_other_runs(about: dict[str, Any]) -> str:
+    """What was measured in other runs."""
     out = ""
     for run in about.get("again", []):
         took = f"{run['seconds']:.0f} s, " if "seconds" in run else ""
         every = f"--every {run['every']} " if run.get("every", about["every"]) != about["every"] else ""
         what = f"{every}--tasks {' '.join(map(repr, run['measured']))}"
-        out += f" Later ({took}{run['degrees_of_freedom']} numbers): {what}."
+        out += f" In another run ({took}{run['degrees_of_freedom']} numbers): {what}."
     return out
 
 
@@ -111,7 +111,7 @@ def repairs(found: dict[str, Any]) -> list[str]:
         f"fit, an atlas of {about['training_shapes']} "
         f"training shapes and {about['steps']} steps, seed {about['seed']}; {about['device']}. "
         f"`python -m experiments.repairs MODEL --organ {about['organ']} --every {about['every']}`."
-        f"{_later(about)}\n",
+        f"{_in_other_runs(about)}\n",
         "| change | " + " | ".join(methods) + " |",
         "|---" * (len(methods) + 1) + "|",
     ]
@@ -155,7 +155,7 @@ def calibration(found: dict[str, Any]) -> list[str]:
         f"{about['seed']}; {about['degrees_of_freedom']} numbers; {about['device']}; {about['seconds']:.0f} s. "
         f"`python -m experiments.calibration MODEL --organ {about['organ']} "
         f"--every {about['every']}`, MODEL with a margin of "
-        f"{100 * about['margin']:g} %.{_later(about)}\n",
+        f"{100 * about['margin']:g} %.{_in_other_runs(about)}\n",
         "| observed | cases | covered, seen | covered, unseen | spread mm, seen | unseen | doubtful |",
         "|---|---|---|---|---|---|---|",
     ]

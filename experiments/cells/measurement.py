@@ -127,11 +127,17 @@ def _options(text: str | None, tasks: Sequence[str]) -> argparse.Namespace:
 def _beside_others(
     before: dict[str, Any], key: str, about: dict[str, Any], found: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What was measured again, beside what a file has of other tasks, which keeps what is said of it."""
+    """What was measured again, beside what a file has of other tasks, which keeps what is said of it.
+
+    What is said of the file's first run goes with the last task that it measured.
+    """
     once_more = {
         "measured": list(found),
         **{name: about[name] for name in ("cases", "every", "seconds", "degrees_of_freedom")},
     }
     earlier = before["about"].get("again", [])
     still_there = [one for one in earlier if not set(one["measured"]) <= set(found)]
+    of_others = {task for one in (*still_there, once_more) for task in one["measured"]}
+    if set(before[key]) <= of_others:
+        return {**about, "again": still_there}, before[key] | found
     return {**before["about"], "again": [*still_there, once_more]}, before[key] | found

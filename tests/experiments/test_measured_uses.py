@@ -21,6 +21,7 @@ from experiments import (
     uses,
     uses_page,
 )
+from experiments.cells import measurement
 from experiments.cells.data import Split
 
 from implicit_atlas.correspondence.through_template import reference_template
@@ -48,6 +49,38 @@ def masks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("masks")
     write_phantoms(folder, "two-lobe", 5, config=PhantomConfig(voxels=24))
     return [read_mask(path) for path in find_cases(folder).paths]
+
+
+def test_tasks_that_are_measured_again_stand_beside_others(masks, tmp_path, monkeypatch):
+    """What is said of the first run stays as long as one of its tasks does."""
+    monkeypatch.setattr(measurement, "RESULTS", tmp_path)
+    monkeypatch.setattr(measurement, "unseen", lambda folder, every: masks)
+    monkeypatch.setattr(measurement.implicit_atlas, "load", lambda path: tiny_atlas())
+    monkeypatch.setattr(measurement, "about_run", lambda atlas, organ, masks: {"cases": len(masks)})
+
+    def run(number: int, *tasks: str) -> dict:
+        monkeypatch.setattr("sys.argv", ["measure", "MODEL", *(("--tasks", *tasks) if tasks else ())])
+        measurement.run_measurement(
+            "",
+            "some",
+            "found",
+            lambda atlas, masks, report, tasks: dict.fromkeys(tasks, number),
+            lambda atlas: {"degrees_of_freedom": number},
+            ("a", "b", "c"),
+        )
+        return json.loads((tmp_path / "some-hippocampus.json").read_text())
+
+    def runs(result: dict) -> list:
+        about = result["about"]
+        again = [(one["measured"], one["degrees_of_freedom"]) for one in about.get("again", [])]
+        return [about["degrees_of_freedom"], *again]
+
+    assert runs(run(1)) == [1]
+    assert runs(run(2, "a")) == [1, (["a"], 2)]
+    result = run(3, "a", "b")
+    assert runs(result) == [1, (["a", "b"], 3)] and result["found"] == {"a": 3, "b": 3, "c": 1}
+    assert runs(run(4, "c")) == [4, (["a", "b"], 3)]
+    assert runs(run(5)) == [5]
 
 
 def test_statistics_of_phantoms(masks, tmp_path, monkeypatch):
