@@ -1,6 +1,7 @@
 """A training step of two threads on a machine whose two cores others use, too: threads that wait soon give up a core.
 
-The reference waits as GNU OpenMP does by default. Both are timed by turns beside two busy processes, and alone.
+The reference waits as GNU OpenMP does by default. Both are timed by turns beside two busy processes, and alone. So is
+the start of modes and codes, whose linear algebra takes one thread, against all that OpenBLAS would take.
 Run: python benchmarks/bench_busy.py, on a machine with two cores; on others, with as many busy processes as cores.
 """
 
@@ -14,14 +15,17 @@ import time
 from contextlib import nullcontext
 from statistics import median
 
+import numpy as np
 import torch
 from bench_training import BATCH, forward_of, phantom_shapes, samples_of, training_step
-from common import Comparison, Timing, report
+from common import Comparison, Timing, compare, report
 
 from implicit_atlas.atlas.field import Atlas
+from implicit_atlas.atlas.linear import DISTANCE_RESOLUTION, signed_distances
 from implicit_atlas.atlas.methods import ModelConfig, build
 from implicit_atlas.geometry import grid
 from implicit_atlas.support.memory import keep_freed_memory
+from implicit_atlas.training.modal_start import modal_start
 
 THREADS, STEPS, REPEATS = 2, 4, 3
 DEFAULT_SPINS = "300000"  # of GNU OpenMP, in its own words
@@ -42,6 +46,21 @@ def steps() -> None:
     for _ in range(STEPS):
         step()
     print(time.perf_counter() - begun)
+
+
+def start_of_modes(name: str) -> None:
+    """Compare the start of modes and codes of twelve shapes, by one thread, with all that OpenBLAS takes."""
+    distances = [signed_distances(shape.occupancy, DISTANCE_RESOLUTION) for shape in phantom_shapes(12)]
+    volumes = np.stack(distances).reshape(-1, *(DISTANCE_RESOLUTION,) * 3)
+    arguments = volumes, len(volumes), ModelConfig().code_size, ModelConfig().mode_nodes
+    report(
+        compare(
+            name,
+            lambda: modal_start(*arguments),
+            lambda: modal_start.__wrapped__(*arguments),  # pyright: ignore[reportFunctionMemberAccess]
+            repeats=REPEATS,
+        )
+    )
 
 
 def by_turns(name: str) -> None:
@@ -74,10 +93,13 @@ def main() -> None:
     """Print the ratios."""
     others = [multiprocessing.Process(target=busy, daemon=True) for _ in range(os.cpu_count() or 1)]
     by_turns(f"{STEPS} training steps alone, {THREADS} threads")
+    start_of_modes("start of modes and codes of 12 shapes, alone")
     for other in others:
         other.start()
     try:
-        by_turns(f"{STEPS} training steps beside {len(others)} busy processes, {THREADS} threads")
+        beside = f"beside {len(others)} busy processes"
+        by_turns(f"{STEPS} training steps {beside}, {THREADS} threads")
+        start_of_modes(f"start of modes and codes of 12 shapes, {beside}")
     finally:
         for other in others:
             other.kill()

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from implicit_atlas.trained_atlas import TrainedAtlas
+from typing import Any, Protocol, runtime_checkable
+
+from implicit_atlas.atlas.folder import AtlasConfig
 
 FEW_NAMES = 12
 
 
-def facts(atlas: TrainedAtlas) -> list[tuple[str, str]]:
+@runtime_checkable
+class Described(Protocol):
+    """What a card tells of a `TrainedAtlas`."""
+
+    config: AtlasConfig
+    provenance: dict[str, Any]
+
+    @property
+    def templates(self) -> int:
+        """Number of templates."""
+        ...
+
+    @property
+    def parameters(self) -> int:
+        """Number of learned weights."""
+        ...
+
+    def template_usage(self) -> list[int]:
+        """Training shapes of each template."""
+        ...
+
+
+def facts(atlas: Described) -> list[tuple[str, str]]:
     """What a model is and how it was trained, name by name."""
     about, source = atlas.config, atlas.provenance
     options = source["training"]
@@ -35,7 +59,7 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def model_card(
-    atlas: TrainedAtlas,
+    atlas: Described,
     organ: str,
     data: str = "not stated",
     licence: str = "not stated",

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from implicit_atlas import pictures
-from implicit_atlas.card import model_card
 from implicit_atlas.cli.output import write_json
 from implicit_atlas.completion.completion import complete
 from implicit_atlas.completion.observe import from_landmarks
@@ -110,7 +109,7 @@ def _train(shapes: list[Shape], output: Path, minutes: float) -> TrainedAtlas:
     folder = output / "demo.run"
     with console.task("train") as report:
         atlas = train(shapes, config=config, run=folder, progress=report)
-    atlas.save(output / "demo.atlas", model_card(atlas, "demo"))
+    atlas.save(output / "demo.atlas")
     pictures.training_curves(output / "training.png", atlas.provenance["curves"])
     return atlas
 

@@ -17,6 +17,7 @@ from implicit_atlas.atlas.field import Atlas, Expanded, Field
 from implicit_atlas.atlas.folder import AtlasConfig, AtlasParts, read_parts, round_large, write_parts
 from implicit_atlas.atlas.linear import LinearEncoder
 from implicit_atlas.atlas.prior import CodePrior
+from implicit_atlas.card import model_card
 from implicit_atlas.errors import InputError
 from implicit_atlas.fitting.code_fit import CodeFit, FitConfig
 from implicit_atlas.fitting.dense import Progress, fit_codes
@@ -68,8 +69,7 @@ class TrainedAtlas:
     def to(self, device: torch.device | str) -> TrainedAtlas:
         """Move the network, and so all fits and decoding, to a device; returns the atlas itself."""
         self.network.to(device)
-        self._templates = self._distances = None
-        self._residual_nodes = {}
+        self._templates, self._distances, self._residual_nodes = None, None, {}
         return self
 
     @property
@@ -273,10 +273,10 @@ class TrainedAtlas:
         frame = centred_frame(np.array(size), about.resolution, about.frame, about.margin)
         return self._found(name, self._unfitted(code, "given", template), frame)
 
-    def save(self, path: str | Path, card: str = "# Shape atlas\n") -> None:
-        """Write the model folder (`*.atlas`) with the text of its README; see `implicit_atlas.card.model_card`."""
+    def save(self, path: str | Path, card: str | None = None) -> None:
+        """Write the model folder (`*.atlas`) with its README, by default a `model_card` of what is known."""
         own = self.config, self.network, self.codes, self.encoder, self.prior, self.provenance
-        write_parts(path, AtlasParts(*own), card)
+        write_parts(path, AtlasParts(*own), model_card(self, Path(path).stem) if card is None else card)
 
     @classmethod
     def load(cls, path: str | Path) -> TrainedAtlas:

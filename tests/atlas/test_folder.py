@@ -41,6 +41,12 @@ def test_a_saved_atlas_fits_the_same(folder):
         np.testing.assert_array_equal(a.occupancy(), b.occupancy())
 
 
+def test_a_model_that_is_saved_without_a_card_says_what_it_is(tmp_path):
+    tiny_atlas().save(tmp_path / "organ.atlas")
+    card = (tmp_path / "organ.atlas" / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# organ: shape atlas") and "| training shapes |" in card
+
+
 def test_everything_comes_back(folder):
     atlas, loaded = tiny_atlas(), TrainedAtlas.load(folder)
     assert loaded.config == atlas.config
