@@ -18,11 +18,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from implicit_atlas.support.cores import cores, usable
+
 __version__ = version("implicit-atlas")
 
 # Threads that wait for one another give up their core soon (GNU OpenMP, read when torch is imported). By default they
 # hold it for milliseconds: alone that gains nothing, beside other busy processes it takes several times as long.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# Of OpenMP's and OpenBLAS's threads a container's quota of time may pay for a few only.
+if cores() < usable():
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 # Numba would set the number of threads to that of the cores, also for torch, whatever was asked for.
 if os.environ.get("OMP_NUM_THREADS", "").isdigit() and "numba" not in sys.modules:
     _threads = max(1, min(int(os.environ["OMP_NUM_THREADS"]), os.cpu_count() or 1))

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from implicit_atlas.support.blas import one_thread
+
 OWN = 0.5  # how far a template's mean is its own shapes', and not that of all
 # How much of a covariance is made up: so many shapes' worth of a round one, and the share of the rest in which entries
 # do not depend on one another. Of fewer than MANY shapes no more than their size can be known: all is round.
@@ -46,6 +48,7 @@ class CodePrior:
         return means + whitened @ self.factor.T
 
 
+@one_thread
 def fit_prior(
     codes: Float[np.ndarray, "n c"], owner: Int[np.ndarray, " n"] | None = None, templates: int = 1
 ) -> CodePrior:

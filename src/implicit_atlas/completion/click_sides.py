@@ -21,6 +21,7 @@ from scipy.spatial import KDTree, QhullError
 from implicit_atlas.geometry.tetrahedra import Cells, cut
 from implicit_atlas.io import Mesh
 from implicit_atlas.shapes.sampling import Observations
+from implicit_atlas.support.blas import one_thread
 
 Distance = Callable[[Float[np.ndarray, "n 3"]], Float[np.ndarray, " n"]]
 
@@ -88,6 +89,7 @@ class Beside:
         )
 
 
+@one_thread
 def beside_clicks(
     seen: Observations, distance: Distance, size_mm: float, contradicted: bool = False
 ) -> Beside:

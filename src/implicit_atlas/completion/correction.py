@@ -24,6 +24,7 @@ from implicit_atlas.completion.click_sides import GROSS, MOST, Beside
 from implicit_atlas.geometry.frame import Frame
 from implicit_atlas.geometry.grid import sample_volume
 from implicit_atlas.shapes.sampling import Observations
+from implicit_atlas.support.blas import one_thread
 
 # Chosen on `val` of pancreas, hippocampus and liver (docs/LOG.md, 2026-11-27, night).
 REACH = 0.3  # of the correction about such a click (a Gaussian's standard deviation)
@@ -79,6 +80,7 @@ class Clicks:
         return self.weight * cost, self.weight * slope, self.weight * curvature
 
 
+@one_thread
 def corrected(
     values: Float[np.ndarray, "r r r"], frame: Frame, seen: Observations, beside: Beside | None = None
 ) -> Float[np.ndarray, "r r r"]:

@@ -17,6 +17,7 @@ from scipy.spatial.distance import cdist
 
 from implicit_atlas.geometry.far_apart import farthest_first
 from implicit_atlas.geometry.surface import CubeMesh
+from implicit_atlas.support.blas import one_thread
 
 # Lengths are shares of the mean side of the cube; chosen on synthetic organs (docs/LOG.md, 2026-11-29, later).
 LENGTH, DEVIATION = 1.0, 0.3  # of the process
@@ -56,6 +57,7 @@ class SmoothMap:
         return places
 
 
+@one_thread
 def align(moving: Float[np.ndarray, "n 3"], fixed: CubeMesh, scale: Float[np.ndarray, "3"]) -> SmoothMap:
     """The smooth map of a surface onto another.
 

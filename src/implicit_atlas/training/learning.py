@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from implicit_atlas.atlas.prior import CodePrior, fit_prior
 from implicit_atlas.errors import InputError
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.shapes.shape import Shape
+from implicit_atlas.support.cores import cores
 from implicit_atlas.support.files import lock_folder
 from implicit_atlas.trained_atlas import TrainedAtlas
 from implicit_atlas.training import (
@@ -86,7 +86,7 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
         own_state(state, identity(model, config, content_hash([shape.packed for shape in shapes])))
     (progress or (lambda share, text: None))(0.0, "warping and encoding shapes")
     begun = time.perf_counter()
-    data = gather(shapes, model, config, _cores())
+    data = gather(shapes, model, config, cores())
     spent = time.perf_counter() - begun
     if run is None:
         trained = optimise(data, model, config, progress=progress, spent_seconds=spent)
@@ -130,11 +130,6 @@ def _told_apart(shapes: Sequence[Shape]) -> list[Shape]:
         used.add(name)
         out.append(shape if name == shape.name else dataclasses.replace(shape, name=name))
     return out
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _atlas(

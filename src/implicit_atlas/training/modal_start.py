@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.cluster.vq import kmeans2
-from threadpoolctl import threadpool_limits
 
 from implicit_atlas.atlas.modes import SurfaceModes, coordinates, surface_modes
+from implicit_atlas.support.blas import one_thread
 
 # Entry of a code that says which template its shape deforms, in root mean squares of the entries that move surfaces.
 CHOICE = 3.0
@@ -34,9 +34,7 @@ class ModalStart:
     centres: Float[np.ndarray, "m c"]
 
 
-# Beside busy processes two threads of OpenBLAS take ten times as long, and alone no less than one (`bench_busy.py`);
-# with one, signs of patterns don't depend on the number of cores, either.
-@threadpool_limits.wrap(limits=1, user_api="blas")
+@one_thread
 def modal_start(  # noqa: PLR0913 (sizes and options of the start)
     distances: Distances,
     real: int,
