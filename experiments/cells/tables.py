@@ -25,6 +25,7 @@ from experiments.cells.variants import (
     PLAIN,
     PRODUCT,
     PRODUCT_STRAYS,
+    PRODUCT_WARPS,
     ROBUST,
     SHRUNK,
     STRAYS,
@@ -119,7 +120,7 @@ TABLE3 = Table(
 _FOUR = (
     *_BASELINES,
     *(Row(m, variant=v) for v in (ROBUST, STRAYS) for m in ("conv", DEFAULT_METHOD)),
-    *(Row(DEFAULT_METHOD, variant=variant) for variant in (SHRUNK, PRODUCT, PRODUCT_STRAYS)),
+    *(Row(DEFAULT_METHOD, variant=variant) for variant in (SHRUNK, PRODUCT, PRODUCT_STRAYS, PRODUCT_WARPS)),
     *(Row(m, variant=v) for v in (ONE_MEAN, NO_MODES) for m in ("implicit-atlas", "implicit-atlas+reg")),
     *(Row(m, paper=m, variant=PLAIN) for m in ("conv", "implicit-atlas", "implicit-atlas+reg")),
 )

@@ -18,8 +18,10 @@ DEFAULTS, PLAIN, NO_MODES, LOCAL, ROBUST = "defaults", "plain", "no-modes", "loc
 ONE_MEAN, LEARNED_MODES, FROZEN_MODES = "one-mean", "learned-modes", "frozen-modes"
 SHRUNK, PRODUCT = "shrunk", "product"
 STRAYS, PRODUCT_STRAYS = "strays", "product-strays"
+PRODUCT_WARPS = "product-warps"
 MORE_WARPS, MORE_POINTS, LARGER = "more-warps", "more-points", "larger"
 _FINE = ConvConfig(channels=(64, 48, 32, 16), hidden=32)
+_WARPS = 1000
 _ROBUST = {"robustness": FitConfig.robustness, "contenders": FitConfig.contenders}
 _STRAYS = {**_ROBUST, "strays": FitConfig.strays}
 
@@ -76,8 +78,9 @@ VARIANTS: dict[str, Variant] = {
     SHRUNK: Variant(training={"shrinkage": FEW_SHRINKAGE}),
     PRODUCT: Variant(training={"shrinkage": FEW_SHRINKAGE}, fit=_ROBUST),
     PRODUCT_STRAYS: Variant(training={"shrinkage": FEW_SHRINKAGE}, fit=_STRAYS),
-    # Beside the product's fit, what a GPU has time for: many more warped copies, three times the points, finer maps.
-    MORE_WARPS: Variant(training={"warps": 1000}, fit=_STRAYS),
+    # Beside the product's fit many more warped copies; and what a GPU has time for: three times the points, finer maps.
+    PRODUCT_WARPS: Variant(training={"shrinkage": FEW_SHRINKAGE, "warps": _WARPS}, fit=_STRAYS),
+    MORE_WARPS: Variant(training={"warps": _WARPS}, fit=_STRAYS),
     MORE_POINTS: Variant(training={"points": PointConfig()}, fit=_STRAYS),
     LARGER: Variant(model={"template": _FINE, "deformation": _FINE}, fit=_STRAYS),
     # A local residual after the code (its degrees of freedom are printed).

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from scipy.linalg import cho_factor, cho_solve
-from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
 from implicit_atlas.completion.click_sides import GROSS, MOST, Beside
+from implicit_atlas.geometry.distance import nearest_empty
 from implicit_atlas.geometry.frame import Frame
 from implicit_atlas.geometry.grid import sample_volume
 from implicit_atlas.shapes.sampling import Observations
@@ -145,9 +145,9 @@ def field_distances(
     inside = values > 0
     out = np.empty(values.shape, np.float32)
     for part, sign in ((inside, 1), (~inside, -1)):
-        far, nearest = distance_transform_edt(part, sampling=spacing, return_indices=True)  # pyright: ignore
-        beyond = np.minimum(own[tuple(nearest)], np.linalg.norm(spacing) / 2)
-        out[part] = sign * np.minimum(own, far - beyond)[part]
+        squares, nearest = nearest_empty(part, spacing)
+        beyond = np.minimum(own.ravel()[nearest], np.linalg.norm(spacing) / 2)
+        out[part] = sign * np.minimum(own, np.sqrt(squares) - beyond)[part]
     return out
 
 

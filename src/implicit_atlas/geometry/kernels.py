@@ -1,4 +1,4 @@
-"""CPU kernels: trilinear reading of feature maps with a two-layer head, and warping of occupancies.
+"""CPU kernels: trilinear reading of feature maps with a two-layer head, warping, and distances.
 
 The first compute what `grid.query_reference` computes with `grid_sample` and a linear layer, about ten times
 faster on CPU: channels lie together in memory, nothing per point and channel is stored, and the backward
@@ -259,6 +259,51 @@ def warp_occupancy(padded, lattice, reach, matrix, axes, out):
                     and 0 <= w < side + one
                     and _half_full(padded, u, v, w)
                 )
+
+
+@njit(parallel=True, cache=CACHED)
+def nearest_along(squares, nearest, count, stride, apart):
+    """A distance transform along one axis, in place: the least of squares and squared distances on each line.
+
+    It is the lower envelope of the parabolas about the voxels of a line (Felzenszwalb and Huttenlocher, 2012).
+
+    Args:
+        squares: (n,) squared distances so far, infinite where there is none.
+        nearest: (n,) what they are distances to.
+        count: voxels of a line.
+        stride: from one of them to the next in the flat arrays.
+        apart: the distance between them.
+    """
+    lines = squares.size // count
+    for line in prange(lines):
+        first = line // stride * stride * count + line % stride
+        low = np.empty(count, np.int64)  # voxels whose parabolas are lowest somewhere, in their order
+        ends = np.empty(count, np.float64)  # where each begins to be
+        value = np.empty(count, np.float64)
+        which = np.empty(count, np.int64)
+        kept = 0
+        for i in range(count):
+            value[i] = squares[first + i * stride]
+            which[i] = nearest[first + i * stride]
+            if value[i] == np.inf:
+                continue
+            begin = -np.inf
+            while kept:
+                j = low[kept - 1]
+                begin = (i + j) / 2 + (value[i] - value[j]) / (2 * apart * apart * (i - j))
+                if begin > ends[kept - 1]:
+                    break
+                kept -= 1
+                begin = -np.inf
+            low[kept], ends[kept] = i, begin
+            kept += 1
+        at = 0
+        for i in range(count if kept else 0):
+            while at + 1 < kept and ends[at + 1] < i:
+                at += 1
+            j = low[at]
+            squares[first + i * stride] = value[j] + ((i - j) * apart) ** 2
+            nearest[first + i * stride] = which[j]
 
 
 def get_threads() -> int:

@@ -10,6 +10,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from implicit_atlas.geometry.distance import nearest_empty
 from implicit_atlas.io.voxelise import PIECE
 
 SPECK = 8  # nodes of a lattice: what is smaller, inside or outside, is no part of an organ and no hole in it
@@ -48,9 +49,9 @@ def _joined(
     for below, above in pairwise(planes):
         if not (below.any() and above.any()) or np.array_equal(below, above):
             continue
-        far_mm, nearest = ndimage.distance_transform_edt(below == 0, within_mm, return_indices=True)  # pyright: ignore
-        near = (above > 0) & (far_mm <= thick_mm)
-        pairs.append(np.unique(np.stack([below[tuple(nearest)][near], above[near]], axis=1), axis=0))
+        squares, nearest = nearest_empty(below == 0, within_mm)
+        near = (above > 0) & (squares <= thick_mm**2)
+        pairs.append(np.unique(np.stack([below.ravel()[nearest][near], above[near]], axis=1), axis=0))
     first, second = np.concatenate(pairs).T - 1
     joins = coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
     whole, owner = connected_components(joins, directed=False)
