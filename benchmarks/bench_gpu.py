@@ -38,7 +38,7 @@ from implicit_atlas.training import default_config, gather, optimise
 from implicit_atlas.training.learning import train
 
 DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data" / "hippocampus"
-STEPS = 400
+STEPS, WARPS = 400, 200
 TRAINING_GOAL_S, FITS_GOAL_S, DECODING_GOAL_MS = 60.0, 3.0, 3.0
 RESOLUTION, BATCH, REPEATS, TIMED_STEPS = 128, 8, 10, 100
 MATRIX, COPIED = 8192, 2**30
@@ -150,7 +150,7 @@ def step(split: Split, rate: tuple[float, float]) -> None:
 def training(split: Split, steps: int) -> TrainedAtlas:
     """Train with default options but for the schedule, and score unknown shapes with the product's fit."""
     config = default_config(len(split.known), "cuda")
-    config = dataclasses.replace(config, steps=steps, points=FEWER_POINTS)
+    config = dataclasses.replace(config, steps=steps, points=FEWER_POINTS, warps=WARPS)
     begun, reports = time.perf_counter(), []
     atlas = train(split.known, config=config, progress=lambda *told: reports.append(time.perf_counter()))
     took = time.perf_counter() - begun

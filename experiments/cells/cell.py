@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments.cells.completion import completion
 from experiments.cells.data import HERE, Organ, Split, Subset
-from experiments.cells.variants import DEFAULTS, VARIANTS
+from experiments.cells.variants import DEFAULTS, VARIANTS, warps_of
 from experiments.peers.classical import CLASSICAL, run_classical
 from experiments.peers.difnet import NetworkConfig
 from experiments.peers.difnet_run import METHOD as DIF_NET
@@ -89,13 +89,12 @@ class Cell:
         return self.method in CLASSICAL
 
     def train_config(self, shapes: int) -> TrainConfig:
-        """The product's defaults for so many shapes, with this cell's schedule; shrunk templates are a variant."""
+        """The product's defaults for so many shapes, with this cell's schedule; shrinkage and many warps aside."""
         config = default_config(shapes, best_device(), None, self.seed, self.method)
         # The same points on all devices, but for perceptrons, of which a CPU can ask fewer only.
         points = affordable_points(method_of(self.method).decoder == "mlp", best_device(), most=FEWER_POINTS)
-        config = dataclasses.replace(
-            config, steps=self.steps, checkpoint_minutes=0.5, shrinkage=0.0, points=points
-        )
+        config = dataclasses.replace(config, steps=self.steps, points=points, warps=warps_of(shapes))
+        config = dataclasses.replace(config, checkpoint_minutes=0.5, shrinkage=0.0)
         config = dataclasses.replace(config, **VARIANTS[self.variant].training)
         return dataclasses.replace(config, batch=2, warps=0, points=SMALL_POINTS) if self.smoke else config
 

@@ -12,7 +12,7 @@ from implicit_atlas.fitting.code_fit import FitConfig
 from implicit_atlas.fitting.local import LocalConfig
 from implicit_atlas.shapes.sampling import FEWER_POINTS, PointConfig
 from implicit_atlas.training.augment import WarpConfig
-from implicit_atlas.training.config import FEW_SHRINKAGE
+from implicit_atlas.training.config import FEW, FEW_SHRINKAGE, MANY_WARPS, POOL
 
 DEFAULTS, PLAIN, NO_MODES, LOCAL, ROBUST = "defaults", "plain", "no-modes", "local", "robust-fit"
 ONE_MEAN, LEARNED_MODES, FROZEN_MODES = "one-mean", "learned-modes", "frozen-modes"
@@ -21,7 +21,6 @@ STRAYS, PRODUCT_STRAYS = "strays", "product-strays"
 PRODUCT_WARPS = "product-warps"
 MORE_WARPS, MORE_POINTS, LARGER = "more-warps", "more-points", "larger"
 _FINE = ConvConfig(channels=(64, 48, 32, 16), hidden=32)
-_WARPS = 1000
 _ROBUST = {"robustness": FitConfig.robustness, "contenders": FitConfig.contenders}
 _STRAYS = {**_ROBUST, "strays": FitConfig.strays}
 
@@ -79,10 +78,15 @@ VARIANTS: dict[str, Variant] = {
     PRODUCT: Variant(training={"shrinkage": FEW_SHRINKAGE}, fit=_ROBUST),
     PRODUCT_STRAYS: Variant(training={"shrinkage": FEW_SHRINKAGE}, fit=_STRAYS),
     # Beside the product's fit many more warped copies; and what a GPU has time for: three times the points, finer maps.
-    PRODUCT_WARPS: Variant(training={"shrinkage": FEW_SHRINKAGE, "warps": _WARPS}, fit=_STRAYS),
-    MORE_WARPS: Variant(training={"warps": _WARPS}, fit=_STRAYS),
+    PRODUCT_WARPS: Variant(training={"shrinkage": FEW_SHRINKAGE, "warps": MANY_WARPS}, fit=_STRAYS),
+    MORE_WARPS: Variant(training={"warps": MANY_WARPS}, fit=_STRAYS),
     MORE_POINTS: Variant(training={"points": PointConfig()}, fit=_STRAYS),
     LARGER: Variant(model={"template": _FINE, "deformation": _FINE}, fit=_STRAYS),
     # A local residual after the code (its degrees of freedom are printed).
     LOCAL: Variant(fit={"local": LocalConfig()}),
 }
+
+
+def warps_of(shapes: int) -> int:
+    """Warped copies in the tables: few shapes are filled up, and others have one each, up to `POOL`."""
+    return POOL - shapes if shapes < FEW else min(shapes, POOL)

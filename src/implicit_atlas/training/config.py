@@ -16,10 +16,11 @@ from implicit_atlas.training.augment import WarpConfig
 Device = Literal["cpu", "cuda", "mps"]
 Precision = Literal["32-true", "bf16-mixed"]
 
-POOL = (
-    200  # warped copies fill few shapes up to this many; more shapes get as many warps as there are, up to it
-)
 FEW = 50
+POOL = 200  # warped copies fill few shapes up to this many
+# Of many shapes. With as many warps as shapes, what is learned after 1500 steps no longer helps unseen ones (91 livers,
+# 1500 and 3000 steps: 97.43 and 97.43 DSC; with this many 97.46 and 97.57).
+MANY_WARPS = 1000
 FEW_SHRINKAGE = 3.0  # for few shapes; clusters of many are hardly moved by it
 WARPS_A_MINUTE = 50  # of a time budget: they take half of it on a slow core, and a fourth on two
 
@@ -56,7 +57,7 @@ class TrainConfig:
     """
 
     seed: int = 0
-    steps: int = 2000
+    steps: int = 3000
     max_minutes: float | None = None
     batch: int = 16
     real_share: float = 1.0
@@ -113,7 +114,7 @@ def default_config(
     """
     check_minutes(max_minutes)
     few = shapes < FEW
-    warps = POOL - shapes if few else min(shapes, POOL)
+    warps = POOL - shapes if few else MANY_WARPS
     if max_minutes is not None:
         warps = min(warps, int(WARPS_A_MINUTE * max_minutes))
     return TrainConfig(

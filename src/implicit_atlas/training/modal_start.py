@@ -102,7 +102,7 @@ def clusters(
     flat = distances.reshape(len(distances), -1)
     known = flat[:real].astype(np.float64)
     means = known[np.arange(count) % real] if real <= count else _common_means(known, count, seed)
-    apart = np.stack([np.square(flat - mean).sum(1) for mean in means])
+    apart = np.array([[np.square(shape - mean).sum() for shape in flat] for mean in means])
     return means.reshape(count, *distances.shape[1:]), apart.argmin(0)
 
 
