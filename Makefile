@@ -33,7 +33,7 @@ setup: $(SETUP)
 $(SETUP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install $(TORCH)
-	$(BIN)/python -m pip install -e ".[test,fast]"
+	$(BIN)/python -m pip install -e ".[test]"
 	touch $@
 
 demo: setup
