@@ -11,7 +11,7 @@ from implicit_atlas.geometry.kernels import nearest_along
 def squared_distance(
     inside: Bool[np.ndarray, "*axes"], spacing: Float[np.ndarray, " n"] | None = None
 ) -> Float[np.ndarray, "*axes"]:
-    """Squared distance of each voxel's centre to that of the nearest empty one; 0 at empty ones.
+    """Squared distance of each voxel's centre to that of the nearest empty one, in single precision; 0 at empty ones.
 
     Where no voxel is empty the values are infinite.
 
@@ -19,7 +19,7 @@ def squared_distance(
         inside: of two or three axes.
         spacing: of voxels along each; by default all are 1 apart, and values whole numbers.
     """
-    return nearest_empty(inside, spacing)[0]
+    return nearest_empty(inside, spacing)[0].astype(np.float32)
 
 
 def nearest_empty(
