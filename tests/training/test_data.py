@@ -18,6 +18,15 @@ MODEL = tiny_model()
 CONFIG = tiny_training(steps=30, warps=3, real_share=0.5)
 
 
+def test_preparing_says_how_far_it_is():
+    told = []
+    gather(SHAPES, MODEL, CONFIG, 1, told.append)
+    assert told[0] == "warping shapes: 1 of 3" and told[2] == "warping shapes: 3 of 3"
+    assert told[3:] == [f"measuring shapes: {n} of {len(SHAPES) + 3}" for n in range(1, len(SHAPES) + 4)] + [
+        "encoding shapes"
+    ]
+
+
 def test_data_holds_real_shapes_first_and_their_warps_after_them():
     data = gather(SHAPES, MODEL, CONFIG)
     assert data.real == 6 and data.packed.shape[0] == data.features.shape[0] == data.codes.shape[0] == 9

@@ -71,9 +71,13 @@ class TrainingData:
 
 
 def gather(
-    shapes: Sequence[Shape], model: ModelConfig, config: TrainConfig, workers: int = 2
+    shapes: Sequence[Shape],
+    model: ModelConfig,
+    config: TrainConfig,
+    workers: int = 2,
+    say: Callable[[str], None] | None = None,
 ) -> TrainingData:
-    """Warp, measure and encode shapes for training a network.
+    """Warp, measure and encode shapes for training a network, in some processes; `say` is told how far it is.
 
     Raises:
         InputError: there is no shape, or their resolutions differ.
@@ -92,11 +96,15 @@ def gather(
         for index in range(config.warps)
     ]
     volume = (resolution / 128) ** 3
-    warps = _in_order(warp_case, jobs, np.uint8, _worth(workers, len(jobs) * _WARP_SECONDS * volume))
+    say = say or (lambda text: None)
+    worth = _worth(workers, len(jobs) * _WARP_SECONDS * volume)
+    warps = _in_order(warp_case, jobs, np.uint8, worth, lambda text: say(f"warping shapes: {text}"))
     packed = np.stack([*real, *warps])
     jobs = [Message({"resolution": resolution}, row.tobytes()) for row in packed]
     worth = _worth(workers, len(jobs) * _FEATURE_SECONDS * volume)
-    measured = np.stack(_in_order(feature_case, jobs, np.float32, worth))
+    told = _in_order(feature_case, jobs, np.float32, worth, lambda text: say(f"measuring shapes: {text}"))
+    measured = np.stack(told)
+    say("encoding shapes")
     features, distances = np.split(measured, [FEATURE_RESOLUTION**3], axis=1)
     nodes, size, count = model.mode_nodes, model.code_size, model.template_count
     if nodes and config.codes == "linear" and len(packed) > 1 and size > count:
@@ -132,14 +140,19 @@ def _worth(workers: int, seconds: float) -> int:
 
 
 def _in_order(
-    function: Callable[[Message], Message], cases: list[Message], dtype: type, workers: int
+    function: Callable[[Message], Message],
+    cases: list[Message],
+    dtype: type,
+    workers: int,
+    say: Callable[[str], None],
 ) -> list[np.ndarray]:
-    """Answers of the cases as arrays, in the order of the cases."""
+    """Answers of the cases as arrays, in the order of the cases; `say` is told how many there are."""
     answers: list[np.ndarray | None] = [None] * len(cases)
-    for index, answer in run_cases(function, cases, workers):
+    for done, (index, answer) in enumerate(run_cases(function, cases, workers), start=1):
         if answer is None:
             raise TrainingError("a process that prepared training shapes died: give it more memory")
         answers[index] = np.frombuffer(answer.payload, dtype)
+        say(f"{done} of {len(cases)}")
     return [answer for answer in answers if answer is not None]
 
 

@@ -84,9 +84,8 @@ def train(  # noqa: PLR0913 (keyword options of the library's main verb)
     state = None if run is None else Path(run) / STATE
     if resume and state is not None and state.exists():  # before the minutes that warps take
         own_state(state, identity(model, config, content_hash([shape.packed for shape in shapes])))
-    (progress or (lambda share, text: None))(0.0, "warping and encoding shapes")
     begun = time.perf_counter()
-    data = gather(shapes, model, config, cores())
+    data = gather(shapes, model, config, cores(), lambda text: progress and progress(0.0, text))
     spent = time.perf_counter() - begun
     if run is None:
         trained = optimise(data, model, config, progress=progress, spent_seconds=spent)
