@@ -1,8 +1,8 @@
 """NumPy's and SciPy's linear algebra by one thread.
 
-Many small problems, one after the other, gain nothing by more threads; beside busy processes two threads of OpenBLAS
-wait for one another and take ten times as long (`benchmarks/bench_busy.py`). With one, results do not depend on the
-number of cores, either.
+Many small problems, one after the other, gain a sixth by a second thread; beside two busy processes both threads of
+OpenBLAS wait for one another and take half as long again (`benchmarks/bench_busy.py`), beside three trainings more
+than ten times as long. With one, results do not depend on the number of cores, either.
 """
 
 from __future__ import annotations
