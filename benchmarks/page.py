@@ -172,7 +172,7 @@ def main() -> None:
     """Write the page."""
     found = results()
     memory = [
-        f"Training {one['shapes']} shapes takes at most {one['peak_gb']:.2f} GB with workers (goal "
+        f"Training {one['shapes']} shapes takes {one['peak_gb']:.2f} GB with workers (goal "
         f"{one['goal_gb']:g}; {one['machine']})."
         for one in found
         if "peak_gb" in one
