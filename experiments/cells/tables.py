@@ -30,6 +30,7 @@ from experiments.cells.variants import (
     SHRUNK,
     STRAYS,
     VARIANTS,
+    WARPS_AND_MODES,
 )
 from experiments.peers.classical import CLASSICAL
 from experiments.peers.difnet_run import METHOD as DIF_NET
@@ -93,13 +94,14 @@ _BASELINES = (
     *(Row(method, paper=method) for method in _OURS),
     *(Row(method) for method in (DIF_NET, *CLASSICAL)),
 )
-_OF_MANY = (MORE_WARPS, MORE_POINTS, LARGER)
+_OF_MANY = (MORE_WARPS, WARPS_AND_MODES, MORE_POINTS, LARGER)
 _TWO = (
     *_BASELINES,
     *(
         Row(DEFAULT_METHOD, variant=variant)
         for variant in (ROBUST, STRAYS, LEARNED_MODES, ONE_MEAN, NO_MODES, LOCAL)
     ),
+    Row("conv", variant=MORE_WARPS),
     *(Row(DEFAULT_METHOD, variant=variant) for variant in _OF_MANY),
 )
 TABLE2 = Table("table2", "Table 2: known and unknown shapes", "train", _TWO)

@@ -18,7 +18,7 @@ DEFAULTS, PLAIN, NO_MODES, LOCAL, ROBUST = "defaults", "plain", "no-modes", "loc
 ONE_MEAN, LEARNED_MODES, FROZEN_MODES = "one-mean", "learned-modes", "frozen-modes"
 SHRUNK, PRODUCT = "shrunk", "product"
 STRAYS, PRODUCT_STRAYS = "strays", "product-strays"
-PRODUCT_WARPS = "product-warps"
+PRODUCT_WARPS, WARPS_AND_MODES = "product-warps", "more-warps-learned-modes"
 MORE_WARPS, MORE_POINTS, LARGER = "more-warps", "more-points", "larger"
 _FINE = ConvConfig(channels=(64, 48, 32, 16), hidden=32)
 _ROBUST = {"robustness": FitConfig.robustness, "contenders": FitConfig.contenders}
@@ -80,6 +80,7 @@ VARIANTS: dict[str, Variant] = {
     # Beside the product's fit many more warped copies; and what a GPU has time for: three times the points, finer maps.
     PRODUCT_WARPS: Variant(training={"shrinkage": FEW_SHRINKAGE, "warps": MANY_WARPS}, fit=_STRAYS),
     MORE_WARPS: Variant(training={"warps": MANY_WARPS}, fit=_STRAYS),
+    WARPS_AND_MODES: Variant(training={"warps": MANY_WARPS, "modes_share": 1.0}, fit=_STRAYS),
     MORE_POINTS: Variant(training={"points": PointConfig()}, fit=_STRAYS),
     LARGER: Variant(model={"template": _FINE, "deformation": _FINE}, fit=_STRAYS),
     # A local residual after the code (its degrees of freedom are printed).
