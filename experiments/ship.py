@@ -105,7 +105,10 @@ def unseen_cell(organ: str) -> dict[str, Any]:
     }
     found = [one for one in read_results() if wanted.items() <= one["cell"].items()]
     if not found:
-        remedy = f'Run: make paper ORGAN={organ} TABLE=2 ARGS="--steps {STEPS} --iterations 100 --only {MORE_WARPS}".'
+        cell = f"{DEFAULT_METHOD}:{MORE_WARPS}"
+        remedy = (
+            f'Run: make paper ORGAN={organ} TABLE=2 ARGS="--steps {STEPS} --iterations 100 --only {cell}".'
+        )
         raise InputError(organ, "has no scores of unseen shapes", remedy)
     return found[0]
 

@@ -36,7 +36,7 @@ def arguments(title: str) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
     parser.add_argument("--steps", type=int, default=Cell.steps, help="length of each training")
     parser.add_argument("--iterations", type=int, default=Cell.iterations, help="of each fit")
-    parser.add_argument("--only", nargs="*", help="methods or variants to run")
+    parser.add_argument("--only", nargs="*", help="methods, variants or METHOD:VARIANT to run")
     parser.add_argument(
         "--smoke", action="store_true", help="a few steps on synthetic organs; nothing is kept"
     )
@@ -68,13 +68,15 @@ def execute(
 
 def _chosen(cells: Sequence[Cell], split: Split, only: Sequence[str] | None) -> list[Cell]:
     """The cells that are asked for and can be run, seed by seed."""
-    chosen = [cell for cell in cells if split.holds(cell.subset) and (not only or _name(cell) in only)]
+    chosen = [cell for cell in cells if split.holds(cell.subset) and (not only or _names(cell) & set(only))]
     return sorted(chosen, key=lambda cell: cell.seed)
 
 
-def _name(cell: Cell) -> str:
-    """What `--only` calls it: its variant, or its method where that is as by default."""
-    return cell.method if cell.variant == DEFAULTS else cell.variant
+def _names(cell: Cell) -> set[str]:
+    """What `--only` calls it: its method where that is as by default, and else its variant, of all methods or one."""
+    if cell.variant == DEFAULTS:
+        return {cell.method}
+    return {cell.variant, f"{cell.method}:{cell.variant}"}
 
 
 def smoke(table: Table, folder: Path) -> str:
