@@ -62,14 +62,14 @@ def execute(
     split = load_split(options.organ, options.data)
     seeds = range(options.seeds)
     cells = [c for t in tables for c in t.cells(options.organ, seeds, options.steps, options.iterations)]
-    run_queue(_chosen(cells, split, options.only), split, options.minutes)
+    run_queue(chosen(cells, split, options.only), split, options.minutes)
     print(show(options.organ, read_results()))
 
 
-def _chosen(cells: Sequence[Cell], split: Split, only: Sequence[str] | None) -> list[Cell]:
+def chosen(cells: Sequence[Cell], split: Split, only: Sequence[str] | None) -> list[Cell]:
     """The cells that are asked for and can be run, seed by seed."""
-    chosen = [cell for cell in cells if split.holds(cell.subset) and (not only or _names(cell) & set(only))]
-    return sorted(chosen, key=lambda cell: cell.seed)
+    found = [cell for cell in cells if split.holds(cell.subset) and (not only or _names(cell) & set(only))]
+    return sorted(found, key=lambda cell: cell.seed)
 
 
 def _names(cell: Cell) -> set[str]:
@@ -89,6 +89,6 @@ def smoke_results(tables: Sequence[Table], folder: Path, only: Sequence[str] | N
     known = FEW if all(table.subset in ("few_shot", "train") for table in tables) else SMOKE_KNOWN
     split = phantom_split(folder / "masks", known=known, unknown=1)
     cells = [c for table in tables for c in table.cells("hippocampus", [0], SMOKE_STEPS, SMOKE_ITERATIONS)]
-    cells = [dataclasses.replace(cell, smoke=True) for cell in _chosen(cells, split, only)]
+    cells = [dataclasses.replace(cell, smoke=True) for cell in chosen(cells, split, only)]
     results = run_queue(cells, split, folder=folder / "results", runs=folder / "runs")
     return [result for result in results if result is not None]

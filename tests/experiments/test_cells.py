@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from experiments.cells import cell as cells
 from experiments.cells.cell import Cell, OutOfTime, run_cell, run_queue
-from experiments.cells.command import smoke
+from experiments.cells.command import chosen, smoke
 from experiments.cells.completion import COUNTS, completion, observe
 from experiments.cells.data import PAPER, load_split, phantom_split
 from experiments.cells.tables import OWN, TABLE2, TABLE4, markdown, tables_of
-from experiments.cells.variants import DEFAULTS, LEARNED_MODES, VARIANTS
+from experiments.cells.variants import DEFAULTS, LEARNED_MODES, MORE_WARPS, VARIANTS
 from experiments.figure6 import draw
 from experiments.figure6 import markdown as figure6_table
 from experiments.peers.classical import CLASSICAL, LIMIT_VOX, cosines, linear_model, nearest, pca
@@ -41,6 +41,22 @@ def one_known_shape_is_scored(monkeypatch):
         return evaluate_known(atlas, shapes[:1], report=report)
 
     monkeypatch.setattr(cells, "evaluate_known", first_alone)
+
+
+@pytest.mark.parametrize(
+    ("only", "methods"),
+    (
+        ("conv", {"conv"}),
+        (MORE_WARPS, {"conv", "implicit-atlas+reg"}),
+        (f"conv:{MORE_WARPS}", {"conv"}),
+    ),
+)
+def test_cells_are_chosen_by_method_and_by_variant(only, methods, split):
+    cells = TABLE2.cells("hippocampus", (0, 1), 3, 5)
+    found = chosen(cells, split, [only])
+    assert {cell.method for cell in found} == methods
+    assert {cell.variant for cell in found} == {DEFAULTS if only == "conv" else MORE_WARPS}
+    assert [cell.seed for cell in found] == sorted(cell.seed for cell in found)
 
 
 @pytest.mark.slow
