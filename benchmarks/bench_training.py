@@ -109,7 +109,7 @@ def train_for_memory() -> None:
     """Train a few steps with default options on as many shapes as the paper's largest set; print the peak in GB."""
     some = phantom_shapes(13)
     shapes = [some[index % len(some)] for index in range(SHAPES)]
-    config = dataclasses.replace(default_config(SHAPES, "cpu"), steps=MEMORY_STEPS)
+    config = dataclasses.replace(default_config(SHAPES, "cpu"), steps=MEMORY_STEPS)  # with all copies
     done, most = threading.Event(), [0]
 
     def watch() -> None:

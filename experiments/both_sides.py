@@ -9,7 +9,6 @@ Results: experiments/results/both-sides-kidney.json, for docs/uses/sides.md.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
@@ -42,8 +41,7 @@ def model_of(path: Path, shapes: Sequence[Shape], steps: int) -> TrainedAtlas:
     """An atlas of shapes, as the command `train` makes it; that of an earlier call, where there is one."""
     if path.exists():
         return load(str(path))
-    config = dataclasses.replace(default_config(len(shapes), best_device()), steps=steps)
-    atlas = train(shapes, config=config)
+    atlas = train(shapes, config=default_config(len(shapes), best_device(), steps=steps))
     path.parent.mkdir(parents=True, exist_ok=True)
     atlas.save(path)
     return atlas

@@ -9,7 +9,6 @@ Results: experiments/results/known-truth-FAMILY.json and pictures, for docs/uses
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
@@ -248,8 +247,7 @@ def model_of(path: Path, masks: Path, steps: int) -> TrainedAtlas:
         return load(str(path))
     prepared = PrepareConfig(margin=MARGIN)
     shapes = [prepared.shape_of(read_mask(mask)) for mask in find_cases(masks).paths[:KNOWN]]
-    config = dataclasses.replace(default_config(KNOWN, best_device()), steps=steps)
-    atlas = train(shapes, config=config)
+    atlas = train(shapes, config=default_config(KNOWN, best_device(), steps=steps))
     path.parent.mkdir(parents=True, exist_ok=True)
     atlas.save(path)
     return atlas

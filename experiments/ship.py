@@ -8,7 +8,6 @@ is there is written anew.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ def learned(organ: str, masks: Path, steps: int) -> TrainedAtlas:
     if not folder.exists():
         prepare_folder(masks, run / "shapes", PrepareConfig(margin=MARGIN))
         shapes = list(open_store(run / "shapes"))
-        config = dataclasses.replace(default_config(len(shapes), best_device()), steps=steps)
+        config = default_config(len(shapes), best_device(), steps=steps)
         atlas = train(shapes, config=config, run=run, resume=True, progress=_report)
         atlas.save(folder, "")
     return TrainedAtlas.load(folder)

@@ -39,6 +39,14 @@ def test_a_short_time_leaves_time_to_train_after_the_warps():
     assert 0 < warps[0] < warps[1] < warps[2] < warps[3] == default_config(5, "cpu").warps
 
 
+def test_a_short_schedule_of_many_shapes_has_fewer_warps():
+    by_default = default_config(182, "cpu")
+    counts = [default_config(182, "cpu", steps=steps).warps for steps in (1, 1000, by_default.steps, 10_000)]
+    assert counts[0] == 182 < counts[1] < counts[2] == counts[3] == by_default.warps
+    assert default_config(182, "cpu", steps=1000).steps == 1000
+    assert default_config(5, "cpu", steps=1).warps == default_config(5, "cpu").warps
+
+
 def test_patterns_of_modes_are_learned_from_few_shapes_and_kept_for_many():
     assert default_config(5, "cpu").modes_share == 1 and default_config(182, "cpu").modes_share == 0
     assert default_config(5, "cpu").shrinkage > 0 and default_config(182, "cpu").shrinkage == 0

@@ -87,11 +87,9 @@ def learn(
             )
     if plan.mirror is not None:
         shapes = mirrored(shapes, wanted_names(plan.mirror, shapes), plan.mirror)
-    config = default_config(len(shapes), best_device(), plan.max_minutes, plan.seed, plan.method)
-    given = {"steps": plan.steps, "warps": plan.warps}
-    config = dataclasses.replace(
-        config, **{name: value for name, value in given.items() if value is not None}
-    )
+    config = default_config(len(shapes), best_device(), plan.max_minutes, plan.seed, plan.method, plan.steps)
+    if plan.warps is not None:
+        config = dataclasses.replace(config, warps=plan.warps)
     with console.task(f"train {organ}".strip()) as report:
         atlas = train(shapes, model, config, labels=labels, run=run, resume=plan.resume, progress=report)
     atlas.save(output, model_card(atlas, organ or output.stem))

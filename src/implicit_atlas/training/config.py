@@ -22,6 +22,7 @@ POOL = 200  # warped copies fill few shapes up to this many
 # 1500 and 3000 steps: 97.43 and 97.43 DSC; with this many 97.46 and 97.57).
 MANY_WARPS = 1000
 FEW_SHRINKAGE = 3.0  # for few shapes; clusters of many are hardly moved by it
+STEPS_A_WARP = 3  # of many: a shorter schedule has fewer copies, so that each is seen as often, 24 times
 WARPS_A_MINUTE = 50  # of a time budget: they take half of it on a slow core, and a fourth on two
 
 
@@ -106,19 +107,26 @@ def default_config(
     max_minutes: float | None = None,
     seed: int = 0,
     method: str = DEFAULT_METHOD,
+    steps: int | None = None,
 ) -> TrainConfig:
     """Options for a number of shapes on a device, for a method of `implicit_atlas.atlas.methods`.
+
+    Of a short time, and of few steps with many shapes, warped copies take a part only.
 
     Raises:
         InputError: there is no such method, or that is not a time.
     """
     check_minutes(max_minutes)
     few = shapes < FEW
+    steps = TrainConfig.steps if steps is None else steps
     warps = POOL - shapes if few else MANY_WARPS
     if max_minutes is not None:
         warps = min(warps, int(WARPS_A_MINUTE * max_minutes))
+    elif not few:
+        warps = min(warps, max(shapes, steps // STEPS_A_WARP))
     return TrainConfig(
         seed=seed,
+        steps=steps,
         max_minutes=max_minutes,
         batch=10 if few else 16,
         real_share=0.5,
