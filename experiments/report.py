@@ -23,7 +23,8 @@ for rows `robust-fit`: a loss that forgives where a shape cannot be followed, af
 codes that start at linear ones). Rows `shrunk`: templates of few shapes
 start between clusters' means and the mean of all, as the product's do; `product`: with `robust-fit`, too, and
 `product-strays`: with `strays`, all as the product does. Rows `more-warps` (with `strays`; the product's default of 50
-shapes and more) and `product-warps`: a thousand warped copies; the others have 195 of five shapes, and one of each of
+shapes and more), `more-warps-learned-modes` (patterns of modes are learned, too) and `product-warps`: a thousand warped
+copies; the others have 195 of five shapes, and one of each of
 many. Paper: ImplicitAtlas, CVPR 2022.
 """
 
