@@ -17,6 +17,7 @@ from scipy.spatial import KDTree
 
 from implicit_atlas.errors import InputError
 from implicit_atlas.geometry.distance import squared_distance
+from implicit_atlas.geometry.frame import occupied_box
 from implicit_atlas.geometry.surface_elements import neighbourhood_codes, surface_areas
 
 NSD_DEFINITION = (
@@ -104,7 +105,7 @@ def surface_distances(
     """
     truth, prediction = _as_masks(truth, prediction)
     spacing = _checked_spacing(spacing_mm)
-    box = _joint_box(truth, prediction)
+    box = occupied_box(truth | prediction)
     codes, other = neighbourhood_codes(truth[box]), neighbourhood_codes(prediction[box])
     forward, truth_areas = _sorted_distances(codes, other, spacing)
     backward, prediction_areas = _sorted_distances(other, codes, spacing)
@@ -209,16 +210,6 @@ def _checked_spacing(spacing_mm: Sequence[float]) -> tuple[float, float, float]:
     if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
         raise InputError("spacing", f"{spacing} is not a voxel size", "Give three positive numbers in mm.")
     return spacing[0], spacing[1], spacing[2]
-
-
-def _joint_box(truth: np.ndarray, prediction: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box that holds both masks; of no voxels if both are empty."""
-    either = truth | prediction
-    box = []
-    for axes in ((1, 2), (0, 2), (0, 1)):
-        inside = np.flatnonzero(either.any(axis=axes))
-        box.append(slice(inside[0], inside[-1] + 1) if len(inside) else slice(0, 0))
-    return tuple(box)
 
 
 def _crossed(codes: np.ndarray) -> np.ndarray:

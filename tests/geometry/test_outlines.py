@@ -30,6 +30,13 @@ def test_depths_are_those_of_a_half_space():
     np.testing.assert_allclose(found[3:, 22, 22], 2.0 * (5.5 - np.arange(3, 12)))
 
 
+def test_depths_across_thick_slices_are_those_of_a_slab():
+    slab = np.zeros((60, 60, 9), bool)
+    slab[..., 2:7] = True
+    found = depths(np.pad(slab, ((20, 20), (20, 20), (0, 0)), mode="edge"), np.array([1.0, 1.0, 5.0]))
+    np.testing.assert_allclose(found[50, 50], [-7.5, -2.5, 2.5, 7.5, 12.5, 7.5, 2.5, -2.5, -7.5])
+
+
 def test_a_clean_mask_has_no_stairs():
     assert stairs_of(ORGAN) is None
     assert stairs_of(np.zeros((8, 8, 8), bool)) is None

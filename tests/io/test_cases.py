@@ -118,6 +118,20 @@ def test_files_of_one_name_in_several_folders(tmp_path: Path) -> None:
     assert {problem.name for problem in found.problems} == {"s2_liver"}
 
 
+def test_links_that_lead_back_do_not_count_cases_again(tmp_path: Path) -> None:
+    for folder in ("s1", "s2", ".hidden"):
+        (tmp_path / "cases" / folder).mkdir(parents=True)
+        touch(tmp_path / "cases" / folder, "liver.nii.gz")
+        (tmp_path / "cases" / folder / "up").symlink_to(tmp_path / "cases")
+    (tmp_path / "elsewhere").mkdir()
+    touch(tmp_path / "elsewhere", "liver.nii.gz")
+    (tmp_path / "cases" / "s3").symlink_to(tmp_path / "elsewhere")
+    for pattern in ("cases/**/liver.nii.gz", "**/s*/liver.*", "cases/**"):
+        found = find_cases(tmp_path / pattern).paths
+        assert {path.parent.name for path in found} >= {"s1", "s2", "s3"} and len(found) <= 4
+    assert len(find_cases(tmp_path / "cases" / "**" / "liver.nii.gz").paths) == 3
+
+
 def test_names_of_folders_become_names_of_files(tmp_path: Path) -> None:
     long = ["x" * 120 + end for end in "ab"]
     for folder in (".a", *long):

@@ -95,10 +95,19 @@ def test_every_label_is_a_segment_by_default(series, labels, tmp_path):
     assert hd.seg.segread(tmp_path / "a.dcm").number_of_segments == 2
 
 
+def test_segments_have_names_that_the_series_could_not_write(series, labels, tmp_path):
+    out = tmp_path / "a.dcm"
+    assert run("dicom-seg", labels[0], series, "-o", out, "--segment", "肝臓=1", "--segment", "größe=2") == 0
+    found = hd.seg.segread(out)
+    assert [found.get_segment_description(n).segment_label for n in (1, 2)] == ["肝臓", "größe"]
+
+
 def test_what_is_no_such_series_or_mask_is_refused(series, labels, tmp_path, capsys):
     read, out = read_labels(labels[0]), tmp_path / "a.dcm"
-    with pytest.raises(InputError, match="0 series"):
+    with pytest.raises(InputError, match="no DICOM images"):
         write_dicom_seg(out, read, tmp_path, {1: "organ"})
+    with pytest.raises(InputError, match="does not exist"):
+        write_dicom_seg(out, read, tmp_path / "nowhere", {1: "organ"})
     with pytest.raises(InputError, match="no voxel of label 7"):
         write_dicom_seg(out, read, series, {7: "organ"})
     moved = grid().affine.copy()

@@ -174,15 +174,45 @@ def test_a_broken_dataset_json_is_named(tmp_path: Path, content: str) -> None:
         parse_labels("liver", tmp_path)
 
 
+def segmentation(path: Path, **segments: int) -> Path:
+    """A .seg.nrrd of one voxel, with such segments."""
+    lines = ["NRRD0004", "type: uchar", "dimension: 3", "sizes: 1 1 1", "encoding: raw"]
+    for number, (name, value) in enumerate(segments.items()):
+        lines += [f"Segment{number}_Name:={name}", f"Segment{number}_LabelValue:={value}"]
+    path.write_bytes("\n".join(lines).encode() + b"\n\n\x03")
+    return path
+
+
 def test_names_from_a_seg_nrrd(tmp_path: Path) -> None:
-    path = tmp_path / "a.seg.nrrd"
-    path.write_bytes(
-        b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 1 1 1\nencoding: raw\n"
-        b"Segment0_Name:=Left Kidney\nSegment0_LabelValue:=3\n"
-        b"Segment1_Name:=Cyst\nSegment1_LabelValue:=5\n\n\x03"
-    )
+    path = segmentation(tmp_path / "a.seg.nrrd", **{"Left Kidney": 3, "Cyst": 5, "Größe": 7})
     assert parse_labels("cyst,left kidney", path) == (5, 3)
     assert parse_labels("cyst", tmp_path) == (5,)
+    assert parse_labels("größe", tmp_path) == (7,)
+
+
+def test_files_that_number_an_organ_differently_are_refused(tmp_path: Path) -> None:
+    first = segmentation(tmp_path / "a.seg.nrrd", liver=1, spleen=2)
+    second = segmentation(tmp_path / "b.seg.nrrd", spleen=1, liver=2)
+    for source in (tmp_path, tmp_path / "*.seg.nrrd", [first, second]):
+        with pytest.raises(
+            InputError, match=r"b\.seg\.nrrd: .* liver is 2 in it, and liver is 1 in .*a\.seg\.nrrd"
+        ):
+            parse_labels("liver", source)
+    assert parse_labels("liver", second) == (2,)
+    segmentation(second, spleen=1)  # the label of a's liver is another organ in a file without a liver
+    with pytest.raises(InputError, match="spleen is 1 in it"):
+        parse_labels("liver", tmp_path)
+    segmentation(second, spleen=2, Liver=1, tumour=3)
+    assert parse_labels("liver,tumour", tmp_path) == (1, 3)
+
+
+def test_damaged_and_hidden_segmentations_do_not_hide_the_names_of_others(tmp_path: Path) -> None:
+    segmentation(tmp_path / "c.seg.nrrd", liver=4)
+    (tmp_path / "._a.seg.nrrd").write_bytes(b"no NRRD")
+    (tmp_path / "b.seg.nrrd").write_bytes(b"no NRRD")
+    assert parse_labels("liver", tmp_path) == (4,)
+    with pytest.raises(InputError, match=r"b\.seg\.nrrd: is no NRRD file"):
+        parse_labels("liver", tmp_path / "b.seg.nrrd")
 
 
 def test_reading_does_not_change_the_file(tmp_path: Path) -> None:

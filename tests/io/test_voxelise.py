@@ -80,6 +80,14 @@ def test_an_inward_piece_inside_is_a_cavity_and_outside_is_turned() -> None:
     assert volume_mm3(occupancy, grid) == pytest.approx(4 / 3 * np.pi * (1000 + 64), rel=0.03)
 
 
+def test_an_island_in_a_hollow_stays() -> None:
+    hollow = sphere(8, (0, 0, 0))
+    hollow.invert()
+    parts = sphere(4, (0, 0, 0)), hollow, sphere(10, (0, 0, 0))
+    occupancy, grid = voxelise(as_mesh(*parts), spacing_mm=0.5)
+    assert volume_mm3(occupancy, grid) == pytest.approx(4 / 3 * np.pi * (1000 - 512 + 64), rel=0.03)
+
+
 def test_a_mesh_partly_outside_the_grid_is_cut() -> None:
     occupancy, grid = voxelise(as_mesh(sphere(10, (0, 0, 0))), grid=Grid((21, 21, 21), np.eye(4)))
     assert volume_mm3(occupancy, grid) == pytest.approx(4 / 3 * np.pi * 1000 / 8, rel=0.25)

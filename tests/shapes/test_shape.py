@@ -181,10 +181,13 @@ def test_content_hash_is_of_the_file(tmp_path):
     assert prepare(moved, 16).content_hash != prepare(mask, 16).content_hash
 
 
-def test_content_hash_of_a_header_with_its_voxels_elsewhere(tmp_path):
-    header = tmp_path / "organ.mhd"
+@pytest.mark.parametrize("suffix", ["mhd", "mha", "nhdr", "nrrd"])
+def test_content_hash_of_a_header_with_its_voxels_elsewhere(suffix, tmp_path):
+    header = tmp_path / f"organ.{suffix}"
     header.write_text(
         "ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = organ.raw\n"
+        if suffix.startswith("m")
+        else "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 2 2\nencoding: raw\ndata file: organ.raw\n\n"
     )
     (tmp_path / "organ.raw").write_bytes(bytes(8))
     before = hash_source(header)

@@ -149,6 +149,9 @@ def test_load_shapes_takes_stores_folders_files_and_lists(masks, tmp_path):
     assert_same_shapes(from_store, load_shapes(masks, resolution=16, cache=tmp_path / "cache"))
     assert_same_shapes(from_store, open_store(tmp_path / "cache"))
     wide = PrepareConfig(16, 0.1, "isotropic")
+    assert_same_shapes(from_store, load_shapes(tmp_path / "store", like=CONFIG))
+    with pytest.raises(InputError, match=r"at .* margin 0, kind box .*, not .* margin 0\.1, kind isotropic"):
+        load_shapes(tmp_path / "store", like=wide)
     found = load_shapes(masks, like=wide)
     assert {(one.frame.resolution, one.frame.margin, one.frame.kind) for one in found} == {
         (16, 0.1, "isotropic")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import signal
 import sys
 from pathlib import Path
@@ -156,7 +157,7 @@ def reconstruct(  # noqa: PLR0913 (each is an option of the command)
     results_folder(output, [*files, *masks], formats)
     config = fit_config(iterations, local)
     with console.task("reconstruct") as report, table(output / "reconstructions.csv") as rows:
-        told = labels_of(label, masks[0]), problems.append, report
+        told = labels_of(label, masks), problems.append, report
         for found in fit_all(atlas, files, config, *told, mirror=mirror):
             rows.append(dataclasses.asdict(write_reconstruction(found, output, formats)))
     say_doubts(output, rows, "masks and meshes")
@@ -282,6 +283,9 @@ def version() -> None:
 def main() -> None:
     """Run a command; errors are one line on standard error and a non-zero exit status, never a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):  # names of cases may have letters that the output cannot say
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     keep_freed_memory()
     try:
         app()

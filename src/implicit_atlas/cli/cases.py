@@ -10,7 +10,7 @@ from typing import Any
 from implicit_atlas.errors import InputError
 
 
-def labels_of(text: str, source: Path) -> tuple[int, ...]:
+def labels_of(text: str, source: Path | Sequence[Path]) -> tuple[int, ...]:
     """Label ids of what was typed; none for an empty text."""
     from implicit_atlas.io import parse_labels
 

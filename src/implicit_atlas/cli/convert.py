@@ -43,7 +43,7 @@ def convert(
     total = len(files) + len(problems)
     results_folder(output, [path for one in sources for path in matches(one) if path.is_dir()])
     keep_sources([output / f"{file.name}.{to}" for file in files], [file.path for file in files])
-    labels, done = labels_of(label, sources[0]), []
+    labels, done = labels_of(label, sources), []
     for file in files:
         result = output / f"{file.name}.{to}"
         try:
@@ -92,6 +92,7 @@ def write_converted(source: Path, result: Path, labels: tuple[int, ...], distanc
             if labels:
                 raise InputError(source, "is a surface, without labels", "Leave --label out.")
             mesh = read_stored(source) if suffix_of(source) == ".ply" else read_mesh(source)
+            say_notes(source, mesh.notes)
         else:
             mask = read_mask(source, labels)
             mesh = occupancy_mesh(mask.occupancy, mask.grid)

@@ -55,11 +55,20 @@ def keep_sources(
     Raises:
         InputError: naming that file.
     """
-    there = {(at.st_dev, at.st_ino): path for path in results if path.exists() and (at := path.stat())}
+    there = {_identity(path): path for path in results}
     for source in sources:
-        at = source.stat() if source.exists() else None
-        if at is not None and (at.st_dev, at.st_ino) in there:
-            raise InputError(source, f"the result {there[at.st_dev, at.st_ino]} would replace it", remedy)
+        identity = _identity(source)
+        if identity is not None and identity in there:
+            raise InputError(source, f"the result {there[identity]} would replace it", remedy)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from all others; None of one that is not there, or cannot be, as its name is too long."""
+    try:
+        at = path.stat()
+    except OSError:
+        return None
+    return at.st_dev, at.st_ino
 
 
 def results_folder(output: Path, sources: Sequence[Any] = (), formats: Formats = DEFAULT) -> None:

@@ -38,7 +38,7 @@ def landmarks(  # noqa: PLR0913 (each is an option of the command)
     wanted = mask_files(targets, problems)
     unusable = len(problems)
     results_folder(output, [source, points, *wanted, *targets])
-    alike = Alike(atlas, labels_of(label, source), local, problems, mirror=mirror)
+    alike = Alike(atlas, labels_of(label, [source, *targets]), local, problems, mirror=mirror)
     with table(output / "landmarks.csv", "case") as rows:
         rows.extend(carry_landmarks(alike, source, points, wanted, output))
     doubtful = [row for row in rows if row["doubt"]]
@@ -70,7 +70,7 @@ def labels(  # noqa: PLR0913 (each is an option of the command)
     known, wanted = mask_files([sources], problems), mask_files(targets, problems)
     unusable, formats = len(problems), Formats(mask_format)
     results_folder(output, [*known, *wanted, sources, *targets], formats)
-    alike = Alike(atlas, labels_of(label, sources), local, problems, mirror=mirror)
+    alike = Alike(atlas, labels_of(label, [sources, *targets]), local, problems, mirror=mirror)
     with table(output / "labels.csv", "case") as rows:
         rows.extend(carry_labels(alike, known, wanted, output, formats))
     unusable_known = {problem.path for problem in problems} & {file.path for file in known}

@@ -62,7 +62,7 @@ def complete(  # noqa: PLR0913 (each is an option of the command)
     files = observation_files(sources)
     read = [*files, *([image] if image else []), *sources]
     results_folder(output, read, formats)
-    labels = labels_of(label, sources[0]) or atlas.config.labels
+    labels = labels_of(label, sources) or atlas.config.labels
     problems: list[Any] = []
     known = read_observations(files, seen, spread_mm, labels, problems)
     with console.task("complete") as report, table(output / "completions.csv") as rows:
@@ -99,7 +99,7 @@ def clean(  # noqa: PLR0913 (each is an option of the command)
     results_folder(output, [*files, *masks], formats)
     with console.task("clean") as report, table(output / "repairs.csv") as rows:
         told = problems.append, report, mirror
-        found = repair(atlas, files, labels_of(label, masks[0]), keep_mm, *told)
+        found = repair(atlas, files, labels_of(label, masks), keep_mm, *told)
         rows.extend(write_repair(done, output, formats) for done in found)
     say_doubts(output, rows, "masks")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])
@@ -153,7 +153,7 @@ def interpolate(  # noqa: PLR0913 (each is an option of the command)
 
     atlas, problems = load_atlas(model), []
     common = reference_template(atlas) if atlas.templates else None
-    labels = labels_of(label, first)
+    labels = labels_of(label, [first, last])
     ends = list(
         reconstruct(atlas, [first, last], None, labels, problems.append, template=common, mirror=mirror)
     )
@@ -201,7 +201,7 @@ def correspond(  # noqa: PLR0913 (each is an option of the command)
     files = mask_files(masks, problems)
     results_folder(output, [*files, *masks])
     with console.task("correspond") as report, table(output / "correspondence.csv") as rows:
-        alike = Alike(atlas, labels_of(label, masks[0]), local, problems, report, mirror)
+        alike = Alike(atlas, labels_of(label, masks), local, problems, report, mirror)
         rows.extend(correspond_all(alike, files, output, resolution))
     say_doubts(output, rows, "meshes of one topology")
     finish(problems, len(rows) + len(problems), output, [row["name"] for row in rows])

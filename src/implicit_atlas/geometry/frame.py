@@ -178,18 +178,26 @@ def bounding_box(occupancy: Bool[np.ndarray, "x y z"], grid: Grid) -> Box:
     if occupancy.shape != grid.shape:
         problem = f"shape {occupancy.shape} differs from its grid's {grid.shape}"
         raise InputError("mask", problem, "Give the mask together with its own grid.")
+    box = occupied_box(occupancy)
+    if box[0].stop == 0:
+        raise InputError("mask", "is empty", "Choose a label that occurs, or leave the case out.")
+    corners = np.array([[axis.start, axis.stop - 1] for axis in box], np.float64).T
+    first, last = np.sort(_to_canonical(grid, corners), axis=0).round().astype(int)
+    i, j, k = (slice(int(low), int(high) + 1) for low, high in zip(first, last, strict=True))
+    return i, j, k
+
+
+def occupied_box(occupancy: Bool[np.ndarray, "x y z"]) -> Box:
+    """The smallest box that holds every occupied voxel, in the array's own order; of no voxel where it is empty."""
     box = [slice(None)] * 3
     # The axis that lies together in memory goes first: the other two then look at a plane and at a crop.
     for axis in np.argsort(np.abs(occupancy.strides)):
         others = tuple(other for other in range(3) if other != axis)
         occupied = np.flatnonzero(occupancy[tuple(box)].any(axis=others))
         if occupied.size == 0:
-            raise InputError("mask", "is empty", "Choose a label that occurs, or leave the case out.")
+            return slice(0, 0), slice(0, 0), slice(0, 0)
         box[axis] = slice(int(occupied[0]), int(occupied[-1]) + 1)
-    corners = np.array([[axis.start, axis.stop - 1] for axis in box], np.float64).T
-    first, last = np.sort(_to_canonical(grid, corners), axis=0).round().astype(int)
-    i, j, k = (slice(int(low), int(high) + 1) for low, high in zip(first, last, strict=True))
-    return i, j, k
+    return box[0], box[1], box[2]
 
 
 def frame_of_box(

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter
 
-from implicit_atlas.geometry.distance import squared_distance
+from implicit_atlas.geometry.distance import nearest_empty, squared_distance
 
 # A third of the organ's slices repeat the one before: of clean masks less than a twentieth do, of slices that were
 # drawn on every second one half.
@@ -51,13 +51,29 @@ def depths(
 
     In an empty mask all lie as far outside as the array is long.
     """
-    half_mm = float(np.min(spacing_mm)) / 2  # the surface lies between the centres that transforms measure to
     padded = np.pad(occupancy, 1)
-    inner, outer = (np.sqrt(squared_distance(one, spacing_mm)) for one in (padded, ~padded))
-    inside = (slice(1, -1),) * occupancy.ndim
+    depth = np.where(padded, _to_surface(padded, spacing_mm), -_to_surface(~padded, spacing_mm))
     longest_mm = float(np.linalg.norm(np.multiply(occupancy.shape, spacing_mm)))
-    depth = np.where(padded, inner - half_mm, half_mm - outer)[inside]
-    return np.maximum(depth, -longest_mm).astype(np.float32)
+    return np.maximum(depth[(slice(1, -1),) * occupancy.ndim], -longest_mm).astype(np.float32)
+
+
+def _to_surface(
+    inside: Bool[np.ndarray, "*axes"], spacing_mm: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "*axes"]:
+    """Distances in mm from centres inside to the surface, half a voxel before the nearest centre that is empty.
+
+    Half of a voxel as it is in that direction: of thick slices it is many times as long across as along them.
+    """
+    if np.ptp(spacing_mm) == 0:
+        return np.sqrt(squared_distance(inside, spacing_mm)) - float(spacing_mm[0]) / 2
+    squares, nearest = nearest_empty(inside, spacing_mm)
+    steps = np.zeros(inside.shape)  # squared distances to the same centres, in voxels
+    for axis in reversed(range(inside.ndim)):
+        count = inside.shape[axis]
+        own = np.arange(count).reshape(-1, *(1,) * (inside.ndim - 1 - axis))
+        steps += np.square(nearest % count - own)
+        nearest = nearest // count
+    return np.sqrt(squares) * (1 - 0.5 / np.sqrt(np.maximum(steps, 1)))
 
 
 def stairs_of(occupancy: Bool[np.ndarray, "x y z"]) -> Stairs | None:

@@ -19,7 +19,7 @@ from vtkmodules.vtkCommonDataModel import vtkImageData
 from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.geometry.frame import Frame
+from implicit_atlas.geometry.frame import Frame, occupied_box
 from implicit_atlas.io.meshes import Mesh
 from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.io.vtk_files import from_poly_data
@@ -148,8 +148,11 @@ def occupancy_mesh(occupancy: Bool[np.ndarray, "x y z"], place: Frame | Grid) ->
         raise InputError("mask", problem, "Give the mask together with its own grid.")
     if isinstance(place, Frame):
         return to_world(volume_mesh(occupancy.astype(np.float32), 0.5), place)
-    vertices, faces = _lattice_surface(occupancy.astype(np.float32), 0.5)
-    return _mapped(vertices, faces, place.affine)
+    box = occupied_box(occupancy)  # an organ is a small part of a scan
+    if not box[0].stop:
+        box = (slice(0, 1),) * 3
+    vertices, faces = _lattice_surface(occupancy[box].astype(np.float32), 0.5)
+    return _mapped(vertices + [axis.start for axis in box], faces, place.affine)
 
 
 class _Refinement:

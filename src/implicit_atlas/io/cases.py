@@ -6,8 +6,8 @@ import glob
 import hashlib
 import os
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -16,6 +16,7 @@ from implicit_atlas.errors import InputError
 from implicit_atlas.io.formats import FORMAT_REMEDY, case_name, is_mask_name, unknown_format
 
 _SHOWN_FOLDERS = 5
+_ANY_DEPTH = "**"
 LONGEST, SHOWN = 180, 40  # bytes of a name that folders are part of; characters of these in a longer one
 
 
@@ -201,11 +202,44 @@ def matches(path: Path) -> list[Path]:
     if os.path.lexists(path) or not glob.has_magic(str(path)):
         return [path]
     start, *_ = fixed_part(path)
-    wild = str(path.relative_to(start)) if start != Path() else str(path)
-    found = [start / one for one in sorted(glob.glob(wild, root_dir=start, recursive=True))]  # noqa: PTH207 (any)
+    wild = path.relative_to(start) if start != Path() else path
+    found = sorted(set(_matched(start, wild.parts)), key=str)
     if not found:
         raise InputError(path, "is no file, and matches none as a pattern", "Correct it.")
     return found
+
+
+def _matched(folder: Path, wild: Sequence[str]) -> Iterator[Path]:
+    """What lies in a folder by the parts of a pattern."""
+    if _ANY_DEPTH not in wild:
+        yield from (folder / one for one in glob.glob(str(Path(*wild)), root_dir=folder))  # noqa: PTH207 (any)
+        return
+    depth = wild.index(_ANY_DEPTH)
+    rest = wild[depth + 1 :] or ("*",)
+    for top in _matched(folder, wild[:depth]) if depth else [folder]:
+        for below in _folders_below(top):
+            yield from _matched(below, rest)
+
+
+def _folders_below(top: Path) -> Iterator[Path]:
+    """A folder and those in it, by whatever depth, each once: links may lead back up. Hidden ones are passed over."""
+    seen: set[str] = set()
+    waiting = deque([top] if top.is_dir() else [])
+    while waiting:
+        folder = waiting.popleft()  # of the ways to a folder the shortest comes first
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        yield folder
+        try:
+            with os.scandir(folder) as entries:
+                inner = sorted(
+                    entry.name for entry in entries if _is_dir(entry) and not entry.name.startswith(".")
+                )
+        except OSError:  # it cannot be listed: nothing in it is found
+            continue
+        waiting += [folder / name for name in inner]
 
 
 def fixed_part(pattern: Path) -> list[Path]:

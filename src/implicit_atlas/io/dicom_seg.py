@@ -65,6 +65,9 @@ def write_dicom_seg(path: Path, labels: LabelMap, series: Path, names: Mapping[i
     except (AttributeError, ValueError, TypeError) as error:  # highdicom's words for what an image lacks
         remedy = "Give the series with the attributes that DICOM asks for; they may be empty."
         raise InputError(series, f"cannot be referred to ({error})", remedy) from error
+    made.SpecificCharacterSet = (
+        "ISO_IR 192"  # UTF-8: segments may have any name, whatever the series can write
+    )
     make_folder(path.parent)
     write_atomic(path, lambda partial: made.save_as(partial))
 
@@ -73,14 +76,17 @@ def read_series(folder: Path) -> list[Dataset]:
     """The DICOM images of a folder that holds one series; other files are passed over.
 
     Raises:
-        InputError: no image, or those of several series.
+        InputError: no such folder, no image, or those of several series.
     """
+    if not folder.is_dir():
+        problem = "is no folder" if folder.exists() else "does not exist"
+        raise InputError(folder, problem, "Give the folder of one series.")
     _highdicom()
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
     images = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+    for path in sorted(folder.iterdir()):
         try:
             image = dcmread(path)
         except (InvalidDicomError, OSError):
@@ -88,6 +94,10 @@ def read_series(folder: Path) -> list[Dataset]:
         if "PixelData" in image and "ImagePositionPatient" in image:
             images.append(image)
     series = {str(image.get("SeriesInstanceUID", "")) for image in images}
+    if not images:
+        raise InputError(
+            folder, "holds no DICOM images", "Give the folder in which the files of one series lie."
+        )
     if len(series) != 1:
         raise InputError(folder, f"holds images of {len(series)} series", "Give the folder of one series.")
     return images

@@ -39,7 +39,7 @@ def closed_surface(surface: Surface, source: Path) -> ClosedSurface:
         InputError: no triangles, NaN or absurd coordinates, vertices that do not exist, holes that cannot be
             filled, no enclosed volume.
     """
-    _check(surface, source)
+    check_surface(surface, source)
     vertices, faces = _compact(surface.vertices, surface.faces)
     notes: list[str] = []
     collapsed = len(surface.faces) - len(faces)
@@ -63,8 +63,12 @@ def enclosed_volume(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarra
     return float(np.einsum("fi,fi->", a, np.cross(b, c)) / 6)
 
 
-def _check(surface: Surface, source: Path) -> None:
-    """Refuse what no repair can help."""
+def check_surface(surface: Surface, source: Path) -> None:
+    """Refuse what no repair can help.
+
+    Raises:
+        InputError: no triangles, NaN or absurd coordinates, or vertices that do not exist.
+    """
     vertices, faces = surface.vertices, surface.faces
     if len(faces) == 0:
         raise InputError(

@@ -17,7 +17,7 @@ from jaxtyping import Float64, Int64
 from implicit_atlas.errors import InputError
 from implicit_atlas.io.formats import suffix_of, unknown_format
 from implicit_atlas.io.legacy_vtk import read_legacy_vtk
-from implicit_atlas.io.mesh_repair import closed_surface, enclosed_volume
+from implicit_atlas.io.mesh_repair import check_surface, closed_surface, enclosed_volume
 from implicit_atlas.io.output import make_folder
 from implicit_atlas.io.surface_files import Surface, read_obj, read_ply, read_stl
 from implicit_atlas.io.vtk_files import read_vtp, write_vtp
@@ -118,11 +118,10 @@ def read_stored(path: Path) -> Mesh:
     """Read a PLY as it is, for meshes whose vertices correspond: nothing is merged, dropped or filled.
 
     Raises:
-        InputError: it cannot be parsed, or has no triangles.
+        InputError: it cannot be parsed, has no triangles, or what no surface has.
     """
     stored = read_ply(path)
-    if not len(stored.faces):
-        raise InputError(path, "has no triangles", "Give meshes that `implicit-atlas correspond` wrote.")
+    check_surface(stored, path)
     return Mesh(stored.vertices * (1 if stored.space == "RAS" else _FLIP_XY), stored.faces)
 
 

@@ -190,7 +190,7 @@ def _nrrd_lines(stream: BufferedIOBase, path: Path) -> tuple[list[str], int]:
         raise InputError(path, "is no NRRD file", _REEXPORT)
     lines: list[str] = []
     while stream.tell() < MAX_HEADER_BYTES:
-        text = stream.readline(MAX_HEADER_BYTES).decode("latin-1").strip()
+        text = _text(stream.readline(MAX_HEADER_BYTES))
         if not text:
             return lines, stream.tell()
         lines.append(text)
@@ -201,13 +201,21 @@ def _metaimage_lines(stream: BufferedIOBase, path: Path) -> tuple[list[str], int
     """Return the header's lines and the position behind ElementDataFile, which ends it."""
     lines: list[str] = []
     while stream.tell() < MAX_HEADER_BYTES:
-        text = stream.readline(MAX_HEADER_BYTES).decode("latin-1").strip()
+        text = _text(stream.readline(MAX_HEADER_BYTES))
         if "=" not in text:
             break
         lines.append(text)
         if _split_line(text, "=")[0] == "elementdatafile":
             return lines, stream.tell()
     raise InputError(path, "is no MetaImage file, or its header is truncated", DAMAGED_REMEDY)
+
+
+def _text(line: bytes) -> str:
+    """UTF-8, as 3D Slicer writes names, or what older programs wrote."""
+    try:
+        return line.decode().strip()
+    except UnicodeDecodeError:
+        return line.decode("latin-1").strip()
 
 
 def _split_line(line: str, separator: str) -> tuple[str, str]:

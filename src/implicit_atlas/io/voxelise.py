@@ -43,13 +43,12 @@ def voxelise(
     # A grid with a left-handed affine mirrors the surface, and with it the sign of volumes.
     faces = mesh.faces if np.linalg.det(world_to_voxel[:3, :3]) > 0 else mesh.faces[:, ::-1]
     occupancy = np.zeros(grid.shape, bool)
-    inward: list[np.ndarray] = []
-    for piece in _pieces(faces, len(vertices)):
-        if enclosed_volume(vertices, piece) < 0:
-            inward.append(piece)
-        else:
+    pieces = [(enclosed_volume(vertices, piece), piece) for piece in _pieces(faces, len(vertices))]
+    # From the largest on: an island in a hollow of an organ comes after it.
+    for volume, piece in sorted(pieces, key=lambda one: -abs(one[0])):
+        if volume >= 0:
             _paint(occupancy, vertices, piece, value=True)
-    for piece in inward:
+            continue
         inside = np.zeros(grid.shape, bool)
         _paint(inside, vertices, piece, value=True)
         is_cavity = occupancy[inside].mean() > 0.5 if inside.any() else False

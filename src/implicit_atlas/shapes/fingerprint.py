@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from implicit_atlas.errors import InputError
+from implicit_atlas.geometry.frame import occupied_box
 from implicit_atlas.io import (
     CaseFile,
     LabelMap,
@@ -156,7 +157,7 @@ def fingerprint_case(
         InputError: the labels do not occur, or the mask is empty.
     """
     mask = select_mask(label_map, labels)
-    grid, box = mask.grid, _bounding_box(mask.occupancy)
+    grid, box = mask.grid, occupied_box(mask.occupancy)
     organ = np.asfortranarray(mask.occupancy[box])
     piece_voxels = _piece_voxels(organ, _ALL_NEIGHBOURS)
     # One layer of background around the box joins everything outside; what else is background is enclosed.
@@ -220,13 +221,6 @@ def _piece_voxels(
     pieces = np.empty(in_c_order.shape, np.int32)
     ndimage.label(in_c_order, structure=neighbours, output=pieces)
     return np.bincount(pieces.ravel())[1:]
-
-
-def _bounding_box(occupancy: Bool[np.ndarray, "x y z"]) -> tuple[slice, slice, slice]:
-    """Return the slices of the smallest box that holds every occupied voxel."""
-    first, second, third = (np.flatnonzero(occupancy.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
-    i, j, k = (slice(int(axis[0]), int(axis[-1]) + 1) for axis in (first, second, third))
-    return i, j, k
 
 
 def _world_extent_mm(shape: tuple[int, ...], grid: Grid) -> tuple[float, float, float]:

@@ -197,7 +197,8 @@ def hash_source(path: Path) -> str:
     Raises:
         InputError: a file cannot be read.
     """
-    claim = {".nhdr": nrrd_claim, ".mhd": metaimage_claim}.get(suffix_of(path))
+    claims = {".nhdr": nrrd_claim, ".nrrd": nrrd_claim, ".mhd": metaimage_claim, ".mha": metaimage_claim}
+    claim = claims.get(suffix_of(path))  # each of them may name a second file
     payload = path if claim is None else claim(path).path
     if payload == path:
         return sha256_file(path)

@@ -190,7 +190,7 @@ def load_shapes(  # noqa: PLR0913 (options of a main verb)
     """
     single = Path(source) if isinstance(source, (str, Path)) else None
     if single is not None and single.is_dir() and is_store(single):
-        return list(_store_with(single, as_label_ids(labels), resolution))
+        return list(_store_with(single, as_label_ids(labels), resolution, like))
     config = like or PrepareConfig()
     config = replace(
         config,
@@ -257,21 +257,24 @@ def shape_from_array(
     return config.shape_of(mask, name)
 
 
-def _store_with(folder: Path, labels: Sequence[int], resolution: int | None) -> ShapeStore:
+def _store_with(
+    folder: Path, labels: Sequence[int], resolution: int | None, like: PrepareConfig | None
+) -> ShapeStore:
     """Open a store; refuse one that was prepared in another way than is asked for."""
     store = open_store(folder)
-    wanted = PrepareConfig(
-        store.config.resolution if resolution is None else resolution,
-        store.config.margin,
-        store.config.kind,
-        tuple(labels) or store.config.labels,
+    as_it_is = like or store.config
+    wanted = replace(
+        as_it_is,
+        resolution=as_it_is.resolution if resolution is None else resolution,
+        labels=tuple(labels) or as_it_is.labels,
     )
     if wanted != store.config:
-        problem = (
-            f"was prepared at resolution {store.config.resolution} with labels {store.config.labels}, "
-            f"not {wanted.resolution} with {wanted.labels}"
+        has, asked = (
+            f"resolution {one.resolution}, margin {one.margin:g}, kind {one.kind} and labels {one.labels}"
+            for one in (store.config, wanted)
         )
-        raise InputError(folder, problem, "Leave these options out, or prepare the masks again with them.")
+        remedy = "Leave these options out, or prepare the masks again with them (or name their folder here)."
+        raise InputError(folder, f"was prepared at {has}, not {asked}", remedy)
     return store
 
 
