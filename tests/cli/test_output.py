@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
-from commands import table
+from commands import run, table
 
 from implicit_atlas.cli.output import add_to_csv, finish
-from implicit_atlas.io import Problem
+from implicit_atlas.io import Problem, write_mask
+from implicit_atlas.io.voxel_grid import Grid
 from implicit_atlas.support import files
 
 
@@ -34,6 +37,16 @@ def test_a_table_keeps_what_was_said_of_other_cases(tmp_path):
     add_to_csv(path, [{"name": "d", "doubt": ""}])
     assert table(path) == [{"name": "d", "doubt": ""}]
     assert path.with_name("completions.csv.before").read_bytes() == b"\xff\xfe no table"
+
+
+def test_names_that_the_output_has_no_letters_for_are_written_all_the_same(tmp_path, monkeypatch):
+    grid = Grid((9, 9, 9), np.eye(4))
+    write_mask(tmp_path / "肝臓.nii.gz", np.pad(np.ones((5, 5, 5), bool), 2), grid)
+    said = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", said)
+    assert run("check", tmp_path) == 0
+    said.flush()
+    assert r"\u809d\u81d3" in said.buffer.getvalue().decode("cp1252")
 
 
 def test_a_mask_has_a_row_in_the_table_of_the_command_that_wrote_it_last(tmp_path):
