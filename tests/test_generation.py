@@ -64,6 +64,19 @@ def test_a_line_between_two_shapes_has_both_ends():
         interpolate(tiny_atlas(), first, last, 1)
 
 
+def test_a_line_between_mirrored_shapes_is_of_their_side():
+    ends = tiny_atlas().fit([shape.mirrored() for shape in SHAPES[5:7]], FIT, template=0)
+    assert all(step.placed().mirrored for step in interpolate(tiny_atlas(), *ends, 3))
+    # Of the shape in its scan the line's end has the same vertices, but for where its cube lies.
+    made, fitted = interpolate(tiny_atlas(), *ends, 2)[0].mesh(), ends[0].mesh()
+    for axis in range(3):
+        own, found = (mesh.vertices[:, axis] - mesh.vertices[:, axis].mean() for mesh in (made, fitted))
+        assert abs(np.mean(own**3) - np.mean(found**3)) < 0.1 * np.mean(np.abs(found) ** 3)
+    (other,) = tiny_atlas().fit(SHAPES[6:7], FIT, template=0)
+    with pytest.raises(InputError, match="different sides"):
+        interpolate(tiny_atlas(), ends[0], other)
+
+
 def test_codes_that_are_none_are_refused():
     with pytest.raises(InputError, match="finite numbers"):
         tiny_atlas().shape_of("mine", np.full(3, 1.0))

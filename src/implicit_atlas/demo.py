@@ -75,11 +75,14 @@ def run(data: Path | None, output: Path, minutes: float) -> None:
     learned = templates(atlas)
     table = write_templates(atlas, learned, output / "templates")
     _picture(found[:SHOWN], learned, output / "demo.png")
-    said = _complete(atlas, data / unseen[0].source, output)
     results = {"known": known.to_json(), "unknown": unknown.to_json()}
     write_json(output / "evaluation.json", results)
     write_json(output / "unknown.json", results["unknown"])
     write_report(atlas, output / "demo.atlas", output / "report.html", output / "unknown.json")
+    try:
+        said = _complete(atlas, data / unseen[0].source, output)
+    except InputError as error:
+        said = f"{unseen[0].name} could not be completed: {error}"
     print("\n" + _summary(known, unknown) + "\n\n" + table + "\n\n" + said)
     print(
         f"\neverything is in {output} (start with demo.png and report.html); {time.perf_counter() - begun:.0f} s in all"

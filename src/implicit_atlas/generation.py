@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -82,10 +83,11 @@ def mean_shapes(atlas: TrainedAtlas) -> list[Fit]:
 def interpolate(atlas: TrainedAtlas, first: Fit, last: Fit, steps: int = 5) -> list[Fit]:
     """Shapes on the line between the codes of two, both ends included.
 
-    They deform the ends' template, and their sizes lie between those of the ends. Local residuals are left out.
+    They deform the ends' template, and their sizes lie between those of the ends. Local residuals are left out. They
+    are of the ends' side: mirror images of the atlas's shapes where the ends were fitted so.
 
     Raises:
-        InputError: fewer than two steps, or ends of another atlas or that deform different templates.
+        InputError: fewer than two steps, or ends of another atlas, that deform different templates, or of two sides.
         FitError: an end that failed.
     """
     if steps < 2:
@@ -97,9 +99,13 @@ def interpolate(atlas: TrainedAtlas, first: Fit, last: Fit, steps: int = 5) -> l
     if template != ends[1].template:
         problem = f"deform different templates, {template} and {ends[1].template}"
         raise InputError("the ends", problem, "Fit both by one template: fit(shapes, template=...).")
+    mirrored, other = (end.frame is not None and end.frame.mirrored for end in (first, last))
+    if mirrored != other:
+        remedy = "Choose two of one side, or fit both as they are (--mirror no)."
+        raise InputError("the ends", "are of different sides", remedy)
     shares = np.linspace(0, 1, steps)
     sizes = [_size_mm(atlas, end) for end in (first, last)]
-    return [
+    line = [
         atlas.shape_of(
             f"{first.name} to {last.name}, {share:.2f}",
             (1 - share) * ends[0].code + share * ends[1].code,
@@ -108,6 +114,7 @@ def interpolate(atlas: TrainedAtlas, first: Fit, last: Fit, steps: int = 5) -> l
         )
         for share in shares
     ]
+    return [replace(shape, frame=replace(shape.placed(), mirrored=mirrored)) for shape in line]
 
 
 def _size_mm(atlas: TrainedAtlas, end: Fit) -> np.ndarray:

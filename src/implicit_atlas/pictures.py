@@ -58,9 +58,14 @@ def surfaces(path: Path, rows: Sequence[Sequence[Panel]], title: str = "") -> No
             place = (c / columns, low + (HIGH - WIDE) / 2 / height, 1 / columns, WIDE / height)
             _draw(figure.add_axes(place, projection="3d", proj_type="ortho"), panel, scale)
             figure.text(
-                (c + 0.5) / columns, low + 0.04 * HIGH / height, panel.caption, fontsize=9, ha="center"
+                (c + 0.5) / columns,
+                low + 0.04 * HIGH / height,
+                panel.caption,
+                fontsize=9,
+                ha="center",
+                parse_math=False,
             )
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     _save(figure, path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from atlas_samples import dsc
 from commands import paths, run, surface_points, table
 
+from implicit_atlas import load
 from implicit_atlas.io import Landmarks, read_mask, write_landmarks
 from implicit_atlas.tasks.observations import observation_files, read_observations
 
@@ -100,11 +102,34 @@ def test_an_atlas_of_case_folders_knows_their_names(case_folders, capsys):
     only.write_text("s0_liver\ns1_liver\n")
     given = (case_folders / "*" / "organs", "-o", case_folders / "a.atlas", "--only", only)
     other_side = case_folders / "right.txt"
-    other_side.write_text("s1/organs/liver.nii.gz\n")
+    other_side.write_text("s1/organs/liver.nii.gz\ns1_livre\n")
+    assert run("train", *given, "--steps", 1, "--warps", 0, "--mirror", other_side) == 1
+    assert "names cases that are not there: s1_livre" in capsys.readouterr().err
+    other_side.write_text("s1/organs/liver.nii.gz\n", encoding="utf-8-sig")
     assert run("train", *given, "--steps", 1, "--warps", 0, "--mirror", other_side) == 0
     assert "1 of 2 shapes are mirrored" in capsys.readouterr().out
     assert run("evaluate", case_folders / "a.atlas", case_folders / "s*" / "organs", "--known") == 0
     assert "s0_liver" in capsys.readouterr().out
+
+
+def test_each_model_has_a_run_of_its_own(case_folders, capsys):
+    given = ("train", case_folders / "*" / "organs", "--steps", 1, "--warps", 0, "-o")
+    for name in ("a.v1", "a.v2", "a.atlas"):
+        assert run(*given, case_folders / name) == 0
+    assert all((case_folders / f"{name}.run").is_dir() for name in ("a.v1", "a.v2", "a"))
+    for name in ("a.run", "."):
+        assert run(*given, case_folders / name if name != "." else name) == 1
+        assert "cannot be the name of a model" in capsys.readouterr().err
+
+
+def test_names_that_are_no_text_are_learned_and_read_again(case_folders):
+    organ = next((case_folders / "s0" / "organs").iterdir())
+    folder = case_folders / "odd"
+    folder.mkdir()
+    for name in (b"M\xfcller.nii.gz", b"other.nii.gz"):
+        shutil.copy(organ, os.fsencode(folder) + b"/" + name)
+    assert run("train", folder, "-o", case_folders / "odd.atlas", "--steps", 1, "--warps", 0) == 0
+    assert load(case_folders / "odd.atlas").config.names == ("M\udcfcller", "other")
 
 
 def test_completions_are_named_by_their_folders(model, masks, case_folders):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from commands import run, table
@@ -28,6 +30,17 @@ def meshes(tmp_path_factory):
         radii = np.array([10 + 2 * rng.standard_normal(), 10.0, 10 + GROWTH * (index >= COUNT // 2)])
         write_mesh(folder / f"case{index:02d}.ply", Mesh(unit * radii + rng.uniform(-50, 50, 3), ball.faces))
     return folder
+
+
+def test_too_few_meshes_leave_earlier_results(meshes, tmp_path):
+    assert run("statistics", meshes, "-o", tmp_path / "out", "--modes", 1) == 0
+    two = tmp_path / "two"
+    two.mkdir()
+    for path in sorted(meshes.iterdir())[:2]:
+        shutil.copy(path, two)
+    before = sorted((tmp_path / "out").iterdir())
+    assert run("statistics", two, "-o", tmp_path / "out") == 1
+    assert sorted((tmp_path / "out").iterdir()) == before
 
 
 def test_one_mode_is_found_where_one_thing_varies(meshes, tmp_path):

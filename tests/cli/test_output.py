@@ -55,6 +55,10 @@ def test_a_mask_has_a_row_in_the_table_of_the_command_that_wrote_it_last(tmp_pat
     assert [row["name"] for row in table(tmp_path / "reconstructions.csv")] == ["b"]
     add_to_csv(tmp_path / "repairs.csv", [{"name": name, "doubt": ""} for name in "ab"])
     assert not (tmp_path / "reconstructions.csv").exists() and not (tmp_path / "completions.csv").exists()
+    add_to_csv(tmp_path / "labels.csv", [{"case": "b", "doubt": ""}], key="case")
+    assert [row["name"] for row in table(tmp_path / "repairs.csv")] == ["a"]
+    add_to_csv(tmp_path / "repairs.csv", [{"name": name, "doubt": ""} for name in "ab"])
+    assert not (tmp_path / "labels.csv").exists()
     own = tmp_path / "completions.csv"
     own.write_text("name,volume\na,1\n")
     add_to_csv(tmp_path / "repairs.csv", [{"name": "a", "doubt": ""}])

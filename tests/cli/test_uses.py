@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import nibabel
 import numpy as np
 import pytest
@@ -75,6 +77,12 @@ def test_shapes_are_generated_and_interpolated(model, masks, tmp_path):
     assert run("interpolate", model, first, last, "-o", tmp_path / "line", "--steps", 3) == 0
     assert len(table(tmp_path / "line" / "shapes.csv")) == 3
     assert (tmp_path / "line" / "steps.png").stat().st_size > 1000
+    ends = [tmp_path / "line" / f"step-{index:03d}.nii.gz" for index in range(2)]
+    odd = tmp_path / "$\\bad{x$.nii.gz"
+    shutil.copy(first, odd)
+    assert run("interpolate", model, *ends, "-o", tmp_path / "line", "--mask-format", "nrrd") == 1
+    assert all(path.exists() for path in ends)
+    assert run("interpolate", model, odd, last, "-o", tmp_path / "odd", "--steps", 2) == 0
 
 
 def test_meshes_of_one_topology(model, masks, tmp_path, capsys):

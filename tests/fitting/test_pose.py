@@ -188,6 +188,27 @@ def test_a_draw_of_a_case_does_not_depend_on_what_is_completed_beside_it():
     assert (together.centre - again.centre).abs().amax(1).min() > 0.1
 
 
+def test_points_that_guide_a_search_do_not_make_its_end_more_probable():
+    """However many they are, and although points that crowd weigh less."""
+    atlas, seen = tiny_atlas(), half_of(SHAPES[6])[0]
+    prior = ShapePrior(atlas.prior, pose=pose_prior(atlas.config))
+    far = seen.points.mean(0) + np.random.default_rng(0).uniform(200, 300, (500, 3))  # outside, as they say
+    guided = Observations(
+        np.concatenate([seen.points, far]),
+        np.concatenate([seen.occupancy, np.zeros(500)]),
+        np.concatenate([np.asarray(seen.weight), np.ones(500)]),
+        spread=np.concatenate([seen.spreads, np.full(500, np.inf)]),
+        guides=500,
+    )
+    assert np.array_equal(guided.unguided().points, seen.points) and seen.unguided() is seen
+    batches = [SparseBatch(atlas.network, [one], prior, SparseConfig()) for one in (seen, guided)]
+    free = torch.zeros((1, batches[0].size))
+    plain, alone = (batch.improbability(free, torch.tensor([0]), guided=False) for batch in batches)
+    torch.testing.assert_close(plain, alone)
+    torch.testing.assert_close(batches[0].improbability(free, torch.tensor([0])), plain)
+    assert abs(batches[1].improbability(free, torch.tensor([0])) - plain) > 1  # by which none may be judged
+
+
 def test_draws_follow_the_most_probable_shape_and_spread_where_nothing_was_seen():
     seen, axis = half_of(SHAPES[6])
     (alone,) = tiny_atlas().complete_in_scan([seen])

@@ -50,6 +50,20 @@ def mean_dsc(shape: Shape) -> float:
     return dsc(nothing.occupancy(), shape.occupancy)
 
 
+def test_points_on_the_boundary_lie_on_it_where_nothing_else_is_said():
+    seen = dataclasses.replace(boundary(UNSEEN, 200), spread=None)
+    (found,) = tiny_atlas().complete([seen], QUICK)
+    assert found.failure is None and dsc(found.occupancy(), UNSEEN.occupancy) > mean_dsc(UNSEEN)
+
+
+def test_labels_that_the_mean_shape_agrees_with_are_no_failure():
+    nothing = tiny_atlas().complete([observe(UNSEEN, 600, 1e-9)], QUICK)[0]
+    corners = np.array(np.meshgrid([-0.97, 0.97], [-0.97, 0.97], [-0.97, 0.97])).reshape(3, -1).T
+    assert not (nothing.logits_at(corners) > 0).any()
+    (found,) = tiny_atlas().complete([Observations(corners, np.zeros(8), name="outside")], QUICK)
+    assert found.failure is None and dsc(found.occupancy(), nothing.occupancy()) > 0.9
+
+
 def test_volumes_are_read_as_one_by_one():
     torch.manual_seed(0)
     volumes, owner = torch.randn(3, 8, 8, 8), torch.tensor([2, 0, 2])

@@ -268,6 +268,13 @@ def test_parts_keep_their_labels(clean_mask, tmp_path):
     assert hole.tolist() == [5, 5, 2, 2]
 
 
+def test_a_mask_of_one_label_keeps_it(clean_mask, tmp_path):
+    write_label_map(tmp_path / "six.nii.gz", clean_mask.occupancy * np.uint8(6), clean_mask.grid)
+    (done,) = repair(tiny_atlas(), [tmp_path / "six.nii.gz"])
+    write_repair(done, tmp_path / "out")
+    assert np.array_equal(read_labels(tmp_path / "out" / "six.nii.gz").values, 6 * done.occupancy)
+
+
 def test_stairs_are_smoothed_before_a_shape_is_fitted(clean_mask, tmp_path):
     axis = int(np.argmax([np.ptp(index) for index in np.nonzero(clean_mask.occupancy)]))
     drawn = np.moveaxis(clean_mask.occupancy, axis, 0)[1::3]

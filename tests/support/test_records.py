@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from implicit_atlas.errors import InputError
-from implicit_atlas.support.records import dump_json, from_json, parse_json
+from implicit_atlas.support.records import check_choices, dump_json, from_json, parse_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,3 +132,26 @@ def test_bad_json_is_refused(text: bytes) -> None:
 def test_numbers_that_json_lacks_are_not_written() -> None:
     with pytest.raises(ValueError, match="JSON"):
         dump_json({"a": float("nan")})
+
+
+def test_names_that_are_no_text_come_back() -> None:
+    data = {"name": "M\udcfcller", "other": "Größe"}
+    assert parse_json(dump_json(data), "c.json") == data
+
+
+class Chosen:
+    """As a dataclass, but with values that are checked by nobody else."""
+
+    kind: Literal["a", "b"]
+    count: int
+
+    def __init__(self, kind: object, count: object) -> None:
+        self.__dict__.update(kind=kind, count=count)
+
+
+def test_what_is_no_choice_is_named_and_numbers_of_numpy_become_pythons() -> None:
+    chosen = Chosen("b", np.int64(3))
+    check_choices(chosen, "network")
+    assert type(chosen.count) is int and chosen.count == 3
+    with pytest.raises(InputError, match=r"network: cannot have kind 'c'\. Choose one of: a, b"):
+        check_choices(Chosen("c", 3), "network")

@@ -9,6 +9,8 @@ from atlas_samples import RESOLUTION, dsc, phantom_shapes
 from reference import warp_occupancy_literal
 
 from implicit_atlas.geometry.kernels import warp_occupancy
+from implicit_atlas.shapes.manifest import PrepareConfig
+from implicit_atlas.shapes.store import shape_from_array
 from implicit_atlas.training.augment import REACH, WarpConfig, random_warp, warp
 
 STILL = WarpConfig(affine=0.0, elastic=(), nodes=())
@@ -33,6 +35,22 @@ def test_warps_fill_their_box_and_stay_shapes(seed):
     assert all(faces_touched(warped))
     assert 0.4 < warped.sum() / shape.sum() < 2
     assert dsc(warped, shape) < 0.995
+
+
+@pytest.mark.parametrize(
+    ("margin", "kind"), [(0.0, "box"), (0.1, "box"), (0.0, "isotropic"), (0.1, "isotropic")]
+)
+def test_warps_lie_in_their_frames_as_the_shapes_do(margin, kind):
+    wide = np.zeros((160, 160, 160), bool)
+    places = np.indices((80, 128, 48)).T / (39.5, 63.5, 23.5) - 1
+    wide[40:120, 16:144, 56:104] = np.linalg.norm(places, axis=-1).T < 1
+    shape = shape_from_array(wide, np.eye(4), like=PrepareConfig(64, margin, kind))
+    copy = warp(shape.occupancy, STILL, 0, margin, kind)
+    assert dsc(copy, shape.occupancy) > 0.95
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        ends = [np.flatnonzero(one.any(others))[[0, -1]] for one in (copy, shape.occupancy)]
+        assert np.abs(ends[0] - ends[1]).max() <= 1
 
 
 def test_no_strength_is_no_warp():

@@ -18,7 +18,7 @@ from implicit_atlas.training.loop import loss_terms
     "options",
     [
         *({"max_minutes": 0.0}, {"max_minutes": float("nan")}, {"steps": 0}, {"batch": 0}),
-        *({"seed": -1}, {"real_share": 1.5}),
+        *({"seed": -1}, {"real_share": 1.5}, {"warps": 5, "real_share": 1.0}, {"warps": 5, "batch": 1}),
     ],
 )
 def test_senseless_schedules_are_refused(options):

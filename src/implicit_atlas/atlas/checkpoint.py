@@ -137,7 +137,7 @@ def save_folder(
     contents = {
         CONFIG: dump_json({"schema_version": SCHEMA_VERSION, **config}),
         WEIGHTS: encode_tensors(weights),
-        CARD: card.encode("utf-8"),
+        CARD: card.encode(errors="backslashreplace"),
     }
     if codes is not None:
         contents[CODES] = encode_tensors(codes)

@@ -13,6 +13,7 @@ from implicit_atlas.atlas.field import Atlas, Field, Selection
 from implicit_atlas.atlas.losses import LossWeights
 from implicit_atlas.atlas.modes import Modes
 from implicit_atlas.errors import InputError
+from implicit_atlas.support.records import check_choices
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         method_of(self.method)
+        check_choices(self, "network")
         if self.code_size < 1 or self.templates < 1:
             problem = f"code size {self.code_size} and {self.templates} templates are not both positive"
             raise InputError("model configuration", problem, "Give positive numbers.")

@@ -64,7 +64,7 @@ def wanted_names(only: str, sources: Sequence[Any] = ()) -> set[str]:
     """
     file, key = list_file(only)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         lists = json.loads(text) if key else {"": text.splitlines()}
         if key not in lists:
             there = ", ".join(lists) or "none"
@@ -110,12 +110,13 @@ def chosen(sources: list[Any], only: str | None, all_there: bool = True) -> list
     return found
 
 
-def mirrored(shapes: Sequence[Any], wanted: set[str], source: str) -> list[Any]:
+def mirrored(shapes: Sequence[Any], wanted: set[str], source: str, there: set[str]) -> list[Any]:
     """Shapes, those of some names mirrored, and how many are said; other names may be of cases that were left out.
 
     Raises:
-        InputError: no shape has one of the names.
+        InputError: no shape has one of the names, or no case at all that is there.
     """
+    _refuse_missing(wanted - there, there, source)
     count = len(wanted & {shape.name for shape in shapes})
     if not count:
         raise InputError(source, "names none of the cases", "Correct the list.")

@@ -24,8 +24,11 @@ TABLES = (
     "template.ply",
 )
 
-# Tables of masks that are named as their cases.
-MASKS = {"reconstructions.csv", "completions.csv", "repairs.csv"}
+# Tables of masks that are named as their cases, and the columns with these names.
+MASKS = {
+    **dict.fromkeys(("reconstructions.csv", "completions.csv", "repairs.csv", "organs.csv"), "name"),
+    "labels.csv": "case",
+}
 
 PATIENCE = 60.0  # seconds to wait for another call that writes a table in the same folder
 
@@ -158,8 +161,8 @@ def add_to_csv(path: Path, rows: list[Row], key: str = "name", gone: str = "") -
     with _in_turn(path.parent):
         before = [row for row in _kept_rows(path, {key}) if row[key] not in names]
         write_csv(path, [row for row in before if not (gone and row[key].startswith(gone))] + rows)
-        for other in MASKS - {path.name} if path.name in MASKS else ():
-            _drop_rows(path.parent / other, key, names)
+        for other in MASKS.keys() - {path.name} if path.name in MASKS else ():
+            _drop_rows(path.parent / other, MASKS[other], names)
 
 
 def _drop_rows(path: Path, key: str, names: set[str]) -> None:
@@ -192,11 +195,16 @@ def _in_turn(folder: Path) -> Iterator[None]:
         yield
 
 
-def remove_results(output: Path, name: str) -> None:
-    """Remove what earlier calls wrote of cases of a name, which may hold wildcards."""
-    for result in results_in_any_format(Path(), name):
-        for path in output.glob(str(result)):
-            path.unlink()
+def remove_results(output: Path, name: str, read: Iterable[Path] = ()) -> None:
+    """Remove what earlier calls wrote of cases of a name, which may hold wildcards.
+
+    Raises:
+        InputError: one of them is read now.
+    """
+    earlier = [path for result in results_in_any_format(Path(), name) for path in output.glob(str(result))]
+    keep_sources(earlier, read)
+    for path in earlier:
+        path.unlink()
 
 
 def _kept_rows(path: Path, columns: set[str]) -> list[Row]:

@@ -30,6 +30,7 @@ def statistics(  # noqa: PLR0913 (each is an option of the command)
 ) -> None:
     """Mean shape, modes of +-2 deviations, compactness, generality, specificity; where two groups differ."""
     from implicit_atlas.statistics import align
+    from implicit_atlas.statistics.cases import check_at_least
     from implicit_atlas.statistics.files import corresponding, read_groups, write_comparison, write_modes
 
     folder = meshes / "meshes" if (meshes / "meshes").is_dir() else meshes
@@ -46,6 +47,7 @@ def statistics(  # noqa: PLR0913 (each is an option of the command)
     with tempfile.TemporaryDirectory() as store:
         shapes, faces = corresponding(paths, Path(store) / "vertices.npy")
         alike = align(shapes, scale)
+        check_at_least(len(paths), 3, "shapes")
         for old in (*output.glob("mode-*-*.ply"), output / "groups.vtp"):  # of an earlier call
             old.unlink(missing_ok=True)
         curves, scores = write_modes(alike, faces, names, modes, output, seed)

@@ -39,7 +39,18 @@ def _keep_trained(output: Path, run: Path) -> None:
         raise InputError(output, "is a model already", remedy)
     if (run / STATE).exists():
         remedy = "Give --resume to go on with it, or --overwrite to train anew."
-        raise InputError(run, "holds a training that was not finished", remedy)
+        raise InputError(run, "holds a training already", remedy)
+
+
+def run_of(output: Path) -> Path:
+    """The folder of a model's training: beside it, with the suffix .run.
+
+    Raises:
+        InputError: no model can have that name.
+    """
+    if not output.name or output.suffix == ".run":
+        raise InputError(str(output), "cannot be the name of a model", "Give one like -o liver.atlas.")
+    return output.with_name(output.name.removesuffix(".atlas") + ".run")
 
 
 def learn(
@@ -60,7 +71,7 @@ def learn(
     from implicit_atlas.training.config import check_minutes
     from implicit_atlas.training.learning import best_device, train
 
-    problems, run = [], output.with_suffix(".run")
+    problems, run = [], run_of(output)
     refuse_foreign(output)
     check_minutes(plan.max_minutes)
     if not plan.resume and not plan.overwrite:
@@ -86,7 +97,9 @@ def learn(
                 on_problem=problems.append,
             )
     if plan.mirror is not None:
-        shapes = mirrored(shapes, wanted_names(plan.mirror, shapes), plan.mirror)
+        unusable: list[Any] = []
+        there = {one.name for one in [*sources_of(source, labels, unusable), *unusable]}
+        shapes = mirrored(shapes, wanted_names(plan.mirror, shapes), plan.mirror, there)
     config = default_config(len(shapes), best_device(), plan.max_minutes, plan.seed, plan.method, plan.steps)
     if plan.warps is not None:
         config = dataclasses.replace(config, warps=plan.warps)

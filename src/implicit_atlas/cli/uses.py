@@ -167,7 +167,7 @@ def interpolate(  # noqa: PLR0913 (each is an option of the command)
             print(f"DOUBTFUL {end.fit.name}: {end.doubt}")
     fits = between(atlas, ends[0].fit, ends[1].fit, steps)
     most = pieces_of(atlas)
-    remove_results(output, "step-*")
+    remove_results(output, "step-*", [first, last])
     with table(output / "shapes.csv", gone="step-") as rows:
         rows.extend(
             write_made(fit, f"step-{index:03d}", output, most, formats) for index, fit in enumerate(fits)

@@ -86,6 +86,7 @@ class Beside:
             occupancy=np.concatenate([seen.occupancy, np.where(self.distance_mm > 0, 1.0, 0.0)]),
             weight=np.concatenate([np.asarray(seen.weight), np.ones(count)]),
             spread=np.concatenate([seen.spreads, np.full(count, np.inf)]),
+            guides=count,
         )
 
 

@@ -54,7 +54,7 @@ def more_probable(fit: Fit, image: Fit) -> float:
     """By how much the image is more probable, in logarithms."""
     if image.failure is not None:
         return -np.inf
-    return np.inf if fit.failure is not None else fit.found.improbability - image.found.improbability
+    return np.inf if fit.failure is not None else fit.found.unguided - image.found.unguided
 
 
 def side_doubt(mirrored: bool, more: float) -> str | None:

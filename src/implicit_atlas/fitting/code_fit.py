@@ -89,6 +89,7 @@ class CodeFit:
         residual_nodes: a side of its lattice.
         frame: where its cube lies, where that was found, too.
         improbability: of a completion: negative log probability, up to a constant of its observations; else 0.
+        unguided: the same without points that were not observed, and guided the search alone.
         rivals: of a completion: where its other searches ended, the most probable one first.
     """
 
@@ -107,6 +108,7 @@ class CodeFit:
     residual_nodes: int = 0
     frame: Frame | None = field(default=None, repr=False)
     improbability: float = 0.0
+    unguided: float = 0.0
     rivals: tuple[CodeFit, ...] = field(default=(), repr=False)
 
     def checked(self, name: str) -> CodeFit:

@@ -42,7 +42,7 @@ def registered(batch: SparseBatch, starts: Sequence[np.ndarray]) -> Float[Tensor
     template = torch.arange(count, device=batch.device) if batch.network.templates else None
     with torch.no_grad():
         means = batch.expand(torch.zeros((count, batch.size), device=batch.device), template)
-    first = torch.from_numpy(np.concatenate(starts)).to(batch.total)
+    first = torch.from_numpy(np.concatenate(starts)).to(batch.target.total)
 
     def surprise(pose: Float[Tensor, "q m 9"], seed: int) -> Float[Tensor, "q m"]:
         told = batch.sample(seed)
@@ -51,7 +51,7 @@ def registered(batch: SparseBatch, starts: Sequence[np.ndarray]) -> Float[Tensor
         growth = growth.expand(-1, -1, told.points.shape[1]).transpose(0, 1).flatten(1)
         each = batch.misfit(means, template, placed, growth, 0.0).view(count, len(owner), -1).transpose(0, 1)
         weight = told.weight[owner]
-        share = (batch.total[owner] / weight.sum(1).clamp_min(1e-12))[:, None]
+        share = (batch.target.total[owner] / weight.sum(1).clamp_min(1e-12))[:, None]
         return (each * weight[:, None]).sum(2) * share + pose.square().sum(2) / 2
 
     pose = first[:, None].repeat(1, count, 1).requires_grad_()

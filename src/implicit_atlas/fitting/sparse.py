@@ -164,9 +164,10 @@ def _searched(
     batch = SparseBatch(network, [o for o in observations for _ in range(count)], prior, config)
     found, free = batch.run(report, start, template)
     value = batch.improbability(free, template)
+    alone = batch.improbability(free, template, guided=False)
     found = [
-        replace(fit, seconds=count * fit.seconds, improbability=float(each))
-        for fit, each in zip(found, value, strict=True)
+        replace(fit, seconds=count * fit.seconds, improbability=float(each), unguided=float(own))
+        for fit, each, own in zip(found, value, alone, strict=True)
     ]
     return _Ends(
         [found[i : i + count] for i in range(0, len(found), count)],

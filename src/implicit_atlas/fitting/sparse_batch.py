@@ -25,6 +25,7 @@ from implicit_atlas.shapes.sampling import Observations, ObservationSet, PointCo
 from implicit_atlas.support.schedule import FIT_FLOOR, cosine_decay
 
 REPORT_EVERY = 20
+EXPLAINED = 1.0  # what is no more improbable than this (in logarithms) is explained, be it by the mean shape
 # Distances count roughly at first: softness and slack begin with these, in cube units, and are what they should be
 # after so much of the iterations. Else thin organs are not found where they lie, and many a pose makes an organ as
 # small as what was seen of it.
@@ -94,10 +95,12 @@ class SparseBatch:
         self.distances, self.nodes = prior.distances, prior.nodes
         self.device = next(network.parameters()).device
         self.poses, self.unit = None, 1.0
+        judged = [seen.unguided() for seen in observations]
         if prior.pose is not None:
             mirrored = [seen.mirrored for seen in observations]
             observations, origin_mm = counted_from_middle(observations)
             size_mm = prior.pose.log_size.exp().cpu().double().numpy()
+            judged = [uncrowded(seen.unguided(), size_mm) for seen in observations]
             observations = [uncrowded(seen, size_mm) for seen in observations]
             self.poses = Poses(prior.pose, origin_mm, mirrored)
             self.unit = 2 / float(prior.pose.log_size.mean().exp())
@@ -105,9 +108,7 @@ class SparseBatch:
         if draw:
             observations = [self._noisy(seen, draw) for seen in observations]
         self.target, self.count = ObservationSet(observations, self.device), len(observations)
-        self.total = torch.tensor(
-            [float(np.sum(np.asarray(o.weight))) for o in observations], device=self.device
-        )
+        self.observed = ObservationSet(judged, self.device)
         with torch.no_grad():
             self.templates = network.expand_templates() if isinstance(network, Atlas) else None
         # The free numbers of a shape: those of the code, of the residual and of the pose.
@@ -149,11 +150,11 @@ class SparseBatch:
         deviation /= np.sqrt(np.maximum(np.asarray(seen.weight), 1e-6))  # what says less is less sure
         return replace(seen, points=seen.points + rng.standard_normal(seen.points.shape) * deviation[:, None])
 
-    def sample(self, seed: int) -> Samples:
-        """Points of an iteration."""
+    def sample(self, seed: int, target: ObservationSet | None = None) -> Samples:
+        """Points of an iteration, by default with those that guide it."""
         budget = PointConfig(lattice=0, band=self.config.points)
         generator = torch.Generator().manual_seed(seed)
-        return self.target.sample(torch.arange(self.count), budget, generator, shared=True)
+        return (target or self.target).sample(torch.arange(self.count), budget, generator, shared=True)
 
     def residual(self, free: Tensor) -> Float[Tensor, "n k"]:
         """Lengths of the residual in cube units."""
@@ -170,7 +171,12 @@ class SparseBatch:
         return self.network.expand(codes, template, self.templates, residual)
 
     def surprise(
-        self, free: Tensor, template: Tensor | None, samples: Samples, sharp: float = 1.0
+        self,
+        free: Tensor,
+        template: Tensor | None,
+        samples: Samples,
+        sharp: float = 1.0,
+        total: Tensor | None = None,
     ) -> Float[Tensor, " n"]:
         """Negative log likelihood of what was observed, up to a constant; that of `misfit` where not all sharp."""
         expanded, growth = self.expand(free, template), None
@@ -180,7 +186,7 @@ class SparseBatch:
             growth = self.poses.growth(pose)[:, None]
         seen = samples.weight.sum(1).clamp_min(1e-12)
         each = self.misfit(expanded, template, samples, growth, sharp)
-        return (each * samples.weight).sum(1) * (self.total / seen)
+        return (each * samples.weight).sum(1) * ((self.target.total if total is None else total) / seen)
 
     def misfit(
         self,
@@ -228,10 +234,13 @@ class SparseBatch:
         return free, self.improbability(free, template)
 
     @torch.no_grad()
-    def improbability(self, free: Float[Tensor, "n free"], template: Tensor | None) -> Float[Tensor, " n"]:
+    def improbability(
+        self, free: Float[Tensor, "n free"], template: Tensor | None, guided: bool = True
+    ) -> Float[Tensor, " n"]:
         """Negative log probability of numbers given what was observed, up to a constant; infinite where not finite."""
-        value = self.surprise(free, template, self.sample(self.config.seed)) + free.square().sum(1) / 2
-        return value.nan_to_num(torch.inf, posinf=torch.inf)
+        target = self.target if guided else self.observed
+        value = self.surprise(free, template, self.sample(self.config.seed, target), total=target.total)
+        return (value + free.square().sum(1) / 2).nan_to_num(torch.inf, posinf=torch.inf)
 
     def optimise(
         self, free: Tensor, report: Progress, template: Tensor | None
@@ -289,7 +298,7 @@ class SparseBatch:
         only_chosen = self.network.is_static and self.poses is None
         fits = []
         for i in range(self.count):
-            beside = None if only_chosen else float(before[i])
+            beside = None if only_chosen or after[i] < EXPLAINED else float(before[i])
             failure = failure_of(float(after[i]), beside, 0.0, math.inf)
             fits.append(
                 CodeFit(

@@ -165,8 +165,10 @@ class Observations:
         occupancy: (n,) 1 inside, 0 outside; 1/2 says "on the surface".
         weight: (n,) non-negative, one by default.
         spread: standard deviation of the points' distance to the boundary, in their own unit, where they were picked
-            close to it (clicks, contours); of each point (infinite where nothing is said) or of all; None says nothing.
+            close to it (clicks, contours); of each point (infinite where nothing is said) or of all; None says only
+            that points on the surface lie on it.
         mirrored: the organ is a mirror image of the atlas's, of the other side; for points in millimetres.
+        guides: so many of the last points were not observed, and only guide the search for the shape.
 
     Raises:
         InputError: fewer than four different points, sizes that differ, or values that are not finite or out of range.
@@ -178,6 +180,7 @@ class Observations:
     name: str = "observations"
     spread: float | Float[np.ndarray, " n"] | None = None
     mirrored: bool = False
+    guides: int = 0
 
     def __post_init__(self) -> None:
         for name in ("points", "occupancy"):
@@ -209,6 +212,20 @@ class Observations:
         if sizes not in ((), (count,)) or not (self.spreads >= 0).all():
             raise InputError(self.name, "the spread is not a distance", "Give it in the points' own unit.")
 
+    def unguided(self) -> Observations:
+        """What was observed, without the points that only guide a search."""
+        if not self.guides:
+            return self
+        kept = slice(len(self.points) - self.guides)
+        arrays = (
+            self.points[kept],
+            self.occupancy[kept],
+            np.asarray(self.weight)[kept],
+            self.name,
+            self.spreads[kept],
+        )
+        return Observations(*arrays, self.mirrored)
+
     def seed(self, *numbers: int) -> int:
         """Of random numbers that are this case's own, whatever is done beside it: of its name and its points."""
         return zlib.crc32(repr((numbers, self.name)).encode() + self.points.tobytes())
@@ -216,8 +233,9 @@ class Observations:
     @property
     def spreads(self) -> Float[np.ndarray, " n"]:
         """The spread of each point."""
-        spread = np.inf if self.spread is None else np.asarray(self.spread, np.float64)
-        return np.broadcast_to(spread, len(self.points))
+        if self.spread is None:
+            return np.where(self.occupancy == 0.5, 0.0, np.inf)
+        return np.broadcast_to(np.asarray(self.spread, np.float64), len(self.points))
 
 
 class ObservationSet:
@@ -225,6 +243,7 @@ class ObservationSet:
 
     def __init__(self, observations: Sequence[Observations], device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
+        self.total = torch.tensor([float(np.sum(np.asarray(o.weight))) for o in observations], device=device)
         self._all = [
             [
                 torch.as_tensor(np.array(a), dtype=torch.float32, device=device)

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import numbers
 import types
 import typing
 from collections.abc import Mapping
@@ -58,7 +59,27 @@ def parse_json(data: bytes, source: str | Path, remedy: str = REMEDY) -> dict[st
 
 def dump_json(data: Mapping[str, Any]) -> bytes:
     """JSON text as UTF-8 that `parse_json` reads back; ValueError for NaN and infinite numbers."""
-    return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        return (text + "\n").encode("utf-8")
+    except UnicodeEncodeError:  # names of files need not be UTF-8
+        return (json.dumps(data, indent=2, allow_nan=False) + "\n").encode("ascii")
+
+
+def check_choices(record: Any, source: str) -> None:
+    """Refuse values that are none of a Literal's; whole numbers of NumPy, which JSON does not know, become Python's.
+
+    Raises:
+        InputError: naming the field.
+    """
+    for name, kind in typing.get_type_hints(type(record)).items():
+        value = getattr(record, name)
+        choices = typing.get_args(kind)
+        if typing.get_origin(kind) is Literal and value not in choices:
+            remedy = f"Choose one of: {', '.join(map(str, choices))}."
+            raise InputError(source, f"cannot have {name} {value!r}", remedy)
+        if kind is int and isinstance(value, numbers.Integral):
+            object.__setattr__(record, name, int(value))
 
 
 class _MismatchError(ValueError):

@@ -194,11 +194,13 @@ def write_repair(done: Repair, folder: Path, formats: Formats = DEFAULT) -> dict
 
 
 def _parts_of(done: Repair) -> Integer[np.ndarray, "x y z"] | None:
-    """The labels of a mask of several, of what was added those of the nearest voxel; None of a mask of one."""
+    """The labels of a mask, of what was added those of the nearest voxel; None of a mask of label 1 alone."""
     stored = read_labels(done.mask.path).values
     own = np.where(done.mask.occupancy, stored, 0).astype(stored.dtype)
-    if len(label_ids(own)) < 2:
-        return None
+    ids = label_ids(own)
+    if len(ids) < 2:
+        only = max(ids, default=1)
+        return None if only == 1 else np.where(done.occupancy, only, 0).astype(stored.dtype)
     known, spacing_mm = np.argwhere(own), done.mask.grid.spacing_mm
     added = np.argwhere(done.occupancy & (own == 0))  # few: a transform of all of a scan would take gigabytes
     nearest = KDTree(known * spacing_mm).query(added * spacing_mm)[1]

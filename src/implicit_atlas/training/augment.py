@@ -1,4 +1,4 @@
-"""Smooth random warps of training shapes: affine and elastic, put back into their own bounding box."""
+"""Smooth random warps of training shapes: affine and elastic, put back into frames about their own bounding boxes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import zoom
 from torch import Tensor
 
+from implicit_atlas.geometry.frame import FrameKind
 from implicit_atlas.geometry.kernels import warp_occupancy
 from implicit_atlas.shapes.shape import unpack
 from implicit_atlas.support.records import from_json
@@ -52,8 +53,14 @@ def _box(inside: Bool[Tensor, "x y z"], axes: Float[Tensor, "r 3"]) -> tuple[Ten
     return torch.stack([s[0] for s in spans]), torch.stack([s[-1] for s in spans])
 
 
-def warp(occupancy: Bool[np.ndarray, "r r r"], config: WarpConfig, seed: int) -> Bool[np.ndarray, "r r r"]:
-    """A warped copy of a shape in the frame of its own bounding box.
+def warp(
+    occupancy: Bool[np.ndarray, "r r r"],
+    config: WarpConfig,
+    seed: int,
+    margin: float = 0.0,
+    kind: FrameKind = "box",
+) -> Bool[np.ndarray, "r r r"]:
+    """A warped copy of a shape in the frame of its own bounding box, as that of the shape: see `frame_of_box`.
 
     A warp that leaves nothing (possible only at absurd strengths) returns the shape itself.
     """
@@ -87,11 +94,18 @@ def warp(occupancy: Bool[np.ndarray, "r r r"], config: WarpConfig, seed: int) ->
             break
         # A tip of the shape lay between the nodes of the first plane: take the box of what the nodes saw.
         inside, axes = inside_at(low, high, occupancy.shape[0])
-    return inside.numpy()
+    if margin or kind == "isotropic":
+        half = (high - low) * (0.5 + margin)
+        half = half.max().expand(3) if kind == "isotropic" else half
+        middle = (low + high) / 2
+        inside, _ = inside_at(middle - half, middle + half, occupancy.shape[0])
+    return inside.numpy() if inside.any() else occupancy.copy()
 
 
 def warp_case(case: Message) -> Message:
-    """`warp` for a worker process: packed bits, resolution, strength and seed in, packed bits out."""
-    config = from_json(WarpConfig, case.values["config"], "warp")
-    occupancy = unpack(np.frombuffer(case.payload, np.uint8), case.values["resolution"])
-    return Message({}, np.packbits(warp(occupancy, config, case.values["seed"])).tobytes())
+    """`warp` for a worker process: packed bits, resolution, strength, seed and frame in, packed bits out."""
+    told = case.values
+    config = from_json(WarpConfig, told["config"], "warp")
+    occupancy = unpack(np.frombuffer(case.payload, np.uint8), told["resolution"])
+    warped = warp(occupancy, config, told["seed"], told["margin"], told["kind"])
+    return Message({}, np.packbits(warped).tobytes())

@@ -11,6 +11,7 @@ from implicit_atlas.atlas.losses import LossWeights
 from implicit_atlas.atlas.methods import DEFAULT_METHOD, method_of
 from implicit_atlas.errors import InputError
 from implicit_atlas.shapes.sampling import PointConfig, affordable_points
+from implicit_atlas.support.records import check_choices
 from implicit_atlas.training.augment import WarpConfig
 
 Device = Literal["cpu", "cuda", "mps"]
@@ -35,7 +36,7 @@ class TrainConfig:
         steps: length of the schedule; ignored where `max_minutes` is given.
         max_minutes: fit the schedule into this time.
         batch: shapes a step.
-        real_share: share of a batch that real shapes take, the others being warps.
+        real_share: share of a batch that real shapes take, the others being warps where there are any.
         hidden_learning_rate: of the hidden layers' weights (Muon); `learning_rate` is of the others (Adam).
         modes_share: of `learning_rate`, for the patterns of modes; 0 keeps them as they start.
         code_learning_rate: of the codes (sparse Adam).
@@ -61,7 +62,7 @@ class TrainConfig:
     steps: int = 3000
     max_minutes: float | None = None
     batch: int = 16
-    real_share: float = 1.0
+    real_share: float = 0.5
     learning_rate: float = 2e-3
     hidden_learning_rate: float = 3e-3
     modes_share: float = 1.0
@@ -80,6 +81,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         remedy = "Give a positive number."
         check_minutes(self.max_minutes)
+        check_choices(self, "training")
         if self.warps < 0:
             raise InputError("--warps", f"{self.warps} is not a number of copies", "Give 0 or more.")
         if self.seed < 0 or not 0 <= self.real_share <= 1:
@@ -89,6 +91,9 @@ class TrainConfig:
             raise InputError(
                 "training", f"{self.steps} steps of {self.batch} shapes are nothing to do", remedy
             )
+        if self.warps and self.batch <= max(1, round(self.batch * self.real_share)):
+            problem = f"has no place for copies in {self.batch} shapes a step, {self.real_share} of them real"
+            raise InputError("training", problem, "Give a smaller real_share, a larger batch, or no warps.")
 
 
 def check_minutes(minutes: float | None) -> None:

@@ -91,10 +91,13 @@ def gather(
     resolution = resolutions.pop()
     real = [shape.packed for shape in shapes]
     strength = {"config": dataclasses.asdict(config.warp), "resolution": resolution}
-    jobs = [
-        Message({**strength, "seed": config.seed * 100_003 + index}, real[index % len(real)].tobytes())
-        for index in range(config.warps)
-    ]
+
+    def copy(index: int) -> Message:
+        shape = shapes[index % len(shapes)]
+        frame = {"margin": shape.frame.margin, "kind": shape.frame.kind}
+        return Message({**strength, **frame, "seed": config.seed * 100_003 + index}, shape.packed.tobytes())
+
+    jobs = [copy(index) for index in range(config.warps)]
     volume = (resolution / 128) ** 3
     say = say or (lambda text: None)
     worth = _worth(workers, len(jobs) * _WARP_SECONDS * volume)
