@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 DOCS, EXPERIMENTS = ROOT / "docs", ROOT / "experiments"
 RUN = EXPERIMENTS / "results"
 PICTURE = "performance-growth.png"
+ITERATIONS = 100
 METHOD, MORE_WARPS = "implicit-atlas+reg", "more-warps"
 GROWS = {"shapes": "shapes", "resolution": "nodes a side", "templates": "templates"}
 PAGE = """# Speed
@@ -87,6 +88,8 @@ def trainings() -> list[str]:
     found = [(c, path) for m, c in copies.items() for path in RUN.glob(f"*-train-{m}-seed0-*.json")]
     for number, path in sorted(found, key=lambda each: each[1]):
         one = json.loads(path.read_text(encoding="utf-8"))
+        if one["cell"]["iterations"] != ITERATIONS:
+            continue
         organ, about, unknown = one["cell"]["organ"], one["training"], one["unknown"]
         column = paper["columns"].index(f"{organ}_unknown")
         values = [

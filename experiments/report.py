@@ -14,18 +14,17 @@ from implicit_atlas.support.files import write_atomic
 INTRODUCTION = """# Results
 
 Written by `python -m experiments.report` from `experiments/results/*.json`; nothing here is typed. `make paper
-ORGAN=hippocampus TABLE=2 MINUTES=25` runs the cells of a table. "free": numbers that are free at test time;
-"points": of a shape in a step of training. Shapes are fitted by the paper's loss (Eq. 5 and 6), from the best of
-several starts (mean code, nearest training shape, linear encoding, with each template; the paper starts at random), but
-for rows `robust-fit`: a loss that forgives where a shape cannot be followed, after trials of three templates; and
-`strays`: what is wrong far from the surface is looked for and not forgiven, too, the default of the product. Rows
-`plain`: without warps and modes, as in the paper, otherwise trained as the others (half of the points near surfaces,
-codes that start at linear ones). Rows `shrunk`: templates of few shapes
-start between clusters' means and the mean of all, as the product's do; `product`: with `robust-fit`, too, and
-`product-strays`: with `strays`, all as the product does. Rows `more-warps` (with `strays`; the product's default of 50
-shapes and more), `more-warps-learned-modes` (patterns of modes are learned, too) and `product-warps`: a thousand warped
-copies; the others have 195 of five shapes, and one of each of
-many. Paper: ImplicitAtlas, CVPR 2022.
+ORGAN=hippocampus TABLE=2 MINUTES=25` runs the cells of a table. "free": numbers that are free at test time; "points":
+of a shape in a step of training; "iterations": of a fit. Shapes are fitted by the paper's loss (Eq. 5 and 6), from
+the best of several starts (mean code, nearest training shape, linear encoding, with each template; the paper starts
+at random), but for rows `robust-fit`: a loss that forgives where a shape cannot be followed, after trials of three
+templates; and `strays`: what is wrong far from the surface is looked for and not forgiven, too, the default of the
+product. Rows `plain`: without warps and modes, as in the paper, otherwise trained as the others (half of the points
+near surfaces, codes that start at linear ones). Rows `shrunk`: templates of few shapes start between clusters' means
+and the mean of all, as the product's do; `product`: with `robust-fit`, too, and `product-strays`: with `strays`, all
+as the product does. Rows `more-warps` (with `strays`; the product's default of 50 shapes and more),
+`more-warps-learned-modes` (patterns of modes are learned, too) and `product-warps`: a thousand warped copies; the
+others have 195 of five shapes, and one of each of many. Paper: ImplicitAtlas, CVPR 2022.
 """
 
 

@@ -159,7 +159,7 @@ def tables_of(organ: Organ) -> tuple[Table, ...]:
 
 HEADER = (
     "| method | known, ours | paper | unknown, ours | paper | HD95 / ASSD mm | free | weights | steps "
-    "| points | seeds | training s | fit s | device |\n" + "|---" * 14 + "|"
+    "| points | seeds | training s | iterations | fit s | device |\n" + "|---" * 15 + "|"
 )
 
 
@@ -252,6 +252,7 @@ def _row(row: Row, runs: Sequence[Result], paper: list[list[float]] | None) -> s
         _points(training[0]) if learned else "-",
         str(len(runs)) if learned else "-",
         f"{np.mean([t['seconds'] for t in training]):.0f}",
+        str(runs[0]["cell"]["iterations"]) if learned else "-",
         f"{np.mean([t['fit_seconds'] for t in training]):.1f}",
         ", ".join(sorted({t["device"] for t in training})),
     )
@@ -267,7 +268,7 @@ def _points(training: dict[str, Any]) -> str:
 
 
 def _missing(row: Row, paper: list[list[float]] | None) -> str:
-    cells = (f"`{row.title}`", "missing", _printed(paper, 0), "missing", _printed(paper, 1), *("",) * 9)
+    cells = (f"`{row.title}`", "missing", _printed(paper, 0), "missing", _printed(paper, 1), *("",) * 10)
     return "| " + " | ".join(cells) + " |"
 
 
