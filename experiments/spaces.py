@@ -32,7 +32,7 @@ def measure(atlas: TrainedAtlas, masks: list[Mask], report: Callable[[str], obje
             row = out[f"{count} clicks, {space} space"] = [
                 {
                     "name": done.fit.name,
-                    "improbability": round(done.fit.found.improbability / count, 3),
+                    "improbability": round(done.fit.found.unguided / count, 3),
                     "told": TURNED in (done.doubt or ""),
                 }
                 for done in found

@@ -68,7 +68,7 @@ def found_as(nodes: np.ndarray, improbability: float = 0.0) -> Fit:
         return nodes[tuple(nearest.T)].astype(np.float64)
 
     found = CodeFit(np.zeros(2, np.float32), 0, np.zeros(1, np.float32), "mean", 0.0, 0.0, 1, 0.0, 2)
-    found = dataclasses.replace(found, improbability=improbability)
+    found = dataclasses.replace(found, improbability=improbability, unguided=improbability)
     return Fit("ball", found, frame, 64, lambda: values)
 
 

@@ -31,7 +31,7 @@ def ball(
     affine[:3, 3] = np.array(shift_mm) - 32 * voxel_mm
     frame = Frame(Grid((64, 64, 64), affine), np.zeros(3), np.ones(3), 64, "box", 0.0)
     found = CodeFit(np.zeros(2, np.float32), 0, np.zeros(1, np.float32), "mean", 0.0, 0.0, 1, 0.0, 2, failure)
-    found = dataclasses.replace(found, improbability=improbability)
+    found = dataclasses.replace(found, improbability=improbability, unguided=improbability)
     return Fit("ball", found, frame, 64, lambda: lambda at: radius - np.linalg.norm(at, axis=-1))
 
 

@@ -214,7 +214,7 @@ def test_clicks_of_both_spaces_become_a_table(monkeypatch):
 
     def complete(_, told):
         asked.append(told)
-        fit = SimpleNamespace(name="a", found=SimpleNamespace(improbability=4.0 * len(asked)))
+        fit = SimpleNamespace(name="a", found=SimpleNamespace(unguided=4.0 * len(asked)))
         return [SimpleNamespace(fit=fit, doubt=spaces.TURNED if len(asked) == 2 else None)] * 2
 
     monkeypatch.setattr(spaces, "complete", complete)

@@ -9,6 +9,8 @@ from typing import Any
 
 from implicit_atlas.errors import InputError
 
+SHOWN = 5  # names in a message
+
 
 def labels_of(text: str, source: Path | Sequence[Path]) -> tuple[int, ...]:
     """Label ids of what was typed; none for an empty text."""
@@ -111,16 +113,20 @@ def chosen(sources: list[Any], only: str | None, all_there: bool = True) -> list
 
 
 def mirrored(shapes: Sequence[Any], wanted: set[str], source: str, there: set[str]) -> list[Any]:
-    """Shapes, those of some names mirrored, and how many are said; other names may be of cases that were left out.
+    """Shapes, those of some names mirrored, and how many are said.
+
+    Other names may be of cases that were left out, or lie elsewhere: what is not `there` is named, as it may be a slip.
 
     Raises:
-        InputError: no shape has one of the names, or no case at all that is there.
+        InputError: no shape has one of the names.
     """
-    _refuse_missing(wanted - there, there, source)
     count = len(wanted & {shape.name for shape in shapes})
     if not count:
         raise InputError(source, "names none of the cases", "Correct the list.")
     print(f"{source}: {count} of {len(shapes)} shapes are mirrored; it has {len(wanted)} names")
+    missing = sorted(wanted - there)
+    if missing:
+        print(f"WARNING: {source}: names cases that are not there: {', '.join(missing[:SHOWN])}")
     return [shape.mirrored() if shape.name in wanted else shape for shape in shapes]
 
 
@@ -138,6 +144,6 @@ def check_in_any(stores: Sequence[Path], only: str) -> None:
 
 def _refuse_missing(missing: set[str], there: set[str], only: str) -> None:
     if missing:
-        problem = f"names cases that are not there: {', '.join(sorted(missing)[:5])}"
+        problem = f"names cases that are not there: {', '.join(sorted(missing)[:SHOWN])}"
         remedy = f"Name them as `check` does, as {min(there)}." if there else "Correct the list."
         raise InputError(only, problem, remedy)
