@@ -237,8 +237,9 @@ def _searched(
 ) -> list[_Searched]:
     """Shapes and their draws.
 
-    Where a shape does not agree with both sides of clicks, it is searched for once more with these as labels. The shape
-    by which the clicks are more probable is kept; labels do not make one more probable.
+    Where a shape does not agree with both sides of clicks, it is searched for once more with these as labels, and the
+    more probable one is kept, what labels say counted: by the clicks alone, ends in false bends were kept (256 clicks on
+    the boundary of pancreases 89.72 instead of 90.30 DSC). Sides and spaces are judged by the clicks alone.
     """
     size_mm = float(np.mean(atlas.config.size_mm))
     fits = atlas.complete_and_draw(observations, draws, progress=progress)
@@ -248,7 +249,7 @@ def _searched(
         return found
     labelled = [found[i].beside.labels_with(observations[i]) for i in again]
     for i, each in zip(again, atlas.complete_and_draw(labelled, draws), strict=True):
-        if each[0].failure is None and each[0].found.unguided < found[i].fits[0].found.unguided:
+        if each[0].failure is None and each[0].found.improbability < found[i].fits[0].found.improbability:
             found[i] = _Searched.of(each, observations[i], size_mm, again=True)
     return found
 
