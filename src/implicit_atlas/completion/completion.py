@@ -238,8 +238,8 @@ def _searched(
     """Shapes and their draws.
 
     Where a shape does not agree with both sides of clicks, it is searched for once more with these as labels, and the
-    more probable one is kept, what labels say counted: by the clicks alone, ends in false bends were kept (256 clicks on
-    the boundary of pancreases 89.72 instead of 90.30 DSC). Sides and spaces are judged by the clicks alone.
+    more probable one is kept, what labels say counted: by the clicks alone, poorer ends were kept (256 clicks on the
+    boundary of pancreases 89.72 instead of 90.30 DSC). Sides and spaces are judged by the clicks alone.
     """
     size_mm = float(np.mean(atlas.config.size_mm))
     fits = atlas.complete_and_draw(observations, draws, progress=progress)
