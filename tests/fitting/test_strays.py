@@ -77,3 +77,19 @@ def test_of_what_is_found_again_and_again_the_newest_stay():
     assert len(strays) == 10 * KEPT
     logits = torch.where(strays.occupancy > 0.5, -5.0, 5.0)
     assert strays.loss(logits).tolist() == pytest.approx([10 * KEPT * 5.0067] * 2, rel=1e-4)
+
+
+def test_what_stays_of_a_shape_does_not_depend_on_those_beside_it():
+    """Four of the first look, beside a shape that gets all wrong at every look."""
+    samples = two_balls()
+    right = torch.where(samples.occupancy > 0.5, 5.0, -5.0)
+    first = right.clone()
+    first[0, (samples.points[0].norm(dim=-1) < 0.3).nonzero()[:4, 0]] *= -1
+    kept = []
+    for beside in (right, -right):
+        strays = Strays(2, CPU)
+        for look in range(KEPT + 2):
+            strays.add(samples, torch.stack([(right if look else first)[0], beside[1]]), 10)
+        own = strays.counts[0] > 0
+        kept.append(strays.points[0][own])
+    assert len(kept[0]) == 4 and torch.equal(*kept)

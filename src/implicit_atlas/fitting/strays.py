@@ -39,11 +39,20 @@ class Strays:
         size = min(most, int(wrong.sum(1).max()))
         rows = torch.argsort(wrong.float(), dim=1, descending=True, stable=True)[:, :size]
         points = samples.points.gather(1, rows[..., None].expand(-1, -1, 3))
-        kept = slice(max(0, len(self) + size - KEPT * most), None)
-        self.points = torch.cat([self.points, points], dim=1)[:, kept]
-        self.occupancy = torch.cat([self.occupancy, samples.occupancy.gather(1, rows)], dim=1)[:, kept]
-        self.counts = torch.cat([self.counts, wrong.gather(1, rows).float()], dim=1)[:, kept]
+        self.points = torch.cat([self.points, points], dim=1)
+        self.occupancy = torch.cat([self.occupancy, samples.occupancy.gather(1, rows)], dim=1)
+        self.counts = torch.cat([self.counts, wrong.gather(1, rows).float()], dim=1)
+        self._keep(KEPT * most)
         return size > 0
+
+    def _keep(self, most: int) -> None:
+        """The newest of each shape, whatever others have."""
+        longest = min(most, int(self.counts.sum(1).max()))
+        newest = torch.argsort(self.counts, dim=1, stable=True)[
+            :, len(self) - longest :
+        ]  # what counts nothing first
+        self.points = self.points.gather(1, newest[..., None].expand(-1, -1, 3))
+        self.occupancy, self.counts = self.occupancy.gather(1, newest), self.counts.gather(1, newest)
 
     def loss(self, logits: Float[Tensor, "n s"]) -> Float[Tensor, " n"]:
         """Sum of the cross entropies of a shape's strays."""
