@@ -44,10 +44,10 @@ def statistics(  # noqa: PLR0913 (each is an option of the command)
         keep_files(output / name, [groups])
     names = [path.stem for path in paths]
     labels = None if groups is None else read_groups(groups, names)
+    check_at_least(len(paths), 3, "shapes")
     with tempfile.TemporaryDirectory() as store:
         shapes, faces = corresponding(paths, Path(store) / "vertices.npy")
         alike = align(shapes, scale)
-        check_at_least(len(paths), 3, "shapes")
         for old in (*output.glob("mode-*-*.ply"), output / "groups.vtp"):  # of an earlier call
             old.unlink(missing_ok=True)
         curves, scores = write_modes(alike, faces, names, modes, output, seed)

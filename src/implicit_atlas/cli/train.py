@@ -81,10 +81,12 @@ def learn(
     model = ModelConfig(method=plan.method)
     if plan.mirror is not None:
         wanted_names(plan.mirror)  # that it cannot be read is better known now
-    listed = None
-    if plan.only is not None:
+    listed, there = None, set()
+    if plan.only is not None or plan.mirror is not None:
+        sources = sources_of(source, labels, problems)
+        there = {one.name for one in [*sources, *problems]}
         # A store of one of several organs lacks the cases that are without it.
-        listed = chosen(sources_of(source, labels, problems), plan.only, not (organ and is_store(source)))
+        listed = chosen(sources, plan.only, not (organ and is_store(source)))
     make_folder(output.resolve().parent)
     with console.task(f"prepare {organ}".strip()) as report:
         if listed is not None and is_store(source):
@@ -97,8 +99,6 @@ def learn(
                 on_problem=problems.append,
             )
     if plan.mirror is not None:
-        unusable: list[Any] = []
-        there = {one.name for one in [*sources_of(source, labels, unusable), *unusable]}
         shapes = mirrored(shapes, wanted_names(plan.mirror, shapes), plan.mirror, there)
     config = default_config(len(shapes), best_device(), plan.max_minutes, plan.seed, plan.method, plan.steps)
     if plan.warps is not None:

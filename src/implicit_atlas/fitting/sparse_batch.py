@@ -95,12 +95,12 @@ class SparseBatch:
         self.distances, self.nodes = prior.distances, prior.nodes
         self.device = next(network.parameters()).device
         self.poses, self.unit = None, 1.0
-        judged = [seen.unguided() for seen in observations]
+        observed = [seen.unguided() for seen in observations]
         if prior.pose is not None:
             mirrored = [seen.mirrored for seen in observations]
             observations, origin_mm = counted_from_middle(observations)
             size_mm = prior.pose.log_size.exp().cpu().double().numpy()
-            judged = [uncrowded(seen.unguided(), size_mm) for seen in observations]
+            observed = [uncrowded(seen.unguided(), size_mm) for seen in observations]
             observations = [uncrowded(seen, size_mm) for seen in observations]
             self.poses = Poses(prior.pose, origin_mm, mirrored)
             self.unit = 2 / float(prior.pose.log_size.mean().exp())
@@ -108,7 +108,7 @@ class SparseBatch:
         if draw:
             observations = [self._noisy(seen, draw) for seen in observations]
         self.target, self.count = ObservationSet(observations, self.device), len(observations)
-        self.observed = ObservationSet(judged, self.device)
+        self.observed = ObservationSet(observed, self.device)
         with torch.no_grad():
             self.templates = network.expand_templates() if isinstance(network, Atlas) else None
         # The free numbers of a shape: those of the code, of the residual and of the pose.

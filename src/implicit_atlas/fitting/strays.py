@@ -48,9 +48,8 @@ class Strays:
     def _keep(self, most: int) -> None:
         """The newest of each shape, whatever others have."""
         longest = min(most, int(self.counts.sum(1).max()))
-        newest = torch.argsort(self.counts, dim=1, stable=True)[
-            :, len(self) - longest :
-        ]  # what counts nothing first
+        # What counts nothing comes first.
+        newest = torch.argsort(self.counts, dim=1, stable=True)[:, len(self) - longest :]
         self.points = self.points.gather(1, newest[..., None].expand(-1, -1, 3))
         self.occupancy, self.counts = self.occupancy.gather(1, newest), self.counts.gather(1, newest)
 

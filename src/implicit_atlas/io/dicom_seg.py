@@ -65,9 +65,8 @@ def write_dicom_seg(path: Path, labels: LabelMap, series: Path, names: Mapping[i
     except (AttributeError, ValueError, TypeError) as error:  # highdicom's words for what an image lacks
         remedy = "Give the series with the attributes that DICOM asks for; they may be empty."
         raise InputError(series, f"cannot be referred to ({error})", remedy) from error
-    made.SpecificCharacterSet = (
-        "ISO_IR 192"  # UTF-8: segments may have any name, whatever the series can write
-    )
+    # UTF-8: segments may have any name, whatever the series can write.
+    made.SpecificCharacterSet = "ISO_IR 192"
     make_folder(path.parent)
     write_atomic(path, lambda partial: made.save_as(partial))
 

@@ -76,18 +76,14 @@ def _ids_of(word: str, declared: Declarations, source: Path | Sequence[Path]) ->
         raise InputError(where, f"declares no label '{word}'{told}", _NAME_REMEDY)
     ids = declared[having][name]
     for path, names in declared.items():
-        other = names.get(name, ids)
-        taken = [
-            one
-            for one, theirs in names.items()
-            if one != name and name not in names and set(theirs) & set(ids)
-        ]
-        if other != ids or taken:
-            theirs = f"{taken[0]} is {_shown(names[taken[0]])}" if taken else f"{word} is {_shown(other)}"
-            problem = (
-                f"says otherwise what labels are: {theirs} in it, and {word} is {_shown(ids)} in {having}"
-            )
-            raise InputError(path, problem, "Give the segments of all files the same label values.")
+        # It has other labels here, or these are another organ's of a file without it.
+        own = {name: names[name]} if name in names else names
+        for one, theirs in own.items():
+            clashes = theirs != ids if one == name else not set(theirs).isdisjoint(ids)
+            if clashes:
+                problem = f"says otherwise what labels are: {one} is {_shown(theirs)} in it"
+                remedy = "Give the segments of all files the same label values."
+                raise InputError(path, f"{problem}, and {name} is {_shown(ids)} in {having}", remedy)
     return ids
 
 

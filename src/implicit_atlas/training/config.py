@@ -134,7 +134,6 @@ def default_config(
         steps=steps,
         max_minutes=max_minutes,
         batch=10 if few else 16,
-        real_share=0.5,
         # Learned on many shapes, patterns turn to these and away from unseen ones.
         modes_share=1.0 if few else 0.0,
         shrinkage=FEW_SHRINKAGE if few else 0.0,
